@@ -45,6 +45,10 @@ class LoadError(FcdeployError):
     """A model that onnxruntime does not load, or not run."""
 
 
+class NoMemoryError(LoadError):
+    """A run for which there is no memory now: the same may go well later."""
+
+
 def quote_names(names: Iterable[str]) -> str:
     """Quote and join names; of more than eight, the rest is counted."""
     all_names = [repr(name) for name in names]

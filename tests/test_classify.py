@@ -193,6 +193,8 @@ def test_rows_by_the_names_of_columns(server: Server, folder: Path) -> None:
 
 LARGE = io.BytesIO()
 Image.new("L", (8000, 8000)).save(LARGE, "PNG")
+LONG = io.BytesIO()
+Image.new("L", (1, 400_000)).save(LONG, "PNG")
 
 
 @pytest.mark.parametrize(
@@ -200,6 +202,7 @@ Image.new("L", (8000, 8000)).save(LARGE, "PNG")
     [
         ("fruit", b"no picture", "image/jpeg", 400, "the picture cannot be read: cannot identify image file"),
         ("fruit", LARGE.getvalue(), "image/png", 400, "the picture has 8000 x 8000 pixels, "),
+        ("fruit", LONG.getvalue(), "image/png", 400, "pixels when it is scaled, 33,554,432 at most"),
         ("fruit", b"", "image/tiff", 400, "cannot be read"),
         ("fruit", b"x", "text/plain", 415, "Content-Type is 'text/plain', expected image/jpeg"),
         ("fruit", b"x", "multipart/form-data", 400, "without a boundary"),

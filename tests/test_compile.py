@@ -112,6 +112,10 @@ def test_wrong_inputs_and_libraries_are_refused(library: Path, model: Path) -> N
     native = fcdeploy.load_native(library)
     with fails("input 'image' has the shape (1, 3, 4, 4), expected samples of (1, 3, 8, 8)"):
         native.run({"image": np.zeros((1, 3, 4, 4), np.float32)})
+    image = np.zeros((1, 3, 8, 8), np.float32)
+    with fails("input 'picture' is unknown"):
+        native.run({"image": image, "picture": image})
+    assert [len(output) for output in native.run({"image": image[:0]}).values()] == [0]
     with fails("no level 'avx10' that runs on this CPU"):
         fcdeploy.load_native(library, level="avx10")
     with fails("is no library of fcdeploy for this machine"):

@@ -39,6 +39,14 @@ def test_weights_are_found_wherever_training_code_puts_them(tmp_path: Path, netw
     assert chosen.startswith("weights are those of key 'ema'; ") if form == "averaged first" else chosen == ""
 
 
+def test_weights_that_the_module_has_not_are_named_behind_any_prefix(tmp_path: Path, network: Path) -> None:
+    built, _ = build_module(f"{network}:net")
+    more = {f"module.{key}": value for key, value in {**state(), "third.weight": torch.ones(2)}.items()}
+    torch.save(more, tmp_path / "w.pt")
+    with pytest.raises(FcdeployError, match=r"has 'module\.third\.weight' that the module has not"):
+        load_state(built, tmp_path / "w.pt")
+
+
 def assert_loads(network: Path, weights: Path) -> str:
     """The trained weights are found there; what is said of it, if anything."""
     built, _ = build_module(f"{network}:net")

@@ -225,6 +225,11 @@ def test_functions_that_call_themselves_or_multiply_are_refused(
     monkeypatch.setattr(functions, "MOST_NODES", 3)
     with fails("its functions come to 4 nodes, expected 3 at most"):
         read_model(net.save(tmp_path / "many.onnx"))
+    monkeypatch.setattr(functions, "MOST_NODES", 1000)
+    monkeypatch.setattr(functions, "DEEPEST", 1)
+    with fails("its functions call each other 1 deep and more"):
+        read_model(net.save(tmp_path / "deep.onnx"))
+    monkeypatch.undo()
     net.functions[0].node[0].CopyFrom(helper.make_node("Outer", ["a"], ["b"], domain="own"))
     with fails("its function 'Outer' calls itself"):
         read_model(net.save(tmp_path / "round.onnx"))

@@ -17,6 +17,7 @@ from small_models import quantized, residual, samples, save
 
 from fcdeploy.commands.validate import validate
 from fcdeploy.evaluate import layers
+from fcdeploy.evaluate.rounding_error import measure_rounding
 from fcdeploy.graph.model import files_of, measure_size, read_model
 from fcdeploy.runtime.session import LoadOptions, Session
 
@@ -42,6 +43,30 @@ def data(float_model: Path) -> Path:
 def kernels(model: ir.Model, folder: Path) -> Counter[str]:
     Session(model, load=LoadOptions(dump=folder / "optimized.onnx"))
     return Counter(node.op_type for node in onnx.load(folder / "optimized.onnx").graph.node)
+
+
+@pytest.mark.parametrize(
+    ("kind", "declared"), [(np.int8, False), (np.int8, True), (np.uint16, False), (np.int16, True)]
+)
+def test_the_error_of_a_rounding_is_that_of_its_type(kind: type, declared: bool) -> None:
+    """Of a zero point, or of `output_dtype` where there is none."""
+    zero = [] if declared else ["z"]
+    more = {"output_dtype": helper.np_dtype_to_tensor_dtype(np.dtype(kind))} if declared else {}
+    nodes = [
+        helper.make_node("Identity", ["x"], ["h"]),
+        helper.make_node("QuantizeLinear", ["h", "s", *zero], ["q"], "q", **more),
+        helper.make_node("DequantizeLinear", ["q", "s", *zero], ["y"], "dq"),
+    ]
+    held = [numpy_helper.from_array(np.float32(0.01), "s"), numpy_helper.from_array(kind(0), "z")]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, 4]) for name in "xy"]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], held)
+    model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)]))
+    (tensor,) = layers.find_quantized_tensors(model)
+    low = 0 if np.dtype(kind).kind == "u" else -100
+    found = measure_rounding(tensor, np.arange(low, 100, dtype=np.float32) / 100)
+    assert found.clipped == 0
+    assert found.levels == np.iinfo(kind).max - np.iinfo(kind).min
+    assert found.sqnr_db > 100
 
 
 def test_looking_does_not_change_what_runs(int8_model: Path, tmp_path: Path) -> None:

@@ -130,6 +130,14 @@ def test_different_makers_are_both_named_in_any_order() -> None:
     assert to_bytes(found) == to_bytes(merge(a, merge(c, b)))
 
 
+def test_other_states_and_axes_are_refused() -> None:
+    a, b = parts()[:2]
+    for other in (replace(b, states={"in": "out"}), replace(b, axes={"in": None})):
+        for pair in ((a, other), (other, a)):
+            with fails("the calibrations have different states and batch axes"):
+                merge(*pair)
+
+
 def test_ranges_measured_elsewhere_cannot_be_added() -> None:
     a, b = parts()[:2]
     with fails("holds ranges that were measured elsewhere (TensorRT), which have no histograms", "fcdeploy calibrate"):

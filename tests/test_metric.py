@@ -127,6 +127,7 @@ def test_own_metric(nets: dict[str, Path], save_npz: Callable[..., Path], tmp_pa
         "    print('talk')\n"
         "    return -abs(outputs['y'] - labels['label']).mean(axis=1)\n"
         "def sure(outputs, labels): return outputs['y'].max(axis=1) > 1\n"
+        "def as_number(outputs, labels): return sure(outputs, labels).astype(float)\n"
         "def total(outputs, labels): return outputs['y'].sum()\n"
         "def nan(outputs, labels): return outputs['y'][:, 0] * np.nan\n"
         "def broken(outputs, labels): return outputs['z']\n"
@@ -137,7 +138,10 @@ def test_own_metric(nets: dict[str, Path], save_npz: Callable[..., Path], tmp_pa
     assert found["drop_unit"] == "unit of the score"
     share = validate(nets["dense8"], against=nets["dense"], data=data, metric=f"{mine}:sure").values
     assert share["float"] == pytest.approx((f.max(1) > 1).mean())
+    assert share["drop_unit"] == "points"
     assert share["drop"] == pytest.approx(100 * ((f.max(1) > 1).mean() - (q.max(1) > 1).mean()))
+    number = validate(nets["dense8"], against=nets["dense"], data=data, metric=f"{mine}:as_number").values
+    assert (number["drop"], number["drop_unit"]) == (pytest.approx(share["drop"] / 100), "unit of the score")
     for name, message in (
         ("total", "mine.py:total returned shape (), expected (32,): one score a sample"),
         ("nan", "mine.py:nan returned nan for eval.npz, sample 0"),

@@ -73,6 +73,13 @@ def test_fidelity_of_two_halves_adds(one, other) -> None:
     assert Fidelity() + added == added
 
 
+@pytest.mark.parametrize("wrong", [np.inf, -np.inf, np.nan])
+def test_outputs_that_are_no_numbers_are_as_far_off_as_can_be(wrong: float) -> None:
+    found = measure_fidelity(np.ones(3), np.array([1, 1, wrong]))
+    assert (found.sqnr_db, found.cosine) == (-math.inf, 0.0)
+    assert not metrics.is_in_top_k(np.array([[wrong and np.nan, 1.0, 2.0]]), np.array([0]), 3).any()
+
+
 def test_sums_are_float64() -> None:
     f = np.full(1_000_000, 1e-4, np.float32)
     f[0] = 1e3  # in float32 the rest would vanish beside its square

@@ -73,15 +73,29 @@ def test_relu6_has_scalar_bounds() -> None:
     assert [value.shape for value in node.inputs[1:] if value] == [ir.Shape(()), ir.Shape(())]
 
 
+LARGEST = float(np.finfo(np.float32).max)
+BOUNDS = st.floats(-2, 2) | st.sampled_from([-LARGEST, LARGEST])
+
+
 @settings(max_examples=60, deadline=None)
-@given(
-    st.lists(st.tuples(st.sampled_from(["Clip", "Max", "Min", "Relu"]), st.floats(-2, 2), st.floats(-2, 2)), max_size=4)
-)
+@given(st.lists(st.tuples(st.sampled_from(["Clip", "Max", "Min", "Relu"]), BOUNDS, BOUNDS), max_size=4))
 def test_any_chain_computes_the_same(steps: list[tuple[str, float, float]]) -> None:
     ordered = [(op_type, min(low, high), max(low, high)) for op_type, low, high in steps] or [("Relu", 0, 0)]
     model = chain(ordered)
     x = np.linspace(-3, 3, 32, dtype=np.float32).reshape(8, 4)
     apply(merge_clips, model, feeds={"x": x}, tolerance=0)
+
+
+@pytest.mark.parametrize("op_type", ["Max", "Clip"])
+def test_a_mask_of_minus_infinity_stays_finite(op_type: str) -> None:
+    """Else a row that is masked everywhere becomes NaN in the softmax."""
+    nodes = [op("Add", "x mask", "a"), op(op_type, "a low", "b"), op("Softmax", "b", "y")]
+    constants = {"mask": np.full((2, 4), -np.inf, np.float32), "low": np.float32(-LARGEST)}
+    model = graph(nodes, {"x": [2, 4]}, ["y"], constants)
+    apply(merge_clips, model, tolerance=0)
+    assert np.isfinite(
+        Session(ir.to_proto(model).SerializeToString(), threads=1).run({"x": np.ones((2, 4), np.float32)})[0]
+    ).all()
 
 
 def test_a_clip_of_nothing_goes_and_the_output_keeps_its_name() -> None:

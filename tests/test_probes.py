@@ -113,6 +113,12 @@ def test_a_probe_that_ends_its_process_crashes_and_the_others_are_asked(monkeypa
     assert ask_apart(["a", "b", "c"]) == {"a": "fine", "b": CRASHES, "c": "fine"}
 
 
+def test_a_process_that_cannot_ask_says_nothing_of_the_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fcdeploy.runtime.probes.ask.CHILD", "import no_such_module")
+    with fails("could not be asked, in a process of its own: ModuleNotFoundError: No module named 'no_such_module'"):
+        ask_apart(["a", "b"])
+
+
 def test_answers_are_kept_and_damage_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FCDEPLOY_CACHE", str(tmp_path))
     asked: list[int] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,14 @@ from fcdeploy.commands.bench import bench
 from fcdeploy.commands.bundle import bundle
 from fcdeploy.commands.calibrate import calibrate
 from fcdeploy.commands.quantize import quantize
-from fcdeploy.commands.report import report
+from fcdeploy.commands.report import list_commands, report
 from fcdeploy.commands.validate import validate
 from fcdeploy.records.calibration import Histogram
 from fcdeploy.records.report import Report
 from fcdeploy.reporting.page import drawing
 from fcdeploy.reporting.page.describe import write_verdict
 from fcdeploy.reporting.page.render import keep_in_line
+from fcdeploy.reporting.page.subject import read_subject
 
 ALL = ("quantize.json", "validate.json", "bench.json", "net.calib")
 
@@ -159,6 +161,12 @@ def test_a_model_card(made: Path, tmp_path: Path) -> None:
     assert f"| top1 | {said['float']:,.4f} | {said['int8']:,.4f} |" in text
     assert "fcdeploy bench net.int8.onnx --against FLOAT --threads 1 --per-node --json > bench.json" in text
     assert "–" not in text.split("Made from")[0].split("| SQNR")[0]
+
+
+def test_commands_to_copy_hold_nothing_that_a_file_says(made: Path) -> None:
+    subject = read_subject(made / "net.int8.onnx")
+    strange = replace(subject, made={"target": "portable; echo hi"})
+    assert "--target 'portable; echo hi' -o" in list_commands(strange, Path("page.html"))[0]
 
 
 def test_names_end_no_line_of_a_model_card() -> None:

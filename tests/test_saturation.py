@@ -63,7 +63,8 @@ def qdq(
         "s": np.float32(scale), "z": kind(zero), "w": w,
         "ws": np.full(w.shape[axis], 0.01, np.float32) if axis is not None else np.float32(0.01),
         "wz": np.zeros(w.shape[axis], w.dtype) if axis is not None else w.dtype.type(0),
-        "six": np.float32(6), "three": np.float32(3),
+        "six": np.float32(6), "three": np.float32(3), "box": np.array([0, 0, 0, 0, 2, 2, 2, 2], np.float32),
+        "scales": np.ones(4, np.float32), "apart": np.array([1, 0.01], np.float32),
     }  # fmt: skip
     nodes = [
         *before,
@@ -180,6 +181,8 @@ def test_depthwise_unsigned_weights_and_float_layers_are_exact() -> None:
     ((node("Clip", "x three six", "m"), node("MaxPool", "m", "b", kernel_shape=[1, 1])), 0, (0, 60)),
     ((node("Sigmoid", "x", "m"), node("Concat", "m m", "b", axis=1)), 0, (0, 10)),
     ((node("Neg", "x", "b"),), 0, (0, 255)),
+    ((node("Sigmoid", "x", "m"), node("Resize", "m box scales", "b", coordinate_transformation_mode="tf_crop_and_resize",
+                                      extrapolation_value=12.0, mode="nearest")), 0, (0, 120)),
 ])  # fmt: skip
 def test_bounds_come_from_the_graph(before: tuple[onnx.NodeProto, ...], zero: int, bounds: tuple[int, int]) -> None:
     """Scale 0.1: 3 is 30 above the zero point, which convolutions also read at their borders."""
@@ -220,6 +223,14 @@ def test_bounds_hold_for_every_activation_the_runtime_computes() -> None:
     reached = Session(network).run({"x": np.linspace(-20, 20, 4001, dtype=np.float32)})[0] / np.float32(0.09) + 7
     assert (low, high) == (round(reached.min()), round(reached.max()))
     assert (low, high) != (0, 255)
+
+
+def test_rows_that_a_gemm_reads_as_columns_have_the_bounds_of_all() -> None:
+    """Channels of a tensor that is read transposed are its rows."""
+    low = node("Clip", "x _ three", "c"), node("Mul", "c apart", "b")
+    w = np.array([[127, 127], [127, 127]], np.int8)
+    network = qdq("Gemm", w, before=low, zero=0, transA=1)
+    assert summary(only(network)) == brute(w.T, 0, 30)
 
 
 def test_signed_activations_become_unsigned_between_q_and_dq_only() -> None:

@@ -27,7 +27,7 @@ from small_models import dense, residual, samples
 
 from fcdeploy import cli
 from fcdeploy.commands.bundle import bundle
-from fcdeploy.runtime.cpu import count_usable_cores
+from fcdeploy.runtime.cpu import count_usable_cores, read_memory_bytes
 from fcdeploy.serve.http_connection import LOGGED
 
 Array = np.ndarray[Any, Any]
@@ -335,6 +335,15 @@ def test_cores_are_those_that_a_container_may_keep_busy(tmp_path: Path) -> None:
     assert count_usable_cores(tmp_path) == 1
     (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("-1")
     assert count_usable_cores(tmp_path) == here
+
+
+def test_memory_is_that_of_the_container(tmp_path: Path) -> None:
+    whole = read_memory_bytes(tmp_path)
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory" / "memory.limit_in_bytes").write_text("1000000\n")
+    assert read_memory_bytes(tmp_path) == 1_000_000
+    (tmp_path / "memory.max").write_text("max")
+    assert read_memory_bytes(tmp_path) == whole
 
 
 MISUSE: list[tuple[list[str], str]] = [

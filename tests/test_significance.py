@@ -111,3 +111,14 @@ def test_median_interval_has_the_level_it_claims(n) -> None:
 def test_median_interval_of_few_is_their_range() -> None:
     assert significance.estimate_median_interval(np.array([3.0, 1.0, 2.0])) == (1.0, 3.0)
     assert significance.estimate_median_interval(np.array([3.0])) == (3.0, 3.0)
+
+
+@given(st.integers(-1, 500), st.integers(0, 400), st.floats(0, 1))
+def test_tail_of_a_binomial(k: int, n: int, probability: float) -> None:
+    assert significance.tail_of_binomial(k, n, probability) == pytest.approx(
+        stats.binom.sf(k - 1, n, probability), abs=1e-9
+    )
+
+
+def test_tail_of_many_trials() -> None:
+    assert significance.tail_of_binomial(330, 32768, 0.01) == pytest.approx(stats.binom.sf(329, 32768, 0.01), abs=1e-9)

@@ -38,9 +38,11 @@ class Fidelity:
 
     @property
     def sqnr_db(self) -> float:
-        """10 log10(sum f^2 / sum (f-q)^2) in dB: inf where nothing differs, -inf where a zero signal is not kept."""
+        """10 log10(sum f^2 / sum (f-q)^2) in dB: inf where nothing differs, -inf where a zero signal, or no number, is kept."""
         if self.noise == 0:
             return math.inf
+        if not math.isfinite(self.noise):
+            return -math.inf
         return 10 * math.log10(self.reference / self.noise) if self.reference > 0 else -math.inf
 
     @property
@@ -48,6 +50,8 @@ class Fidelity:
         """sum f q / sqrt(sum f^2 sum q^2), between -1 and 1: 1 where nothing differs, 0 where only one is all zero."""
         if self.noise == 0:
             return 1.0
+        if not math.isfinite(self.product):
+            return 0.0
         norm = math.sqrt(self.reference) * math.sqrt(self.approximation)
         return max(-1.0, min(1.0, self.product / norm)) if norm > 0 else 0.0
 
@@ -91,7 +95,7 @@ def is_in_top_k(scores: Array, labels: Array, k: int) -> NDArray[np.bool_]:
     own = scores[rows, labels][:, None]
     earlier = np.arange(scores.shape[1])[None, :] < labels[:, None]
     rank = (scores > own).sum(axis=1) + ((scores == own) & earlier).sum(axis=1)
-    return np.asarray(rank < k)
+    return np.asarray((rank < k) & ~np.isnan(own[:, 0]))
 
 
 def count_confusion(labels: Array, predicted: Array, classes: int) -> NDArray[np.int64]:

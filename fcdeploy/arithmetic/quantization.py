@@ -6,9 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcdeploy.arrays import Float32, Float64
-from fcdeploy.records.plan import LIMITS as LIMITS
+from fcdeploy.records.plan import LIMITS as PLANNED
 from fcdeploy.records.plan import QParams, Range
 
+LIMITS = {**PLANNED, "uint16": (0, 2**16 - 1)}
+"""The lowest and the highest integer of each type, those that only files of other tools have among them."""
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 
 

@@ -66,7 +66,12 @@ def is_near_chance(right: int, samples: int, classes: int | None) -> bool:
 
 def tail_of_binomial(k: int, n: int, share: float) -> float:
     """The probability of `k` events or more in `n` trials of probability `share` each."""
-    return 1.0 - sum(math.comb(n, i) * share**i * (1 - share) ** (n - i) for i in range(k))
+    if not 0 < share < 1 or k <= 0:
+        return float(k <= 0 or (share >= 1 and k <= n))
+    odds = math.log(share) - math.log1p(-share)
+    whole = math.lgamma(n + 1) + n * math.log1p(-share)
+    below = (math.exp(whole - math.lgamma(i + 1) - math.lgamma(n - i + 1) + i * odds) for i in range(min(k, n + 1)))
+    return min(max(1.0 - math.fsum(below), 0.0), 1.0)
 
 
 def bootstrap_interval(columns: Float64, statistic: Statistic) -> tuple[float, float]:

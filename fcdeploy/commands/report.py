@@ -103,7 +103,7 @@ def list_commands(subject: Subject, output: Path) -> list[str]:
     quantize, validate, bench = (subject.reports.get(name) for name in ("quantize", "validate", "bench"))
     name = shlex.quote(subject.name)
     target = subject.made.get("target", "")
-    made_for = f" --target {target}" if target else ""
+    made_for = f" --target {shlex.quote(target)}" if target else ""  # a file of a stranger may say anything
     said = " --json > quantize.json" if quantize else ""
     commands = [f"fcdeploy quantize FLOAT --int8 --data DATA{made_for} -o {name}{said}"]
     if validate:
@@ -115,7 +115,7 @@ def list_commands(subject: Subject, output: Path) -> list[str]:
     if bench:
         nodes = " --per-node" if bench.get("per_node") else ""
         commands.append(
-            f"fcdeploy bench {name} --against FLOAT --threads {bench['threads']}{nodes} --json > bench.json"
+            f"fcdeploy bench {name} --against FLOAT --threads {shlex.quote(str(bench['threads']))}{nodes} --json > bench.json"
         )
     added = "".join(f" --add {kind}.json" for kind in ("quantize", "validate", "bench") if kind in subject.reports)
     return [*commands, f"fcdeploy report {name}{added} -o {shlex.quote(output.name)}"]

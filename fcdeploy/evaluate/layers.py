@@ -17,7 +17,7 @@ import onnx_ir as ir
 from fcdeploy.arithmetic.metrics import Fidelity
 from fcdeploy.arithmetic.quantization import broadcast_along
 from fcdeploy.arrays import Array
-from fcdeploy.graph.nodes import array_of, attribute_of, input_of, name_of, producer_of
+from fcdeploy.graph.nodes import array_of, attribute_of, integer_type_of, name_of, producer_of
 
 MATTERS_DB = 10.0
 CLIPS = ("Relu", "Clip")
@@ -31,7 +31,7 @@ class QuantizedTensor:
     """The output of one QuantizeLinear; or, with scale 1, a floating-point tensor that an integer kernel writes.
 
     `names` are what the float model may call the tensor, the likeliest first.  `node` and `op` are what computes it;
-    `sources` the integer tensors (other taps) that it is computed from.
+    `sources` the integer tensors (other taps) that it is computed from; `dtype` that of the integers.
     """
 
     integers: str
@@ -42,6 +42,7 @@ class QuantizedTensor:
     scale: Array
     zero_point: Array
     axis: int | None
+    dtype: str = "float32"
 
     def dequantize(self, integers: Array) -> Array:
         """scale * (integer - zero point), in float64."""
@@ -72,9 +73,8 @@ def find_quantized_tensors(model: ir.Model) -> list[QuantizedTensor]:
         source, written = node.inputs[0], node.outputs[0]
         scale = array_of(node.inputs[1])
         zero_point = array_of(node.inputs[2]) if len(node.inputs) > 2 else None
-        dtype = written.dtype or (ir.DataType.from_numpy(zero_point.dtype) if zero_point is not None else None)
-        dtype = dtype or ir.DataType.UINT8  # what ONNX says of a QuantizeLinear without a zero point
-        if source is None or scale is None or dtype not in INTEGERS or "block_size" in node.attributes:
+        dtype = integer_type_of(node)
+        if source is None or scale is None or dtype is None or dtype not in INTEGERS or "block_size" in node.attributes:
             continue
         if _is_picture(source):
             continue
@@ -91,6 +91,7 @@ def find_quantized_tensors(model: ir.Model) -> list[QuantizedTensor]:
                 scale=scale if axis is not None else scale.reshape(()),
                 zero_point=_fit_zero_point(zero_point, axis),
                 axis=None if axis is None else axis % len(source.shape) if source.shape else axis,
+                dtype=dtype.name.lower(),
             )
         )
     return result + _find_float_ends(model, {tap.integers for tap in result})
@@ -125,8 +126,7 @@ def expose_tensors(model: ir.Model, names: Iterable[str]) -> None:
         value = known[name]
         producer = value.producer()
         if value.type is None and producer is not None and producer.op_type == "QuantizeLinear":
-            zero_point = input_of(producer, 2)
-            value.type = ir.TensorType(zero_point.dtype if zero_point and zero_point.dtype else ir.DataType.UINT8)
+            value.type = ir.TensorType(integer_type_of(producer) or ir.DataType.UINT8)
         model.graph.outputs.append(value)
 
 

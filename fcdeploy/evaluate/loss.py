@@ -81,14 +81,18 @@ def compute_loss(answers: Answers) -> Loss | None:
         raise FcdeployError(
             f"metric {metric.name!r}: no position counts, all labels are {IGNORED}", "give labels from 0"
         )
-    yes_or_no = metric.summary is take_mean and bool(np.isin([one, other], (0.0, 1.0)).all())
-    if yes_or_no:
+    if is_yes_or_no(metric, one, other):
         return _compute_share_loss(one[:, 0] == 1, other[:, 0] == 1)
     if metric.name == "agreement" and (one == 1).all():
         changed, n = int((other[:, 0] == 0).sum()), len(one)
         low, high = (100 * end for end in significance.estimate_share_interval(changed, n))
         return Loss(1.0, 1 - changed / n, 100 * changed / n, low, high, None)
     return _compute_figures_loss(metric, one, other)
+
+
+def is_yes_or_no(metric: Metric, one: Float64, other: Float64) -> bool:
+    """Whether both models' samples are right or wrong, each as a whole."""
+    return metric.unit == SHARE and metric.summary is take_mean and bool(np.isin([one, other], (0.0, 1.0)).all())
 
 
 def _compute_share_loss(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> Loss:

@@ -84,7 +84,7 @@ def choose_metric(
     if name is None:
         read = read.without_anchors()
     if name is not None and ".py:" in name:
-        return _load_own(name, outputs), read
+        return _load_own(name, outputs, labels), read
     if name is not None and name not in NAMES:
         raise FcdeployError(
             f"metric {name!r} is unknown, expected one of {', '.join(NAMES)} or FILE.py:FUNCTION", "--metric top1"
@@ -336,8 +336,11 @@ def _make_iou(output: str, label: str) -> Callable[[Arrays, Arrays, tuple[str, .
     return figures
 
 
-def _load_own(name: str, outputs: Arrays) -> Metric:
+def _load_own(name: str, outputs: Arrays, labels: Arrays) -> Metric:
+    """A function of the user's: shares of what it calls right where it returns booleans, else scores of its own unit."""
     function, _ = load_function(name)
+    with user_code(f"metric {name} fails"):
+        first = np.asarray(function(dict(outputs), dict(labels)))
 
     def figures(outputs: Arrays, labels: Arrays, names: tuple[str, ...]) -> Float64:
         with user_code(f"metric {name} fails"):
@@ -353,7 +356,8 @@ def _load_own(name: str, outputs: Arrays) -> Metric:
             raise FcdeployError(text, "score such a sample 0")
         return scores[:, None]
 
-    return Metric(name, next(iter(outputs)), "as asked for, higher is better", SCORE, figures, take_mean)
+    unit = SHARE if first.dtype == np.bool_ else SCORE
+    return Metric(name, next(iter(outputs)), "as asked for, higher is better", unit, figures, take_mean)
 
 
 def _make_misfit_error(label: str, labels: Array, output: str, values: Array, expected: str) -> FcdeployError:

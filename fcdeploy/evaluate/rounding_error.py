@@ -63,8 +63,7 @@ class RoundingError:
 
 def measure_rounding(tensor: QuantizedTensor, x: Array) -> RoundingError:
     """Quantize and dequantize a float tensor, and measure the error."""
-    kind = tensor.zero_point.dtype.name
-    low, high = LIMITS[kind if kind in LIMITS else "uint8"]
+    low, high = LIMITS[tensor.dtype]
     steps, point = (broadcast_along(each, tensor.axis, x.ndim) for each in (tensor.scale, tensor.zero_point))
     exact = x / steps + point
     integers = np.clip(np.rint(exact), low, high)

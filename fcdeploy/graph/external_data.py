@@ -43,7 +43,7 @@ def serialize(model: ir.Model) -> Iterator[tuple[bytes, str | None]]:
 
     Weights in files are referred to; more than MESSAGE bytes of others lie in a temporary file until the block ends.
     """
-    tensors = [value.const_value for value in model.graph.initializers.values() if value.const_value is not None]
+    tensors = list_tensors(model)
     external = [tensor for tensor in tensors if isinstance(tensor, ir.ExternalTensor)]
 
     # few bytes in memory: they go into the message, and files are told from the root where they lie in many folders
@@ -71,6 +71,13 @@ def serialize(model: ir.Model) -> Iterator[tuple[bytes, str | None]]:
                 "TMPDIR=FOLDER, one with room",
             ) from error
         yield proto_of(small).SerializeToString(), data.anchor
+
+
+def list_tensors(model: ir.Model) -> list[ir.TensorProtocol]:
+    """The stored constants of the model, those in the bodies of If, Loop and Scan among them."""
+    graphs = (model.graph, *model.graph.subgraphs())
+    held = (value.const_value for graph in graphs for value in graph.initializers.values())
+    return [tensor for tensor in held if tensor is not None]
 
 
 def _copy_with_tensors(model: ir.Model, place: Callable[[ir.TensorProtocol], ir.TensorProtocol | None]) -> ir.Model:

@@ -6,6 +6,7 @@ import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
 
+DEEPEST = 100  # calls within calls
 MOST_NODES = 1_000_000  # a file of kilobytes can call functions that call functions that ...
 
 
@@ -46,6 +47,10 @@ def _check_size(model: ir.Model, name: str) -> None:
         if key in open_calls:
             raise FcdeployError(
                 f"model {name!r} is broken: its function {key[1]!r} calls itself", "export the model again"
+            )
+        if len(open_calls) >= DEEPEST:
+            raise FcdeployError(
+                f"model {name!r}: its functions call each other {DEEPEST} deep and more", "export the model again"
             )
         if key not in sizes:
             open_calls.append(key)

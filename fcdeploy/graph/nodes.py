@@ -163,6 +163,21 @@ def clip_bounds(node: ir.Node) -> tuple[float, float]:
     return ends[0], ends[1]
 
 
+def integer_type_of(node: ir.Node) -> ir.DataType | None:
+    """What a QuantizeLinear writes, or a DequantizeLinear reads: by its zero point, else by what is declared."""
+    point = input_of(node, 2)
+    if point is not None and point.dtype is not None:
+        return point.dtype
+    if node.op_type == "QuantizeLinear":
+        declared = attribute_of(node, "output_dtype", 0)
+        return ir.DataType(declared) if declared else ir.DataType.UINT8
+    value = node.inputs[0]
+    before = value.producer() if value is not None else None
+    if before is not None and before.op_type == "QuantizeLinear":
+        return integer_type_of(before)
+    return None if value is None else value.dtype
+
+
 def fill_value(node: ir.Node) -> float:
     """What a Pad writes into the border; 0 for other nodes, and for a Pad that repeats its input there."""
     if node.op_type != "Pad" or attribute_of(node, "mode", "constant") != "constant":

@@ -13,6 +13,10 @@ from typing import NamedTuple
 
 from fcdeploy.records.preprocessing import Preprocessing, PreprocessingStep
 
+MOST_PIXELS = 1 << 25
+"""What a step may make of a picture, since one of a single column asks for any number; of a request's pictures together, too:
+33 million, 100 MB in three colours."""
+
 
 class ImageSize(NamedTuple):
     """Of a picture, in pixels."""
@@ -40,8 +44,21 @@ class Mapping2d(NamedTuple):
 
 
 def place(size: ImageSize, step: PreprocessingStep) -> Placement:
-    """What the step makes of a picture of this size."""
-    return PLACEMENTS[step.kind](size, step)
+    """What the step makes of a picture of this size. Raises ValueError where that is larger than anyone wants."""
+    placed = PLACEMENTS[step.kind](size, step)
+    for height, width in (placed.scaled, placed.whole):
+        if height * width > MOST_PIXELS:
+            raise ValueError(f"becomes {height} x {width} pixels when it is scaled, {MOST_PIXELS:,} at most")
+    return placed
+
+
+def count_pixels(how: Preprocessing, size: ImageSize) -> int:
+    """The most pixels that a picture of this size has on the way to the model's input."""
+    most = size.height * size.width
+    for step in how.steps:
+        scaled, _, _, size = place(size, step)
+        most = max(most, scaled.height * scaled.width, size.height * size.width)
+    return most
 
 
 def map_to_input(how: Preprocessing, size: ImageSize) -> tuple[Mapping2d, ImageSize]:

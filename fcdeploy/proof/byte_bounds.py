@@ -124,6 +124,8 @@ def _bound_outputs(node: ir.Node, known: TensorBounds) -> Interval | None:
 
     # elements moved, clipped or combined, in floats as in bytes
     if op in CHOOSES or (op == "Resize" and attribute_of(node, "mode", "nearest") == "nearest"):
+        if attribute_of(node, "coordinate_transformation_mode", "") == "tf_crop_and_resize":
+            return x.hull(attribute_of(node, "extrapolation_value", 0.0)).whole()  # what lies outside is that
         return _bound_moved(node, x)
     if op in ("Relu", "Clip"):
         return x.clip(*clip_bounds(node))

@@ -270,13 +270,8 @@ def _read_integer_operator(node: ir.Node, known: TensorBounds) -> ByteProduct | 
     source = None if data is None else inputs[data]
     if source is not None and activation == "uint8":
         point = array_of(inputs[zero]) if zero is not None and len(inputs) > zero else None
-        axis = 1 if "Conv" in node.op_type else -1
-        bounds = (
-            known.of(source)
-            .clip(*LIMITS["uint8"])
-            .channels(axis)
-            .hull(0 if point is None else int(point.reshape(-1)[0]))
-        )
+        read = _bound_by_channel(node, known.of(source).clip(*LIMITS["uint8"]))
+        bounds = read.hull(0 if point is None else int(point.reshape(-1)[0]))
     return ByteProduct(node, activation, kind, _to_rows(node, held), bounds, exact)
 
 
@@ -305,12 +300,19 @@ def _read_qdq_layer(node: ir.Node, known: TensorBounds) -> ByteProduct | None:
     return ByteProduct(node, activation, kind, _to_rows(node, [held]), bounds, exact)
 
 
+def _bound_by_channel(node: ir.Node, x: Interval) -> Interval:
+    """By what a layer's weights are multiplied with one by one; a Gemm may read its rows as columns."""
+    if attribute_of(node, "transA", 0):
+        return x.whole()
+    return x.channels(1 if "Conv" in node.op_type else -1)
+
+
 def _bound_bytes_read(node: ir.Node, data: ir.Node, kind: str, known: TensorBounds) -> Interval:
     """The integers that a layer reads, by channel; a convolution also reads zero points, at its borders."""
     scale, zero = read_scalars(data)
     if scale is None or zero is None:
         return make_interval(*LIMITS[kind])
-    x = known.of(node.inputs[0]).channels(1 if node.op_type == "Conv" else -1).hull(0.0)
+    x = _bound_by_channel(node, known.of(node.inputs[0])).hull(0.0)
     low, high = (np.clip(np.rint(end / float(scale)) + zero, *LIMITS[kind]) for end in (x.low, x.high))
     return Interval(low, high)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -82,7 +83,7 @@ def load_state(module: nn.Module, path: Path) -> str:
         raise _explain_no_state(path, content, own, wanted)
     state = candidates[0]
 
-    unexpected = [key for key in state.tensors if key not in own] if not state.prefix else []
+    unexpected = [state.prefix + key for key in state.tensors if key not in own]
     if unexpected:
         raise FcdeployError(
             f"weights {str(path)!r}: has {_format_keys(unexpected)} that the module has not",
@@ -148,6 +149,10 @@ def _read_checkpoint(path: Path) -> Any:
 
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise FcdeployError(
+            f"weights {str(path)!r} cannot be read: {error.strerror or error}", f"ls -l {shlex.quote(str(path))}"
+        ) from error
     except Exception as error:  # zip, pickle and safetensors errors have no base in common
         raise FcdeployError(
             f"weights {str(path)!r} cannot be loaded safely: the file is damaged or holds more than tensors", SAVE_STATE

@@ -75,9 +75,10 @@ def _read_words(path: Path) -> list[str]:
         return []
 
 
-def read_memory_bytes() -> int | None:
-    """Bytes of memory this process may use: the machine's, or less where a container limits it."""
-    limit = [int(word) for word in _read_words(Path("/sys/fs/cgroup/memory.max")) if word.isdigit()]
+def read_memory_bytes(groups: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Bytes of memory this process may use: the machine's, or less where a container (cgroup 1, 2) limits it."""
+    words = _read_words(groups / "memory.max") or _read_words(groups / "memory/memory.limit_in_bytes")
+    limit = [int(word) for word in words if word.isdigit()]
     names = ("SC_PHYS_PAGES", "SC_PAGE_SIZE")
     if sys.platform != "win32" and all(name in os.sysconf_names for name in names):
         limit.append(os.sysconf(names[0]) * os.sysconf(names[1]))

@@ -71,7 +71,7 @@ def check_feeds(feeds: Mapping[str, Any], specs: Sequence[TensorSpec]) -> None:
             raise FcdeployError(
                 f"input {name!r} is {array.dtype}, the model wants {spec.dtype}", f"array.astype({str(spec.dtype)!r})"
             )
-        if spec.shape and not _accepts(spec.shape, array.shape):
+        if not spec.accepts(array.shape):
             raise FcdeployError(
                 f"input {name!r} has shape {format_axes(array.shape)}, the model wants {format_axes(spec.shape)}",
                 "array[None] is a batch of one"

@@ -97,6 +97,8 @@ class NativeModel:
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """The outputs for samples stacked along the first axis, one after the other."""
         places = self._places
+        if len(feeds) != len(places.inputs):
+            return self._run_many(feeds)
         for name, place, dtype, shape in places.inputs:  # a small network takes less than a look at an attribute more
             given = feeds.get(name)
             if type(given) is not np.ndarray or given.dtype is not dtype or given.shape != shape:
@@ -107,26 +109,46 @@ class NativeModel:
 
     def _run_many(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """The same for any number of samples, from where they lie."""
-        arrays, count = [], None
-        for name, (dtype, shape) in self.inputs.items():
-            if name not in feeds:
-                raise FcdeployError(f"input {name!r} is missing", f"the model reads {', '.join(self.inputs)}")
-            array = np.ascontiguousarray(feeds[name], dtype)
-            if array.shape[1:] != shape[1:] or array.shape[0] % shape[0] or (count or array.shape[0]) != array.shape[0]:
-                raise FcdeployError(
-                    f"input {name!r} has the shape {array.shape}, expected samples of {shape}",
-                    "give samples along the first axis",
-                )
-            count = array.shape[0]
-            arrays.append(array)
-        samples = (count or 1) // next(iter(self.inputs.values()))[1][0]
+        arrays = [self._take(name, feeds) for name in self.inputs]
+        counts = {
+            name: len(array) // shape[0] for array, (name, (_, shape)) in zip(arrays, self.inputs.items(), strict=True)
+        }
+        if unknown := [name for name in feeds if name not in self.inputs]:
+            raise FcdeployError(f"input {unknown[0]!r} is unknown", f"the model reads {', '.join(self.inputs)}")
+        if len(set(counts.values())) > 1:
+            said = ", ".join(f"{name} {count}" for name, count in counts.items())
+            raise FcdeployError(
+                f"inputs of {said} samples, expected the same of all", "give samples along the first axis"
+            )
+        samples = next(iter(counts.values()), 1)
         results = {
             name: np.empty((samples * shape[0], *shape[1:]), dtype) for name, (dtype, shape) in self.outputs.items()
         }
+        if samples == 0:
+            return results
         inputs = (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
         outputs = (ctypes.c_void_p * len(results))(*(array.ctypes.data for array in results.values()))
         self._run(ctypes.addressof(inputs), ctypes.addressof(outputs), self.arena.ctypes.data, samples)
         return results
+
+    def _take(self, name: str, feeds: Mapping[str, Array]) -> Array:
+        """An input's samples as the library reads them. Raises FcdeployError for other shapes, and numbers that do not fit."""
+        dtype, shape = self.inputs[name]
+        if name not in feeds:
+            raise FcdeployError(f"input {name!r} is missing", f"the model reads {', '.join(self.inputs)}")
+        given = np.asarray(feeds[name])
+        if given.ndim != len(shape) or given.shape[1:] != shape[1:] or len(given) % shape[0]:
+            raise FcdeployError(
+                f"input {name!r} has the shape {given.shape}, expected samples of {shape}",
+                "give samples along the first axis",
+            )
+        with np.errstate(all="ignore"):
+            array = np.ascontiguousarray(given, dtype)
+        if dtype.kind in "iub" and given.dtype != dtype and not np.array_equal(array, given):
+            raise FcdeployError(
+                f"input {name!r} has numbers that {dtype} cannot hold", f"round and clip them to {dtype}"
+            )
+        return array
 
     def run_steps(self, first: int, last: int, inputs: list[Array], outputs: list[Array]) -> None:
         """Some steps of one sample: what they read from earlier ones must lie in the arena."""

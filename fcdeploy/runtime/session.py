@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime as ort
 
 from fcdeploy.arrays import Array
-from fcdeploy.errors import FcdeployError, LoadError, first_line
+from fcdeploy.errors import FcdeployError, LoadError, NoMemoryError, first_line
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.cpu import count_usable_cores, read_cpu_flags
 from fcdeploy.runtime.options import read_options, select_for_cpu
@@ -29,6 +29,8 @@ REPAIRABLE = (
     "Attempt to replace the existing tensor",
 )  # fmt: skip
 """What onnxruntime says of the files that this repairs."""
+NO_MEMORY = ("std::bad_alloc", "bad allocation", "Failed to allocate memory")
+"""What onnxruntime's errors say then, which all have one code."""
 FATAL_ONLY = 4  # onnxruntime's log severity; its warnings speak of its own rewrites, and errors are raised
 DTYPES = {
     "float": "float32",
@@ -145,7 +147,8 @@ class Session:
             result: list[Any] = self._session.run(outputs or self.outputs, dict(feeds))
         except Exception as error:
             shapes = ", ".join(f"{name} {value.dtype}{list(value.shape)}" for name, value in feeds.items())
-            raise LoadError(
+            full = isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY)
+            raise (NoMemoryError if full else LoadError)(
                 f"onnxruntime cannot run the model on {shapes}: {explain_fault(error)}",
                 _find_hint(error, _hint_inputs(feeds)),
             ) from error

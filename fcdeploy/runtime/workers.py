@@ -137,7 +137,7 @@ def _listen(index: int, process: subprocess.Popen[bytes], queue: SimpleQueue[tup
         while kind not in ("done", "failed", "lost"):
             try:
                 kind, value = pickle.load(pipe)
-            except (EOFError, pickle.UnpicklingError):
+            except Exception:  # what is cut off in the middle raises whatever it stops at; nobody else would tell
                 kind, value = "lost", None
             queue.put((index, kind, value))
 

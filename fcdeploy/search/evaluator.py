@@ -19,8 +19,8 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate.compare import Answers, check_shapes, run_model
 from fcdeploy.evaluate.data import BATCH_BYTES, MOST_BATCH
 from fcdeploy.evaluate.leakage import LeakageCheck
-from fcdeploy.evaluate.loss import Loss, compute_loss, require_decisions, require_metric
-from fcdeploy.evaluate.metric import Metric, choose_metric, count_figures, take_mean
+from fcdeploy.evaluate.loss import Loss, compute_loss, is_yes_or_no, require_decisions, require_metric
+from fcdeploy.evaluate.metric import Metric, choose_metric, count_figures
 from fcdeploy.evaluate.output_ends import find_ends
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.timing.measure import choose_reference
@@ -216,9 +216,7 @@ def _count_changed(answers: Answers) -> tuple[int, int | None] | None:
     assert answers.metric is not None
     if answers.metric.name == "agreement" and (one == 1).all():
         return int((other[:, 0] == 0).sum()), None
-    if answers.metric.summary is not take_mean or not np.isin([one, other], (0.0, 1.0)).all():
-        return None
-    return int((one > other).sum()), int((one < other).sum())
+    return (int((one > other).sum()), int((one < other).sum())) if is_yes_or_no(answers.metric, one, other) else None
 
 
 def _sum_errors(part: ReferenceBatch, outputs: Arrays, samples: int) -> Figures:

@@ -12,7 +12,7 @@ from fcdeploy.arithmetic.metrics import measure_fidelity
 from fcdeploy.arithmetic.pixels import Pixels, scale_weight_for_bytes
 from fcdeploy.arithmetic.quantization import LIMITS, broadcast_along
 from fcdeploy.arrays import Array
-from fcdeploy.graph.nodes import array_of, attribute_of, name_of, operator_of, output_axis, producer_of
+from fcdeploy.graph.nodes import array_of, attribute_of, integer_type_of, name_of, operator_of, output_axis, producer_of
 
 MARKS = ("/q", "_quantized")  # behind a constant's name: fcdeploy's and onnxruntime's own
 LIKE_DB = 6.0  # of weights rounded to a few bits against their original; another tensor's are about 0
@@ -75,7 +75,9 @@ def dequantize_constant(value: ir.Value) -> Array:
         real = array_of(quantize.inputs[0])  # type: ignore[union-attr]
         assert real is not None
         step, point = (_spread_steps(each, node, real) for each in (scale, zero))
-        integers = np.clip(np.rint(real / step) + point, *LIMITS[zero.dtype.name])
+        kind = integer_type_of(node)
+        assert kind is not None, "a QuantizeLinear is in front of it"
+        integers = np.clip(np.rint(real / step) + point, *LIMITS[kind.name.lower()])
     step, point = (_spread_steps(each, node, integers) for each in (scale, zero))
     return np.asarray((integers.astype(np.float64) - point) * step, np.float32)
 

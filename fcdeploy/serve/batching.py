@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from fcdeploy.arrays import Array
-from fcdeploy.errors import FcdeployError
+from fcdeploy.errors import FcdeployError, NoMemoryError
 from fcdeploy.serve.models import INLINE_SECONDS, PIECE, Model
 from fcdeploy.serve.refusal import RefusedError
 
@@ -243,7 +243,7 @@ def _run_alone(model: Model, request: InferenceRequest) -> list[Array] | Refused
             return model.run({name: np.require(array, requirements="A") for name, array in request.feeds.items()})
         return model.run(request.feeds)
     except FcdeployError as error:  # shapes were checked before: what is left are values, and lengths of free axes
-        full = "alloc" in error.message.lower()
+        full = isinstance(error, NoMemoryError)
         why = error.message if full else _explain_lengths(request.feeds) or error.message
         return RefusedError(503 if full else 400, f"model {model.name!r}: {why}", retry_after=int(full))
     except Exception as defect:  # a request without an answer would hang

@@ -24,7 +24,7 @@ import simdjson
 from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.preprocessing.apply import read_picture
-from fcdeploy.preprocessing.placement import ImageSize
+from fcdeploy.preprocessing.placement import MOST_PIXELS, ImageSize, count_pixels
 from fcdeploy.preprocessing.tables import TableLayout, arrange_columns, convert_row, stack_rows
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.serve.boxes import MOST_BOXES, describe_boxes
@@ -32,7 +32,6 @@ from fcdeploy.serve.meaning import Probabilities
 from fcdeploy.serve.models import Model
 from fcdeploy.serve.refusal import RefusedError, explain_json_error
 
-MOST_PIXELS = 1 << 25  # of all pictures of a request together: 33 million, which decode to 100 MB
 SOME_PIXELS, PIXELS_A_BYTE = 1 << 20, 512
 """What a header may claim: a megapixel, and for each byte of the file as many as pictures of one colour come to."""
 MOST_SAMPLES = 1024  # in a request
@@ -111,7 +110,7 @@ def read_samples(model: Model, body: bytes, kind: str, most_bytes: int) -> Sampl
             raise RefusedError(400, f"{place} {_explain(error)}") from None
         if at == 0:  # of an input with free axes the first picture says how large it is
             _check_pictures(spec, len(pictures), array.shape, most_bytes)
-        left -= size.height * size.width
+        left -= count_pixels(how, size)
         arrays.append(array)
         sizes.append(size)
     if len({array.shape for array in arrays}) > 1:

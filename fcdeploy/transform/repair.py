@@ -19,7 +19,16 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.graph.edit import add_constant, block_fusion, set_input
-from fcdeploy.graph.nodes import array_of, attribute_of, input_of, is_constant, is_op, name_of, producer_of, tensor_of
+from fcdeploy.graph.nodes import (
+    array_of,
+    input_of,
+    integer_type_of,
+    is_constant,
+    is_op,
+    name_of,
+    producer_of,
+    tensor_of,
+)
 from fcdeploy.runtime.probes.answers import collect_answers
 from fcdeploy.runtime.session import REPAIR
 
@@ -122,24 +131,11 @@ def _lacks_zero_point(nodes: list[ir.Node], op: str) -> Iterator[ir.Node]:
     """What reads back the operands of such layers; a Gemm is multiplied as a MatMul is."""
     for node in nodes:
         lacks = is_op(node, "DequantizeLinear") and input_of(node, ZERO) is None and "block_size" not in node.attributes
-        if not lacks or _integer_type(node) not in BYTES or array_of(node.inputs[1]) is None:
+        if not lacks or integer_type_of(node) not in BYTES or array_of(node.inputs[1]) is None:
             continue
         readers = {"MatMul" if user.op_type == "Gemm" else user.op_type for user in node.outputs[0].consumers()}
         if op in readers:
             yield node
-
-
-def _integer_type(node: ir.Node) -> ir.DataType | None:
-    """Of a Q or DQ without a zero point, which would tell."""
-    if node.op_type == "QuantizeLinear":
-        declared = attribute_of(node, "output_dtype", 0)
-        return ir.DataType(declared) if declared else ir.DataType.UINT8
-    value = node.inputs[DATA]
-    before = producer_of(value, "QuantizeLinear")
-    if before is not None:
-        point = input_of(before, ZERO)
-        return _integer_type(before) if point is None else point.dtype
-    return None if value is None else value.dtype
 
 
 def _give_own(graph: ir.Graph, node: ir.Node) -> None:
@@ -151,7 +147,7 @@ def _give_own(graph: ir.Graph, node: ir.Node) -> None:
 
 
 def _write_zero_point(graph: ir.Graph, node: ir.Node) -> None:
-    scale, kind = array_of(node.inputs[1]), _integer_type(node)
+    scale, kind = array_of(node.inputs[1]), integer_type_of(node)
     assert scale is not None and kind is not None, "only such nodes are mended"
     zeros = np.zeros(scale.shape, kind.numpy())
     set_input(node, ZERO, add_constant(graph, f"{node.name}/zero_point", zeros))

@@ -53,7 +53,7 @@ def round_rows(
 def compute_full_scales(top: NDArray[np.floating], dtype: str) -> Float64:
     """The scales (rows,) that clip nothing of rows whose max |w| is `top`, as float32 values."""
     full = _to_float32(top.astype(np.float64) / LIMITS[dtype][1])
-    return np.where(top > 0, full, float(full.max()) or EMPTY)
+    return np.where(top > 0, np.maximum(full, SMALLEST_SCALE), float(full.max()) or EMPTY)
 
 
 def sample_columns(

@@ -46,6 +46,12 @@ def merge(a: Calibration, b: Calibration) -> Calibration:
             f"only one of the calibrations has tensor {odd[0]!r}, expected the same tensors in both",
             "calibrate all shards by the same version, all with --all-tensors or none",
         )
+    if (a.states, a.axes) != (b.states, b.axes):
+        told = (f"{dict(part.states) or 'none'} and {dict(part.axes) or 'none'}" for part in (a, b))
+        raise FcdeployError(
+            f"the calibrations have different states and batch axes: {' against '.join(told)}",
+            "calibrate all shards with the same --state and --batch-axis",
+        )
     tensors = {name: _merge_records(record, b.tensors[name]) for name, record in a.tensors.items()}
     kept = merge_kept((a.groups, a.seen), (b.groups, b.seen)) if a.groups and b.groups else ()
     seen = np.sort(np.concatenate([a.seen, b.seen]))
@@ -57,8 +63,8 @@ def merge(a: Calibration, b: Calibration) -> Calibration:
         _merge_made_by(a.made_by, b.made_by),
         kept[1:],
         a.format,
-        a.states or b.states,
-        a.axes or b.axes,
+        a.states,
+        a.axes,
     )
 
 

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError
+from fcdeploy.graph.external_data import list_tensors
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.graph.protobuf import proto_of
 from fcdeploy.int8.nodes import vanishes
@@ -149,7 +150,7 @@ def _make_loader(model: Model, feeds: Arrays) -> Load:
 
 def _serialize(model: ir.Model) -> Model:
     """What is loaded again and again: serialized once, or, where weights lie in files, as it is."""
-    if any(isinstance(value.const_value, ir.ExternalTensor) for value in model.graph.initializers.values()):
+    if any(isinstance(tensor, ir.ExternalTensor) for tensor in list_tensors(model)):
         return model
     return bytes(proto_of(model).SerializeToString())
 

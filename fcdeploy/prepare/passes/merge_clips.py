@@ -1,10 +1,12 @@
 """Clipping activations in the form that disappears in front of a QuantizeLinear.
 
     Max(x, a), Min(x, b) with one-number constants  ->  Clip(x, a, b)
-    Clip(x, 0, infinity)                            ->  Relu(x)
+    Clip(x, 0, infinity or the largest float)       ->  Relu(x)
     Clip(x, -infinity, infinity)                    ->  x
     Clip(Clip(x, a, b), c, d)                       ->  Clip(x, clip(a, c, d), clip(b, c, d))
     Relu(Clip(x, a, b))                             the same, with c, d = 0, infinity
+
+Bounds of the smallest float stay: masks of -infinity are made finite by them, so that no softmax is NaN.
 
 From operator set 11 on the bounds are inputs, here scalar constants.  Before that they are attributes and stay so.
 """
@@ -21,7 +23,7 @@ from fcdeploy.graph.edit import Changes, Edits
 from fcdeploy.graph.nodes import array_of, clip_bounds, is_constant, is_op, rank_of, tensor_of
 
 FIRST_WITH_INPUTS = 11
-LARGEST = float(np.finfo(np.float32).max)  # Clip's default bounds, which clip no float
+LARGEST = float(np.finfo(np.float32).max)  # exporters write it for "no bound"; it clips nothing but infinities
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,6 @@ def _clip_bounds(node: ir.Node) -> ClipBounds | str:
     for name, bound in (("min", low), ("max", high)):
         if math.isnan(bound):
             return f"its {name} is not a number"
-    low, high = -math.inf if low <= -LARGEST else low, math.inf if high >= LARGEST else high
     return ClipBounds(low, high) if low <= high else f"its min {low:g} lies above its max {high:g}"
 
 
@@ -101,7 +102,7 @@ def _write_shortest(edits: Edits, node: ir.Node, value: ir.Value, bounds: ClipBo
     """Replace `node` by the shortest form of clipping `value`, unless it has that form already."""
     if bounds == ClipBounds():
         edits.count += edits.bypass(node, value)
-    elif bounds == ClipBounds(low=0.0):
+    elif bounds.low == 0 and bounds.high >= LARGEST:
         if merged or not is_op(node, "Relu"):
             edits.replace(node, "Relu", [value])
             edits.count += 1

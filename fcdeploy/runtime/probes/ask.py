@@ -31,7 +31,10 @@ CRASHES = "crashes"
 
 
 def ask_apart(names: Iterable[str]) -> dict[str, str]:
-    """Answers by fact. One that ends the process "crashes", and the others are asked in another."""
+    """Answers by fact. One of which the process dies "crashes", and the others are asked in another.
+
+    Raises FcdeployError where the process cannot ask at all: that says nothing of onnxruntime.
+    """
     left, answers = list(names), dict[str, str]()
     while left:
         done = subprocess.run(
@@ -41,6 +44,12 @@ def ask_apart(names: Iterable[str]) -> dict[str, str]:
         said = dict(line.split("\t") for line in done.stdout.splitlines() if line.count("\t") == 1)
         answers |= {name: said[name] for name in left if name in said}
         left = [name for name in left if name not in said]
+        if done.returncode > 0:
+            said_last = done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}"
+            raise FcdeployError(
+                f"what onnxruntime computes here could not be asked, in a process of its own: {said_last}",
+                "python -m pip check, and room in TMPDIR",
+            )
         if done.returncode == 0:
             break
         if left:
