@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from native_kernels import EXAMPLES, LARGEST, assert_same
+from native_kernels import EXAMPLES, LARGEST, Machine, assert_same, levels, library
 
 from fcdeploy.arithmetic.windows import Window
 from fcdeploy.native.build import build
-from fcdeploy.native.program.interpret import run
+from fcdeploy.native.program.interpret import BINARY, UNARY, run
 from fcdeploy.native.program.steps import (
     Combine,
     FloatLayer,
@@ -20,6 +20,7 @@ from fcdeploy.native.program.steps import (
     Layer,
     LookupTable,
     Move,
+    Pointwise,
     Pool,
     Program,
     Quantize,
@@ -251,6 +252,30 @@ def test_nan_becomes_the_lowest_byte() -> None:
     expected = [[*[3, 250, 3, 128] * 4, 3, 250, 129]]
     assert_same(build(program), feeds, {"y": np.array(expected, np.uint8)})
     np.testing.assert_array_equal(run(program, feeds)["y"], expected)
+
+
+NUMBERS = {"Celu": (0.5,), "Clip": (-1.0, 2.0), "Elu": (0.5,), "HardSigmoid": (0.2, 0.5), "LeakyRelu": (0.1,),
+           "Selu": (1.7, 1.1), "Swish": (1.0,), "ThresholdedRelu": (0.5,)}  # fmt: skip
+
+
+def test_what_is_no_number_stays_none() -> None:
+    """NaN and infinities through every function of one or two tensors, as NumPy has them."""
+    ends = np.array([np.nan, np.inf, -np.inf, 0.0, -1.5, 2.0], np.float32)
+    x, z = Tensor("x", (1, 36), "float32"), Tensor("z", (1, 36), "float32")
+    steps: list[Step] = []
+    for kind in (*UNARY, *(kind for kind in BINARY if kind != "PRelu")):
+        inputs, numbers = ((x,) if kind in UNARY else (x, z)), NUMBERS.get(kind, ())
+        to = Tensor(kind, (1, 36), "float32")
+        steps.append(Pointwise(node=kind, kind=kind, inputs=inputs, outputs=(to,), numbers=numbers))
+    program = Program("ends", (x, z), tuple(step.output for step in steps), tuple(steps))
+    feeds = {"x": np.repeat(ends, 6)[None], "z": np.tile(ends, 6)[None]}
+    expected, built = run(program, feeds), build(program)
+    for level in levels():
+        found = Machine(built, library(level.name)).run(feeds)
+        for kind in found:
+            np.testing.assert_allclose(
+                found[kind], expected[kind], rtol=1e-5, atol=1e-6, err_msg=f"{kind}, {level.name}"
+            )
 
 
 @FEW

@@ -23,11 +23,11 @@ FC_INLINE uint32_t fc_bits(float x)
 FC_INLINE float fc_absolute(float x) { return fc_of_bits(fc_bits(x) & 0x7fffffffu); }
 FC_INLINE float fc_with_sign(float x, float sign) { return fc_of_bits(fc_bits(x) | (fc_bits(sign) & 0x80000000u)); }
 
-/* exp(x) = 2^n exp(r), |r| <= ln 2 / 2 */
-FC_INLINE float fc_exp(float x)
+/* exp(x) = 2^n exp(r), |r| <= ln 2 / 2; infinite where float32 ends, 0 where its full precision does, and NaN stays */
+FC_INLINE float fc_exp(float given)
 {
-    x = x < 88.7f ? x : 88.7f;
-    x = x > -87.3f ? x : -87.3f;
+    float x = given > 88.72f ? 88.72f : given; /* in this order a NaN goes through: no comparison with it holds */
+    x = x < -87.3f ? -87.3f : x;
     const float shifted = x * 1.44269504f + 12582912.0f;
     const float n = shifted - 12582912.0f;
     const float high = x - n * 0.693359375f;
@@ -40,9 +40,12 @@ FC_INLINE float fc_exp(float x)
     const float square = r * r;
     const float tail = p * square;
     const float one = tail + r + 1.0f;
-    const float half = fc_of_bits((uint32_t)(((int32_t)n >> 1) + 127) << 23); /* 2^n in two factors: n may be 128 */
-    const float rest = fc_of_bits((uint32_t)((int32_t)n - ((int32_t)n >> 1) + 127) << 23);
-    return one * half * rest;
+    const int32_t whole = n == n ? (int32_t)n : 0;
+    const float half = fc_of_bits((uint32_t)((whole >> 1) + 127) << 23); /* 2^n in two factors: n may be 128 */
+    const float rest = fc_of_bits((uint32_t)(whole - (whole >> 1) + 127) << 23);
+    const float finite = one * half * rest;
+    const float low = given < -87.3f ? 0.0f : finite;
+    return given > 88.72f ? fc_of_bits(0x7f800000u) : low;
 }
 
 FC_INLINE float fc_hard(float x) { return x < 0.0f ? 0.0f : x > 1.0f ? 1.0f : x; }
@@ -235,7 +238,7 @@ FC_INLINE float fc_power(float x, float y)
     if (x >= 0.0f)
         return size;
     if (fc_floor(y) != y)
-        return fc_of_bits(0x7fc00000u);
+        return fc_bits(x) == 0xff800000u ? size : fc_of_bits(0x7fc00000u);
     return fc_floor(y * 0.5f) * 2.0f == y ? size : -size;
 }
 
