@@ -12,7 +12,8 @@ from native_kernels import EXAMPLES, LARGEST, Machine, assert_same, levels, libr
 
 from fcdeploy.arithmetic.windows import Window
 from fcdeploy.native.build import build
-from fcdeploy.native.program.interpret import BINARY, UNARY, run
+from fcdeploy.native.program.functions import BINARY, UNARY
+from fcdeploy.native.program.interpret import run
 from fcdeploy.native.program.steps import (
     Combine,
     FloatLayer,
