@@ -261,6 +261,29 @@ def test_verdicts(change: dict[str, Any], expected: str) -> None:
     assert noisy.endswith("its time is not certain: 0.50 (0.40 to 0.60) of the time, on a noisy machine.")
 
 
+WHOLE = {"schema": "fcdeploy.validate/1", "hashes": {"int8": "a"}, "samples": 3, "passed": True}
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    ({"schema": "fcdeploy.validate/1"}, "edited.json': has no 'hashes'"),
+    (WHOLE | {"hashes": None}, "edited.json': has no 'hashes'"),
+    (WHOLE | {"hashes": {"int8": 5}}, "edited.json': hashes int8 is '5', expected text"),
+    (WHOLE | {"samples": True}, "edited.json': samples is 'True', expected a whole number"),
+    (WHOLE | {"layers": [{}]}, "edited.json': layers[0] has no 'node'"),
+    (WHOLE | {"confusion": {"float": [[1]], "int8": [["x"]]}}, "confusion int8[0][0] is 'x', expected a number"),
+    ({"schema": "fcdeploy.quantize/1", "output": 5}, "edited.json': output is '5', expected text"),
+    ({"schema": "fcdeploy.quantize/1", "nodes_float": [{}]}, "edited.json': nodes_float[0] has no 'node'"),
+    ({"schema": "fcdeploy.bench/1", "threads": 1, "ratio": 0.5}, "edited.json': has no 'ratio_low'"),
+    ({"schema": "fcdeploy.bench/1", "threads": 1, "per_node": []}, "edited.json': per_node is '[]', expected an object"),
+])  # fmt: skip
+def test_reports_that_were_edited_are_refused(
+    made: Path, tmp_path: Path, content: dict[str, Any], message: str
+) -> None:
+    (tmp_path / "edited.json").write_text(json.dumps(content))
+    with fails(message):
+        report([made / "net.int8.onnx"], output=tmp_path / "r.html", add=[tmp_path / "edited.json"])
+
+
 def test_a_histogram_s_outlines(draw_values: Callable[[Any], Histogram]) -> None:
     """All mass stays; what lies beyond an end is in the end's cell."""
     h = draw_values(np.linspace(-1, 3, 4000))

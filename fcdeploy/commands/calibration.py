@@ -137,6 +137,10 @@ def _draw_strip(record: TensorRecord) -> str:
 def _draw_histogram(record: TensorRecord) -> Table:
     """One tensor: a bar for each cell."""
     h = record.histogram
+    if not h.total - h.nonfinite:
+        raise FcdeployError(
+            f"tensor {record.name!r} held no finite number", "look at what computes it: fcdeploy inspect MODEL"
+        )
     counts = count_in_cells(h, ROWS)
     edges = np.linspace(h.low, h.high, ROWS + 1)
     total = max(counts.sum(), 1e-9)

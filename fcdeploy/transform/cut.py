@@ -84,6 +84,10 @@ class Cuts:
             makers = (value.producer() for value in values_read_by(node))
             earlier = (self._before[self._index[maker]] for maker in makers if maker in self._index)
             self._before.append(_unite(earlier) | 1 << index)
+        self._readers: dict[ir.Value, int] = {}  # of each value, as bits
+        for index, node in enumerate(self._nodes):
+            for value in values_read_by(node):
+                self._readers[value] = self._readers.get(value, 0) | 1 << index
 
         # of cuts with the same layers before them, the one with the fewest bytes to send
         self._layers = _unite(1 << i for i, node in enumerate(self._nodes) if node.op_type not in FREE)
@@ -94,12 +98,26 @@ class Cuts:
                 continue
             for value in node.outputs:
                 better = layers not in self._best or _size_of(value) <= _size_of(self._best[layers])
-                if better and value.name and not self._crosses(value):
+                if better and value.name and self._crosses_alone(value):
                     self._best[layers] = value
+
+    def _crosses_alone(self, value: ir.Value) -> bool:
+        """Whether nothing but `value` is read behind it of all that is computed, or given, before."""
+        first = self._before[self._place(value)]
+        made = [other for i, node in enumerate(self._nodes) if first >> i & 1 for other in node.outputs]
+        read = _unite(self._readers.get(other, 0) for other in (*made, *self.model.graph.inputs) if other is not value)
+        makers = (self._index.get(output.producer()) for output in self.model.graph.outputs)
+        return not read & ~first and all(maker is not None and not first >> maker & 1 for maker in makers)
 
     def all(self) -> list[Cut]:
         """Every cut there is, from the input to the output."""
-        return [self._cut(value) for value in sorted(self._best.values(), key=self._place)]
+        copy, cuts = self.model.clone(), []
+        for value in sorted(
+            self._best.values(), key=self._place, reverse=True
+        ):  # each first half holds those before it
+            _keep_first_half(copy, name_of(value))
+            cuts.append(self._describe(value, copy))
+        return cuts[::-1]
 
     def why_none(self) -> str:
         """For a model without any cut, what prevents the first."""
@@ -115,7 +133,8 @@ class Cuts:
             raise FcdeployError(f"no node of the model is called {name!r}", hint)
         layers = self._before[self._index[node]] & self._layers
         if layers in self._best:
-            return self._cut(self._best[layers])
+            value = self._best[layers]
+            return self._describe(value, extract_first_half(self.model, name_of(value)))
         if layers == self._layers:
             reason = "everything would be in the first half"
         elif not layers:
@@ -156,9 +175,8 @@ class Cuts:
         assert node is not None
         return name_of(node)
 
-    def _cut(self, value: ir.Value) -> Cut:
+    def _describe(self, value: ir.Value, first: ir.Model) -> Cut:
         name = self._cut_name(value)
-        first = extract_first_half(self.model, name_of(value))
         macs = [layer.macs for layer in cost_model.list_layer_costs(first)]
         shape = static_shape(value)
         return Cut(
@@ -182,9 +200,13 @@ def leave_out_idle(cuts: Sequence[Cut]) -> list[Cut]:
 def extract_first_half(model: ir.Model, tensor: str) -> ir.Model:
     """A copy of what `tensor` is computed from, which is its only output."""
     copy = model.clone()
-    copy.graph.outputs[:] = [_find_value(copy, tensor)]
-    remove_unused(copy)
+    _keep_first_half(copy, tensor)
     return copy
+
+
+def _keep_first_half(model: ir.Model, tensor: str) -> None:
+    model.graph.outputs[:] = [_find_value(model, tensor)]
+    remove_unused(model)
 
 
 def extract_second_half(model: ir.Model, tensor: str) -> ir.Model:

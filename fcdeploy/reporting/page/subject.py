@@ -19,9 +19,9 @@ from fcdeploy.records import origin
 from fcdeploy.records import plan as plans
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Plan
+from fcdeploy.reporting.page.evidence_types import REPORTS, check_report
 from fcdeploy.runtime.kernels import Kernel, find_kernels
 
-REPORTS = ("validate", "bench", "quantize")
 NOT_OURS = "give the files that fcdeploy validate, bench and quantize print with --json, a plan or a calibration"
 MOST = 64 << 20  # bytes of a JSON report
 Values = Mapping[str, Any]
@@ -68,6 +68,7 @@ def read_evidence(path: Path) -> Evidence:
         return Evidence(path, "plan", plans.from_json(content, f"plan {str(path)!r}"))
     for kind in REPORTS:
         if schema == f"fcdeploy.{kind}/1":
+            check_report(kind, content, repr(str(path)), NOT_OURS)
             return Evidence(path, kind, content)
     raise FcdeployError(f"{str(path)!r} is no report, plan or calibration: its schema is {schema[:60]!r}", NOT_OURS)
 
@@ -106,6 +107,8 @@ def read_subject(path: Path) -> Subject:
         file = path / opened.manifest.model
         content = {name: json.loads(opened.read(f"{name}.json")) for name in opened.manifest.reports}
         reports = {"validate": content["validation"]} if "validation" in content else {}
+        for kind, values in reports.items():
+            check_report(kind, values, f"bundle {str(path)!r}", "fcdeploy bundle makes it again")
         plan = plans.from_json(content["plan"], f"bundle {str(path)!r}: plan") if "plan" in content else None
         bundle = {
             "name": opened.manifest.name, "version": opened.manifest.version, "made_by": opened.manifest.made_by,
