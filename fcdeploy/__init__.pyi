@@ -316,9 +316,9 @@ def quantize(
     """Write the quantized form of a float ONNX model and read back which kernels run it.
 
     `weights` and `activations` are a row of tables/types.py.  Statistics come from `calibration`, or, with `data` alone,
-    from calibrating first; types that scale no activations beforehand can do without.  Bias correction and compensating
-    rounding (effort `balanced`) run on samples of `data`, else on those the calibration carries.  Nodes that would be
-    slower as integers stay float: by `costs`, a file of them (measured and written when it does not exist), "table",
+    from calibrating first; types that scale no activations beforehand can do without.  Bias correction (effort `balanced`)
+    and compensating rounding (`best`) run on samples of `data`, else on those the calibration carries.  Nodes that would
+    be slower as integers stay float: by `costs`, a file of them (measured and written when it does not exist), "table",
     "measure", or "none" to take every integer kernel there is; unless given they are measured once and kept in the cache
     folder, but for effort `fast` and targets that are not this CPU.
     `runtimes` names others than onnxruntime ("openvino,web"): what one of them refuses as integers stays float.
@@ -380,9 +380,9 @@ def quantize(
     """Write the quantized form of a float ONNX model and read back which kernels run it.
 
     `weights` and `activations` are a row of tables/types.py.  Statistics come from `calibration`, or, with `data` alone,
-    from calibrating first; types that scale no activations beforehand can do without.  Bias correction and compensating
-    rounding (effort `balanced`) run on samples of `data`, else on those the calibration carries.  Nodes that would be
-    slower as integers stay float: by `costs`, a file of them (measured and written when it does not exist), "table",
+    from calibrating first; types that scale no activations beforehand can do without.  Bias correction (effort `balanced`)
+    and compensating rounding (`best`) run on samples of `data`, else on those the calibration carries.  Nodes that would
+    be slower as integers stay float: by `costs`, a file of them (measured and written when it does not exist), "table",
     "measure", or "none" to take every integer kernel there is; unless given they are measured once and kept in the cache
     folder, but for effort `fast` and targets that are not this CPU.
     `runtimes` names others than onnxruntime ("openvino,web"): what one of them refuses as integers stays float.
@@ -506,7 +506,7 @@ def validate(
 ) -> ValidateResult:
     """Compare an int8 model with the float model it was made from, sample by sample.
 
-    `metric` is one of `top1`, `top5`, `regression`, `iou`, `tokens`, `agreement` or FILE.py:FUNCTION (a function of
+    `metric` is one of `evaluate.metric.NAMES` or FILE.py:FUNCTION (a function of
     outputs and labels, both dicts of arrays, to one score a sample, higher is better); by default what fits the labels.
     `max_drop` is the largest drop that passes, in percentage points; for `regression` the rise of the RMSE, in the
     labels' unit; for a function that scores other than 0 and 1, in its unit.  `layers` looks for the cause of a loss: the SQNR

@@ -270,10 +270,12 @@ def test_time_of_each_node(nets: dict[str, Path]) -> None:
     layers = {row["node"]: row for row in found["matched"]}
     assert {"conv1", "conv2", "conv3", "dense"} <= set(layers)
     for row in layers.values():
-        assert row["ratio"] is None or row["ratio"] == pytest.approx(row["int8_us"] / row["float_us"])
+        if row["ratio"] is not None:
+            assert row["ratio"] == pytest.approx(row["int8_us"] / row["float_us"])
+    assert any(row["ratio"] is not None for row in layers.values())
     kernels = {row["kernel"] for row in found["int8_only"]}
     assert {"QuantizeLinear", "Transpose"} <= kernels
-    assert all(row["inserted"] for row in found["float_only"] if row["kernel"] == "ReorderInput")
+    assert all(row["inserted"] for row in found["float_only"] if row["kernel"] in ("ReorderInput", "ReorderOutput"))
     together = sum(row["int8_us"] for row in layers.values()) + sum(row["us"] for row in found["int8_only"])
     assert together <= found["int8_us"] * 1.001
     titles = [table.title for table in report.tables]

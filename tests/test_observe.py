@@ -65,7 +65,7 @@ def test_what_a_fused_clip_hides_is_recorded_on_request() -> None:
     model = model_of(images(Net(0)))
     some, every = record(model, DATA), record(model, DATA, everything=True)
     hidden = set(every.tensors) - set(some.tensors)
-    assert hidden == {"add4_out", "conv7_out"} or len(hidden) == 2
+    assert hidden == {"add2_out", "conv4_out"}
     assert all(every.tensors[name].histogram.low < 0 for name in hidden)
     assert all(every.tensors[name].histogram.total == r.histogram.total for name, r in some.tensors.items())
 

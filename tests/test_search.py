@@ -74,7 +74,9 @@ def test_a_fragile_place_is_found_and_only_its_layers_leave_int8(dense: Path, tm
     assert drop(model, int8) > 2
     alone = {name: drop(model, int8, [name]) for name in layers(model)}
     assert drop(model, int8, sorted(place.layers)) <= 0.13
-    assert all(lost > 2 for name, lost in alone.items() if {name} != place.layers)
+    others = [lost for name, lost in alone.items() if {name} != place.layers]
+    assert others
+    assert min(others) > 2
 
     report = quantize(model, data=CALIB, output=int8, costs="none", max_drop=0.13, eval=EVAL, force=True)
     found = report.values

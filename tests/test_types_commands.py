@@ -51,7 +51,8 @@ def test_every_pair_goes_down_the_whole_line(pair: tuple[str, str], capsys: Any)
     code, out, err = run(capsys, "validate", "out.onnx", "--against", "model.onnx", "--data", "others.npz", "--json")
     assert code == 0, err
     assert json.loads(out)["sqnr_db"] > LEAST[pair if pair in LEAST else pair[0]]
-    assert json.loads(out)["kernel_sqnr_db"] is None or json.loads(out)["kernel_sqnr_db"] > 38
+    kernels = json.loads(out)["kernel_sqnr_db"]
+    assert kernels is None or kernels > 38  # None: not a bit differs
     code, out, err = run(capsys, "inspect", "out.onnx", "--kernels")
     assert code == 0, err
     said = " ".join(out.split())

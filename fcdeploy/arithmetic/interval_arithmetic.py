@@ -16,7 +16,6 @@ import numpy as np
 
 from fcdeploy.arrays import Array, Float64
 
-Float64 = Float64
 ROUNDING = 2.0**-22  # relative, of a few float32 operations
 BLOCK = 1 << 20  # weights that are looked at together
 

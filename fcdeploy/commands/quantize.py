@@ -101,9 +101,9 @@ def quantize(
     """Write the quantized form of a float ONNX model and read back which kernels run it.
 
     `weights` and `activations` are a row of tables/types.py.  Statistics come from `calibration`, or, with `data` alone,
-    from calibrating first; types that scale no activations beforehand can do without.  Bias correction and compensating
-    rounding (effort `balanced`) run on samples of `data`, else on those the calibration carries.  Nodes that would be
-    slower as integers stay float: by `costs`, a file of them (measured and written when it does not exist), "table",
+    from calibrating first; types that scale no activations beforehand can do without.  Bias correction (effort `balanced`)
+    and compensating rounding (`best`) run on samples of `data`, else on those the calibration carries.  Nodes that would
+    be slower as integers stay float: by `costs`, a file of them (measured and written when it does not exist), "table",
     "measure", or "none" to take every integer kernel there is; unless given they are measured once and kept in the cache
     folder, but for effort `fast` and targets that are not this CPU.
     `runtimes` names others than onnxruntime ("openvino,web"): what one of them refuses as integers stays float.

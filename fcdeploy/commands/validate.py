@@ -82,7 +82,7 @@ def validate(
 ) -> Report:
     """Compare an int8 model with the float model it was made from, sample by sample.
 
-    `metric` is one of `top1`, `top5`, `regression`, `iou`, `tokens`, `agreement` or FILE.py:FUNCTION (a function of
+    `metric` is one of `evaluate.metric.NAMES` or FILE.py:FUNCTION (a function of
     outputs and labels, both dicts of arrays, to one score a sample, higher is better); by default what fits the labels.
     `max_drop` is the largest drop that passes, in percentage points; for `regression` the rise of the RMSE, in the
     labels' unit; for a function that scores other than 0 and 1, in its unit.  `layers` looks for the cause of a loss: the SQNR

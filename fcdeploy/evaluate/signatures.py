@@ -7,9 +7,6 @@ import onnx_ir as ir
 from fcdeploy.errors import FcdeployError, quote_names
 from fcdeploy.graph.model import TensorSpec, input_specs, output_specs
 
-MOVES = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Cast"}
-UP_TO_ONE = {"Sigmoid", "HardSigmoid"}
-
 
 def check_same_signature(one: ir.Model, other: ir.Model, name: str, other_name: str, *, dtypes: bool = True) -> None:
     """Raise unless both models have the same inputs and outputs: names, order, shapes, and dtypes where asked."""

@@ -208,9 +208,9 @@ def _choose_axes(
         others = _find_batch_names({name: axes for name, axes in named.items() if name != spec.name})
         batch = others if others & set(named.get(spec.name, [])) else _find_batch_names(named)
         shape = samples[0][spec.name].shape if samples else None
-        chosen[spec.name] = given.get(spec.name, _choose_axis(spec, named.get(spec.name, []), batch, shape))
-        if spec.name in given:
-            chosen[spec.name] = given[spec.name]
+        chosen[spec.name] = (
+            given[spec.name] if spec.name in given else (_choose_axis(spec, named.get(spec.name, []), batch, shape))
+        )
     return chosen
 
 

@@ -5,5 +5,5 @@ ablation          the int8 model in which some are undone, with the float consta
 local_errors      the local error of each rounding, which says where to look first
 rank              what each costs: left out in turn, on the same samples
 groups            nodes that leave int8 together, measured in float: what comes back, and for how much time
-advice            one sentence on what to do; analysis has all of it, report shows it
+advice            one sentence on what to do; analysis has all of it
 """

@@ -64,7 +64,7 @@ def analyze_sensitivity(
 ) -> Sensitivity:
     """Rank all sources on a few samples, by the metric and then by the outputs' error, and measure the dearest groups on all.
 
-    The few are as many as WORK allows, so the same on every machine.  `floats` and `choose` as for `rank`; `layers`
+    The few are as many as WORK allows, so the same on every machine.  `floats` and `choose` as for `rank_sources`; `layers`
     has what rounding does to tensors, where that was looked at.
     """
     every = find_sources(int8)

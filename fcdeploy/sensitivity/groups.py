@@ -91,7 +91,7 @@ def measure_remedies(
 ) -> list[Remedy]:
     """Every group measured on the samples, the one that brings back most first; one batch is in memory, and errors of the first.
 
-    `floats`, `choose` and the order as for `rank`.
+    `floats`, `choose` and the order as for `rank_sources`.
     """
     if not wanted:
         return []

@@ -89,7 +89,8 @@ def rank_sources(
 ) -> Ranking:
     """Leave out one source after the other on the same samples, those with the largest local error first.
 
-    `floats` as for `without`; the first is the reference.  `choose` picks a metric as for `compare`; with none, errors of
+    `floats` are models that may hold the constants as they were, the first the reference.  `choose` picks a metric from the
+    first answers; with none, errors of
     the outputs alone are ranked.  With a metric, drops that are no chance come first, by size, then the error power ranks.
     `guessed_on` samples tell which comes first.  Samples and the float outputs are in
     memory.  When `seconds` have passed no further source is tried, and at least one is.  Raises FcdeployError where a model

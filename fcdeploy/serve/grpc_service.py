@@ -26,7 +26,15 @@ from fcdeploy.records.signature import TensorSpec, format_axes
 from fcdeploy.serve.grpc_messages import METHODS, PACKAGE, SERVICE, build_messages, check_request
 from fcdeploy.serve.models import Model
 from fcdeploy.serve.refusal import RefusedError
-from fcdeploy.serve.request import DATATYPES, MOST_AXES, check_texts, decode_texts, pack_texts, unpack_texts
+from fcdeploy.serve.request import (
+    DATATYPES,
+    MOST_AXES,
+    check_texts,
+    decode_texts,
+    encode_texts,
+    pack_texts,
+    unpack_texts,
+)
 from fcdeploy.serve.routes import EXTENSIONS, ServerState, describe_model
 from fcdeploy.wording import say_count
 
@@ -150,7 +158,7 @@ def write_outputs(answer: Any, outputs: Mapping[str, Array], *, raw: bool) -> No
                 pack_texts(array) if datatype == "BYTES" else _to_little_endian(array).tobytes()
             )
         elif datatype == "BYTES":
-            tensor.contents.bytes_contents.extend(text.encode() for text in array.reshape(-1))
+            tensor.contents.bytes_contents.extend(encode_texts(array))
         else:
             _write_typed(tensor.contents, CONTENTS[datatype], array)
 

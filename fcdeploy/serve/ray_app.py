@@ -28,8 +28,10 @@ from fcdeploy.serve.routes import Answer, ServerState, answer_request, make_erro
 
 DEFAULTS = {"replicas": 1, "threads": 1, "max_batch": 0, "max_body": 64 << 20, "max_requests": 256}
 """Option -> its value; all are whole numbers. `max_batch` 0 is what runs in 2 ms."""
+LEAST = {"max_batch": 0}
 
-PASSED = ("inference-header-content-length", "content-encoding", "accept-encoding")
+PASSED = ("content-type", "inference-header-content-length", "content-encoding", "accept-encoding")
+"""Fields of a request that say how its body, or the answer's, is to be read."""
 
 
 def app(args: Mapping[str, Any]) -> serve.Application:
@@ -44,8 +46,10 @@ def app(args: Mapping[str, Any]) -> serve.Application:
             continue
         if name not in DEFAULTS:
             raise FcdeployError(f"option {name!r} is unknown, expected source, {', '.join(DEFAULTS)}", f"{name}=...")
-        if not str(value).isdigit():
-            raise FcdeployError(f"{name} is {str(value)[:40]!r}, expected a whole number", f"{name}={DEFAULTS[name]}")
+        least = LEAST.get(name, 1)
+        if not (str(value).isascii() and str(value).isdecimal() and int(value) >= least):
+            said = f"{name} is {str(value)[:40]!r}, expected a whole number of {least} or more"
+            raise FcdeployError(said, f"{name}={DEFAULTS[name]}")
         options[name] = int(value)
     if "source" not in args:
         raise FcdeployError("there is no source, expected a model, a bundle or a folder", "source=model.onnx")
@@ -110,8 +114,9 @@ class Replica:
 
 def build_head(request: Request) -> bytes:
     """What the request's head comes to here: its address, and the fields that say how its body is to be read."""
-    raw = request.scope.get("raw_path") or request.url.path.encode()
-    lines = [f"{request.method} {raw.decode('latin-1')} HTTP/1.1", "host: ray"]
+    raw, query = request.scope.get("raw_path") or request.url.path.encode(), request.scope.get("query_string", b"")
+    target = (raw.partition(b"?")[0] + (b"?" + query if query else b"")).decode("latin-1")
+    lines = [f"{request.method} {target} HTTP/1.1", "host: ray"]
     lines += [f"{name}: {request.headers[name]}" for name in PASSED if name in request.headers]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 

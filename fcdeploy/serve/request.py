@@ -167,9 +167,14 @@ def _read_elements(data: Any, name: str, count: int, kind: type, expected: str) 
     return flat
 
 
+def encode_texts(array: Array) -> list[bytes]:
+    """Texts in UTF-8; what it cannot say of them is a question mark."""
+    return [str(text).encode(errors="replace") for text in array.reshape(-1)]
+
+
 def pack_texts(array: Array) -> bytes:
     """As the protocol writes BYTES: each in UTF-8 behind its length, 4 bytes little-endian."""
-    coded = [str(text).encode(errors="replace") for text in array.reshape(-1)]
+    coded = encode_texts(array)
     return b"".join(len(text).to_bytes(4, "little") + text for text in coded)
 
 

@@ -72,7 +72,7 @@ def _start_at(walk: Walk, node: ir.Node) -> None:
 
 def _why_not_dense(node: ir.Node) -> str | None:
     """Why a convolution is no dense layer, None when it is one."""
-    source, weight = node.inputs[0], input_of(node, 1)
+    source = node.inputs[0]
     shape = sample_shape(source) if source is not None else None
     if shape is None:
         return f"has an input {source.name if source else ''!r} whose size is unknown"
@@ -86,7 +86,6 @@ def _why_not_dense(node: ir.Node) -> str | None:
         return f"covers {_join_lengths(kernel)} of an input of {_join_lengths(shape[1:])}"
     if reads_padding(node) or any(n != 1 for n in attribute_of(node, "dilations", ())):
         return "reads padding, or has gaps in its kernel"
-    assert weight is not None
     return None
 
 

@@ -106,8 +106,8 @@ class Cuts:
         first = self._before[self._place(value)]
         made = [other for i, node in enumerate(self._nodes) if first >> i & 1 for other in node.outputs]
         read = _unite(self._readers.get(other, 0) for other in (*made, *self.model.graph.inputs) if other is not value)
-        makers = (self._index.get(output.producer()) for output in self.model.graph.outputs)
-        return not read & ~first and all(maker is not None and not first >> maker & 1 for maker in makers)
+        later = {node for index, node in enumerate(self._nodes) if not first >> index & 1}
+        return not read & ~first and all(output.producer() in later for output in self.model.graph.outputs)
 
     def all(self) -> list[Cut]:
         """Every cut there is, from the input to the output."""

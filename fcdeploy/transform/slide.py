@@ -6,9 +6,9 @@ import onnx_ir as ir
 
 from fcdeploy.graph.nodes import attribute_of, describe
 from fcdeploy.prepare.linear_layers import reads_padding
+from fcdeploy.transform.forms import CHANNELS, ELEMENTWISE
 
 STEPS = {"Conv", "MaxPool", "AveragePool", "LpPool"}
-UNKNOWN = {"ConvTranspose", "Resize", "Upsample", "DepthToSpace", "SpaceToDepth", "Slice", "Reshape", "Transpose"}
 GLOBAL = {"GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceMax", "InstanceNormalization"}
 
 
@@ -21,13 +21,22 @@ def find_strides(graph: ir.Graph, output: ir.Value) -> tuple[int, ...] | None:
     for node in graph:
         read = [strides[value] for value in node.inputs if value is not None and value in strides]
         known = [one for one in read if one is not None]
-        if not known or len(known) < len(read) or any(one != known[0] for one in known) or node.op_type in UNKNOWN:
+        if not known or len(known) < len(read) or any(one != known[0] for one in known) or not _keeps_places(node):
             strides.update(dict.fromkeys(node.outputs) if read else {})
             continue
         own = attribute_of(node, "strides", ()) if node.op_type in STEPS else ()
-        stride = tuple(a * b for a, b in zip(known[0], own or (1,) * len(known[0]), strict=True))
+        own = own or (1,) * len(known[0])
+        fits = len(own) == len(known[0])
+        stride = tuple(a * b for a, b in zip(known[0], own, strict=True)) if fits else None
         strides.update(dict.fromkeys(node.outputs, stride))
     return strides.get(output)
+
+
+def _keeps_places(node: ir.Node) -> bool:
+    """Whether an answer at a place is of what lies there: operators that are not known may move it."""
+    if node.op_type == "Concat":
+        return attribute_of(node, "axis", 0) == 1
+    return node.op_type in {*STEPS, *ELEMENTWISE, *CHANNELS, "QuantizeLinear", "DequantizeLinear", "Cast", "Dropout"}
 
 
 def find_wider_views(graph: ir.Graph) -> list[str]:

@@ -7,7 +7,7 @@
  3. Exp(g) / (Exp(g) + 1)                         ->  Sigmoid(g)
  4. Swish(x), alpha                               ->  Mul(x, Sigmoid(alpha x))
 
--g is Neg(g), or a Mul by a negative number, of which the sign goes.  Where exp overflows both sides are 0.
+-g is Neg(g), or a Mul by a negative number, of which the sign goes.  Where exp of a finite number overflows both sides are 0.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def collect_answers() -> dict[str, str]:
 
 def harms(kind: str) -> bool:
     """Whether any fact whose name begins so is answered by a result that is not right."""
-    return any(find_answer in HARMS for name, find_answer in collect_answers().items() if name.startswith(kind))
+    return any(answer in HARMS for name, answer in collect_answers().items() if name.startswith(kind))
 
 
 def list_differences(version: str) -> dict[str, tuple[str, str]]:
