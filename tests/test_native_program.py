@@ -54,11 +54,17 @@ def test_a_residual_network_is_integers_from_end_to_end() -> None:
     added = net.op("Relu", net.op("Add", first, second, name="add"))
     pooled = net.op("GlobalAveragePool", added, name="mean")
     net.output(net.dense(net.op("Flatten", pooled), 12, 5, name="fc"))
-    program = check(quantize_net(net, random_data(0, 8, x=(3, 9, 8))))
+    quantized = quantize_net(net, random_data(0, 8, x=(3, 9, 8)))
+    program = check(quantized)
     assert {type(step) for step in program.steps} >= {Quantize, Layer, Combine}
     assert kinds(program).count("Layer") == 3
-    assert program.macs == 9 * 8 * (27 * 12 + 108 * 12) + 60  # the fourth channel, which onnxruntime wants, is left out
-    assert "convolution 3x3, 3 -> 12 (" in str(program)
+    assert program.macs == 9 * 8 * (36 * 12 + 108 * 12) + 60  # a fourth channel, in whose pairs weights are bound
+    small = read_program(quantized.int8, "net", pairs=False)
+    assert small.macs == 9 * 8 * (27 * 12 + 108 * 12) + 60
+    assert "convolution 3x3, 3 -> 12 (" in str(small)
+    feeds = {"x": quantized.data["x"][:1]}
+    (output,) = program.outputs
+    assert np.array_equal(run(small, feeds)[output.name], run(program, feeds)[output.name])
 
 
 def test_depthwise_and_pointwise_and_a_flatten_that_moves_nothing() -> None:

@@ -92,7 +92,7 @@ def compile(  # the command's name
         _check_output(out, output, emit, files_of(graph, path), force=force)
 
     called = choose_name(name, path)
-    program = read_program(graph, called, fill_shapes(input_specs(graph), shapes or {}))
+    program = read_program(graph, called, fill_shapes(input_specs(graph), shapes or {}), pairs=core is None)
     program = replace(program, model=hash_model(files_of(graph, path)))
     floats = list_float_steps(program)
     if floats and not allow_float:

@@ -113,7 +113,7 @@ def _fit_device(network: ir.Model, path: Path, limits: DeviceLimits, shapes: Map
             f"model {str(path)!r} is not quantized: --device is about native code, which is made of int8 models",
             f"fcdeploy quantize {path} --int8 --data DATA -o OUT, then inspect OUT",
         )
-    return describe_device(fit(build_model(network, shapes), limits))
+    return describe_device(fit(build_model(network, shapes, limits.device), limits))
 
 
 def _read_kernels(path: Path) -> list[dict[str, Any]]:

@@ -244,7 +244,7 @@ def _describe(
         times = time_result(problem, int8, planned.basis, changed=bool(held.left_out))
         report = add_floor(report, held, planned.basis, macs, times)
     if request.native:
-        built = build_native(int8, problem)
+        built = build_native(int8, problem, request.limits)
         report = add_native(report, built)
         if request.limits is not None:
             report = add_device(report, built, int8, find_lengths(int8, problem), request.limits, request.output)

@@ -16,6 +16,7 @@ from fcdeploy.native.one_sample import fill_shapes
 from fcdeploy.native.program.float_steps import list_float_steps
 from fcdeploy.native.reading.operators import read_program
 from fcdeploy.tables.devices import DEVICES, Device
+from fcdeploy.tables.native import CORES
 from fcdeploy.transform.cut import Cut, extract_first_half, leave_out_idle
 
 Shapes = Mapping[str, Sequence[int]]
@@ -69,9 +70,10 @@ def find_limits(
     return DeviceLimits(row, {name: own[name] if limit is None else limit for name, limit in limits.items()})
 
 
-def build_model(model: ir.Model, shapes: Shapes) -> Built:
-    """Native code of one sample. Raises FcdeployError where an operator has no kernel."""
-    return build(read_program(model, "model", fill_shapes(input_specs(model), shapes)))
+def build_model(model: ir.Model, shapes: Shapes, device: Device | None) -> Built:
+    """Native code of one sample, for the device where one is meant. Raises FcdeployError where an operator has no kernel."""
+    pairs = device is None or device.target not in CORES
+    return build(read_program(model, "model", fill_shapes(input_specs(model), shapes), pairs=pairs))
 
 
 def fit(built: Built, to: DeviceLimits) -> Fit:
@@ -90,7 +92,7 @@ def find_last_cut(model: ir.Model, cuts: Sequence[Cut], to: DeviceLimits, shapes
         if flash is not None and cut.weights > flash and cut is not cuts[0]:
             continue
         try:
-            found = fit(build_model(extract_first_half(model, cut.tensor), shapes), to)
+            found = fit(build_model(extract_first_half(model, cut.tensor), shapes, to.device), to)
         except FcdeployError as error:
             refused.append(error)
             continue

@@ -10,7 +10,7 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import input_specs
 from fcdeploy.int8.problem import Problem
 from fcdeploy.native.build import Built
-from fcdeploy.native.device_limits import build_model
+from fcdeploy.native.device_limits import DeviceLimits, build_model
 from fcdeploy.native.program.float_steps import list_float_steps, warn_of_float_steps
 from fcdeploy.records.report import Report
 from fcdeploy.runtime.engine import check_engine
@@ -49,9 +49,12 @@ def find_lengths(int8: ir.Model, problem: Problem) -> dict[str, tuple[int, ...]]
     return {spec.name: shapes[spec.name] for spec in inputs if None in spec.shape[1:] and spec.name in shapes}
 
 
-def build_native(int8: ir.Model, problem: Problem) -> Built:
-    """What native code of the model would be, for one sample.  Raises FcdeployError at a node without a kernel."""
-    return build_model(int8, find_lengths(int8, problem))
+def build_native(int8: ir.Model, problem: Problem, limits: DeviceLimits | None) -> Built:
+    """What native code of the model would be, for one sample, on the device where one is meant.
+
+    Raises FcdeployError at a node without a kernel.
+    """
+    return build_model(int8, find_lengths(int8, problem), None if limits is None else limits.device)
 
 
 def add_native(report: Report, built: Built) -> Report:

@@ -26,6 +26,7 @@ from fcdeploy.native.calls.call import (
 )
 from fcdeploy.native.placing.layout import Placed
 from fcdeploy.native.placing.views import View, nest_loops
+from fcdeploy.native.program.pairs import begin_early
 from fcdeploy.native.program.steps import FloatLayer, Layer
 
 
@@ -34,6 +35,10 @@ def call_layer(step: Layer, work: Placed, weights: Weights) -> KernelCall:
         return _call_depthwise(step, work, weights)
     fields, rows = _split_runs(step, work)
     packed, wide = pack.pack_layer_weights(rows, step.groups)
+    if wide.any() and fields["runs_x"] == 1 and rows.shape[2] % 2:
+        packed_early, wide_early = pack.pack_layer_weights(begin_early(rows), step.groups)
+        if wide_early.sum() < wide.sum():
+            packed, wide, fields["early"] = packed_early, wide_early, 1
     return _call_runs("layer", step, work, weights, fields, packed, wide)
 
 

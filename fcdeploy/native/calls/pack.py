@@ -6,11 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcdeploy.arrays import Array
+from fcdeploy.native.program.pairs import leaves_16_bits
 
 TILE, NARROW = 16, 8  # channels computed together; the last ones of a group fill 16 or 8
 FOUR = 4  # bytes that one lane multiplies at once
-HIGHEST, LOWEST = 32767, -32768  # what vpmaddubsw clips a pair of products to
-TOP = 255  # of an activation
 
 
 def list_tiles(outs: int) -> list[tuple[int, int]]:
@@ -38,14 +37,6 @@ def pack_layer_weights(rows: Array, groups: int) -> tuple[NDArray[np.int8], NDAr
             packed.append(part.reshape(width, runs, steps, FOUR).transpose(1, 2, 0, 3).reshape(-1))
             wide.append(leaves_16_bits(part.reshape(-1, 2)))
     return np.concatenate(packed), np.array(wide, np.uint8)
-
-
-def leaves_16_bits(pairs: Array) -> bool:
-    """Whether two products of these weights (n, 2) and bytes from 0 to 255 can saturate."""
-    wide = pairs.astype(np.int32)
-    most = TOP * np.maximum(wide, 0).sum(axis=1)
-    least = TOP * np.minimum(wide, 0).sum(axis=1)
-    return bool((most > HIGHEST).any() or (least < LOWEST).any())
 
 
 def pack_channel_values(values: Array, groups: int) -> Array:

@@ -20,6 +20,7 @@ struct fc_layer {
     int32_t y_image, y_row, y_column;    /* elements of the output */
     int32_t runs_y, runs_x, run_y, run_x; /* runs of a window, and bytes between them */
     int32_t steps;                       /* of four bytes in a run */
+    int32_t early;                       /* 1: every second run begins a byte earlier */
     int32_t groups, x_group, outs;       /* output channels of a group */
     struct fc_code code;
     const uint8_t *wide; /* for each tile, whether two products can leave 16 bits; none of them where NULL */
@@ -37,15 +38,18 @@ struct fc_written {
 FC_INLINE void fc_layer_places(int first, int total, int32_t *from, int32_t *at, const struct fc_layer *l)
 {
     int column = first % l->columns, row = first / l->columns % l->rows, image = first / l->columns / l->rows;
-    for (int p = 0; p < total; p++) {
-        from[p] = image * l->x_image + row * l->x_row + column * l->x_column;
-        at[p] = image * l->y_image + row * l->y_row + column * l->y_column;
-        if (++column == l->columns) {
-            column = 0;
-            if (++row == l->rows) {
-                row = 0;
-                image++;
-            }
+    for (int p = 0; p < total; column = 0) {
+        int32_t x = image * l->x_image + row * l->x_row + column * l->x_column;
+        int32_t y = image * l->y_image + row * l->y_row + column * l->y_column;
+        for (const int end = fc_min(total, p + l->columns - column); p < end; p++) {
+            from[p] = x;
+            at[p] = y;
+            x += l->x_column;
+            y += l->y_column;
+        }
+        if (++row == l->rows) {
+            row = 0;
+            image++;
         }
     }
 }
@@ -130,7 +134,7 @@ static __attribute__((noinline, unused)) void fc_layer_sums_of_four(
 {
     int32_t a0 = sums[0], a1 = sums[1], a2 = sums[2], a3 = sums[3];
     for (int ry = 0; ry < l->runs_y; ry++, x += l->run_y) {
-        const uint8_t *from = x;
+        const uint8_t *from = x - (ry & l->early);
         for (int rx = 0; rx < l->runs_x; rx++, from += l->run_x) {
             for (const uint8_t *p = from, *end = from + 4 * l->steps; p < end; p += 4, weights += 4 * width) {
                 const int8_t *w = weights;
@@ -148,12 +152,13 @@ static __attribute__((noinline, unused)) void fc_layer_sums_of_four(
 }
 
 static __attribute__((noinline, unused)) void fc_layer_block(
-    const int positions, const int vectors, const int wide, const uint8_t *x, const int32_t *from, const int8_t *weights,
+    const int positions, const int vectors, const int wide, const int even, const uint8_t *x, const int32_t *from, const int8_t *weights,
     const int32_t *bias, const struct fc_layer *l, const struct fc_written *to, const int32_t *at, int count)
 {
     int32_t sums[2][FC_TILE];
     const int width = vectors * FC_LANES;
     (void)wide;
+    (void)even;
     count = fc_min(count, width);
     for (int p = 0; p < positions; p++)
         for (int c = 0; c < width; c++)
@@ -185,13 +190,38 @@ FC_INLINE void fc_layer_write(
     memcpy(to->reals + at, row, (size_t)fc_min(count, FC_TILE) * sizeof(float));
 }
 
-/* `positions` times `vectors` sums, kept in registers: both are constants wherever this is called. */
+/* Those of several positions: bytes are rounded and packed together. */
+FC_INLINE void fc_layer_write_all(
+    const struct fc_written *to, const int32_t *at, int count, const int positions, const int vectors, const fc_ints *sums)
+{
+    int p = 0;
+#if defined(FC_STORED)
+    if (to->bytes) {
+        FC_UNROLL
+        for (; (p + FC_STORED / vectors) <= positions; p += FC_STORED / vectors) {
+            fc_reals scaled[FC_STORED];
+            FC_UNROLL
+            for (int i = 0; i < FC_STORED; i++)
+                scaled[i] = fc_mul(fc_reals_of(sums[p * vectors + i]), fc_load_reals(to->factor + i % vectors * FC_LANES));
+            fc_store_positions(to->bytes, at + p, count, vectors, scaled, to->code);
+        }
+    }
+#endif
+    FC_UNROLL
+    for (; p < positions; p++)
+        fc_layer_write(to, at[p], count, vectors, sums + p * vectors);
+}
+
+/* `positions` times `vectors` sums, kept in registers: both are constants wherever this is called.
+
+   Where windows lie at `even` distances, those of eight positions are four addresses and a distance, which fit the registers. */
 FC_INLINE void fc_layer_block(
-    const int positions, const int vectors, const int wide, const uint8_t *x, const int32_t *from, const int8_t *weights,
+    const int positions, const int vectors, const int wide, const int even, const uint8_t *x, const int32_t *from, const int8_t *weights,
     const int32_t *bias, const struct fc_layer *l, const struct fc_written *to, const int32_t *at, int count)
 {
     fc_ints sums[16];
     const uint8_t *start[16];
+    ptrdiff_t four = even ? (ptrdiff_t)4 * l->x_column : 0;
     FC_UNROLL
     for (int p = 0; p < positions; p++) {
         start[p] = x + from[p];
@@ -201,31 +231,34 @@ FC_INLINE void fc_layer_block(
     }
     for (int ry = 0; ry < l->runs_y; ry++) {
         for (int rx = 0; rx < l->runs_x; rx++) {
-            const ptrdiff_t run = (ptrdiff_t)ry * l->run_y + (ptrdiff_t)rx * l->run_x;
+            const ptrdiff_t run = (ptrdiff_t)ry * l->run_y + (ptrdiff_t)rx * l->run_x - (ry & l->early);
             for (int k = 0; k < l->steps; k++) {
                 fc_ints w[FC_TILE / FC_LANES + 1];
                 FC_UNROLL
                 for (int v = 0; v < vectors; v++)
                     w[v] = fc_weights(weights + v * 4 * FC_LANES);
                 weights += vectors * 4 * FC_LANES;
+#if defined(FC_OPAQUE)
+                if (even)
+                    FC_OPAQUE(four); /* else compilers make eight addresses of it again */
+#endif
 #if defined(FC_AHEAD)
                 if (positions == 1)
                     FC_AHEAD(weights + 1024);
 #endif
                 FC_UNROLL
                 for (int p = 0; p < positions; p++) {
-                    const fc_ints four = fc_splat(start[p] + run + 4 * k);
+                    const uint8_t *window = even ? start[p & 3] + (p >> 2) * four : start[p];
+                    const fc_ints bytes = fc_splat(window + run + 4 * k);
                     FC_UNROLL
                     for (int v = 0; v < vectors; v++)
-                        sums[p * vectors + v] = wide ? fc_dot_wide(sums[p * vectors + v], four, w[v])
-                                                     : fc_dot(sums[p * vectors + v], four, w[v]);
+                        sums[p * vectors + v] = wide ? fc_dot_wide(sums[p * vectors + v], bytes, w[v])
+                                                     : fc_dot(sums[p * vectors + v], bytes, w[v]);
                 }
             }
         }
     }
-    FC_UNROLL
-    for (int p = 0; p < positions; p++)
-        fc_layer_write(to, at[p], count, vectors, sums + p * vectors);
+    fc_layer_write_all(to, at, count, positions, vectors, sums);
 }
 
 #endif
@@ -238,9 +271,12 @@ FC_INLINE void fc_layer_tile(
 {
     int p = 0;
     for (; p + block <= positions; p += block)
-        fc_layer_block(block, vectors, wide, x, from + p, weights, bias, l, to, at + p, count);
+        if (block > 4 && !wide && from[p + block - 1] - from[p] == (block - 1) * l->x_column)
+            fc_layer_block(block, vectors, wide, 1, x, from + p, weights, bias, l, to, at + p, count);
+        else
+            fc_layer_block(block, vectors, wide, 0, x, from + p, weights, bias, l, to, at + p, count);
     for (; p < positions; p++)
-        fc_layer_block(1, vectors, wide, x, from + p, weights, bias, l, to, at + p, count);
+        fc_layer_block(1, vectors, wide, 0, x, from + p, weights, bias, l, to, at + p, count);
 }
 
 FC_INLINE void fc_layer_run(

@@ -62,7 +62,8 @@ static __attribute__((noinline, unused)) void fc_layer_unpack(
 {
     int run = begin / l->steps, k = begin - run * l->steps;
     for (; count > 0; run++, k = 0) {
-        const uint8_t *p = x + run / l->runs_x * l->run_y + run % l->runs_x * l->run_x + 4 * k;
+        const int row = run / l->runs_x;
+        const uint8_t *p = x + row * l->run_y + run % l->runs_x * l->run_x + 4 * k - (row & l->early);
         const int some = fc_min(count, l->steps - k);
         count -= some;
         for (const uint8_t *end = p + 4 * some; p != end; p += 4, to += apart) {

@@ -103,14 +103,16 @@ static __attribute__((noinline, unused)) uint32_t fc_layer_copy(
     uint8_t *to, const uint8_t *x, int begin, int count, const struct fc_layer *l)
 {
     const int run = begin / l->steps;
-    const uint8_t *row = x + run / l->runs_x * l->run_y;
+    int line = run / l->runs_x;
+    const uint8_t *row = x + line * l->run_y;
     int k = 4 * (begin - run * l->steps), at = run % l->runs_x;
     uint32_t sum = 0;
     for (int some, left = 4 * count; left > 0; left -= some, to += some, k = 0) {
         some = fc_min(left, 4 * l->steps - k);
-        sum += fc_mve_sum(to, row + at * l->run_x + k, some);
+        sum += fc_mve_sum(to, row + at * l->run_x + k - (line & l->early), some);
         if (++at == l->runs_x) {
             at = 0;
+            line++;
             row += l->run_y;
         }
     }

@@ -33,8 +33,68 @@ struct fc_pool {
             for (int column = 0; column < (p)->columns; column++)                                                 \
                 for (int c = 0; c < (p)->channels; c += FC_TILE)
 
+#if FC_BLOCKS
+#define FC_POOL_ROW 1024 /* bytes of a row that are looked at together */
+
+/* Whether all windows end inside an input whose pixels lie side by side, and one is no longer than a row. */
+FC_INLINE int fc_pool_in_rows(const struct fc_pool *p)
+{
+    const int reach = (p->taps_x - 1) * p->gap_x + 1;
+    return !p->before_y && !p->before_x && p->x_column == p->channels && p->y_column == p->channels &&
+           (p->rows - 1) * p->step_y + (p->taps_y - 1) * p->gap_y < p->x_rows &&
+           (p->columns - 1) * p->step_x + reach <= p->x_columns && FC_POOL_ROW / p->channels >= reach;
+}
+
+/* The largest of the rows of windows first, for a stretch of all their pixels, then that of their columns. */
+static __attribute__((noinline, unused)) void fc_max_pool_rows(uint8_t *y, const uint8_t *x, const struct fc_pool *p)
+{
+    const int channels = p->channels, reach = (p->taps_x - 1) * p->gap_x + 1;
+    const int together = (FC_POOL_ROW / channels - reach) / p->step_x + 1;
+    for (int line = 0; line < p->images * p->rows; line++) {
+        const int image = line / p->rows, row = line % p->rows;
+        const uint8_t *from = x + (ptrdiff_t)image * p->x_image + (ptrdiff_t)row * p->step_y * p->x_row;
+        uint8_t *to = y + (ptrdiff_t)image * p->y_image + (ptrdiff_t)row * p->y_row;
+        for (int first = 0; first < p->columns; first += together) {
+            const int columns = fc_min(together, p->columns - first);
+            const int width = ((columns - 1) * p->step_x + reach) * channels;
+            const uint8_t *part = from + (ptrdiff_t)first * p->step_x * channels;
+            uint8_t most[FC_POOL_ROW + FC_TILE];
+            memcpy(most, part, (size_t)width);
+            memset(most + width, 0, FC_TILE);
+            for (int ty = 1; ty < p->taps_y; ty++) {
+                const uint8_t *below = part + (ptrdiff_t)ty * p->gap_y * p->x_row;
+                int i = 0;
+                for (; i + FC_TILE <= width; i += FC_TILE)
+                    for (int k = i; k < i + FC_TILE; k++)
+                        most[k] = below[k] > most[k] ? below[k] : most[k];
+                for (; i < width; i++)
+                    most[i] = below[i] > most[i] ? below[i] : most[i];
+            }
+            for (int column = 0; column < columns; column++) {
+                for (int c = 0; c < channels; c += FC_TILE) {
+                    const uint8_t *window = most + column * p->step_x * channels + c;
+                    const int at = (first + column) * channels + c;
+                    uint8_t best[FC_TILE];
+                    memcpy(best, window, FC_TILE);
+                    for (int tx = 1; tx < p->taps_x; tx++)
+                        for (int k = 0; k < FC_TILE; k++) {
+                            const uint8_t one = window[tx * p->gap_x * channels + k];
+                            best[k] = one > best[k] ? one : best[k];
+                        }
+                    if (at + FC_TILE <= p->columns * channels) /* what is too much the next ones overwrite */
+                        memcpy(to + at, best, FC_TILE);
+                    else
+                        for (int k = 0; k < channels - c; k++)
+                            to[at + k] = best[k];
+                }
+            }
+        }
+    }
+}
+#endif
+
 #define FC_MAX_POOL(name, type, lowest)                                                                           \
-    FC_KERNEL void name(type *y, const type *x, const struct fc_pool *p)                                          \
+    FC_INLINE void name(type *y, const type *x, const struct fc_pool *p)                                          \
     {                                                                                                             \
         FC_FOR_EACH_WINDOW(p) {                                                                                   \
             type most[FC_TILE];                                                                                   \
@@ -54,9 +114,22 @@ struct fc_pool {
             memcpy(to, most, (size_t)count * sizeof(type));                                                       \
         }                                                                                                         \
     }
-FC_MAX_POOL(fc_max_pool_bytes, uint8_t, 0)
-FC_MAX_POOL(fc_max_pool_reals, float, -__builtin_inff())
+FC_MAX_POOL(fc_max_pool_windows, uint8_t, 0)
+FC_MAX_POOL(fc_max_pool_floats, float, -__builtin_inff())
 #undef FC_MAX_POOL
+
+FC_KERNEL void fc_max_pool_bytes(uint8_t *y, const uint8_t *x, const struct fc_pool *p)
+{
+#if FC_BLOCKS
+    if (fc_pool_in_rows(p)) {
+        fc_max_pool_rows(y, x, p);
+        return;
+    }
+#endif
+    fc_max_pool_windows(y, x, p);
+}
+
+FC_KERNEL void fc_max_pool_reals(float *y, const float *x, const struct fc_pool *p) { fc_max_pool_floats(y, x, p); }
 
 /* Sums of floats in the order of the window, from its first row on, divided by how many there are. */
 FC_KERNEL void fc_average_pool_bytes(uint8_t *y, const uint8_t *x, const struct fc_pool *p)

@@ -83,6 +83,9 @@ FC_INLINE fc_reals fc_reals_of_weights(const int8_t *p)
    operand then, and vcvtps2dq that integer. */
 FC_INLINE __m256i fc_rounded(fc_reals x) { return _mm256_cvtps_epi32(_mm256_min_ps(_mm256_set1_ps(1024.0f), x)); }
 
+#if defined(__GNUC__)
+#define FC_OPAQUE(n) __asm__("" : "+r"(n))
+#endif
 #define FC_AHEAD(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
 
 FC_INLINE void fc_store_count(uint8_t *y, int count, __m128i bytes)
@@ -110,6 +113,44 @@ FC_INLINE void fc_store_count(uint8_t *y, int count, __m128i bytes)
     }
     if (count & 1)
         *y = (uint8_t)rest;
+}
+
+/* The bytes of four vectors, one vector's eight after the other's. */
+FC_INLINE __m256i fc_bytes_of(const fc_reals *x, const struct fc_code *code)
+{
+    const __m256i zero = _mm256_set1_epi16((int16_t)code->zero);
+    const __m256i first = _mm256_adds_epi16(_mm256_packs_epi32(fc_rounded(x[0]), fc_rounded(x[1])), zero);
+    const __m256i second = _mm256_adds_epi16(_mm256_packs_epi32(fc_rounded(x[2]), fc_rounded(x[3])), zero);
+    __m256i bytes = _mm256_packus_epi16(first, second); /* the lower halves of all four, then the upper ones */
+    bytes = _mm256_max_epu8(bytes, _mm256_set1_epi8((char)code->low));
+    bytes = _mm256_min_epu8(bytes, _mm256_set1_epi8((char)code->high));
+    return _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
+
+/* Four vectors that are four positions of up to eight channels, or two of up to sixteen, `count` of them written. */
+#define FC_STORED 4
+FC_INLINE void fc_store_positions(
+    uint8_t *y, const int32_t *at, int count, const int vectors, const fc_reals *x, const struct fc_code *code)
+{
+    const __m256i bytes = fc_bytes_of(x, code);
+    const __m128i low = _mm256_castsi256_si128(bytes), high = _mm256_extracti128_si256(bytes, 1);
+    if (vectors == 2) {
+        fc_store_count(y + at[0], count, low);
+        fc_store_count(y + at[1], count, high);
+        return;
+    }
+    const __m128i low_end = _mm_srli_si128(low, 8), high_end = _mm_srli_si128(high, 8);
+    count = fc_min(count, 8);
+    if (count == 8 || (count >= 4 && at[1] - at[0] == count && at[2] - at[1] == count && at[3] - at[2] == count)) {
+        _mm_storel_epi64((__m128i *)(y + at[0]), low); /* what is too much the next positions overwrite */
+        _mm_storel_epi64((__m128i *)(y + at[1]), low_end);
+        _mm_storel_epi64((__m128i *)(y + at[2]), high);
+    } else {
+        fc_store_count(y + at[0], count, low);
+        fc_store_count(y + at[1], count, low_end);
+        fc_store_count(y + at[2], count, high);
+    }
+    fc_store_count(y + at[3], count, high_end);
 }
 
 FC_INLINE void fc_store_bytes(uint8_t *y, int count, const int vectors, const fc_reals *x, const struct fc_code *code)

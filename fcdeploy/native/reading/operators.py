@@ -88,8 +88,10 @@ STATIC = (
 )
 
 
-def read_program(model: ir.Model, name: str, shapes: Mapping[str, Sequence[int]] | None = None) -> Program:
-    """The program of a quantized model for one sample.
+def read_program(
+    model: ir.Model, name: str, shapes: Mapping[str, Sequence[int]] | None = None, *, pairs: bool = True
+) -> Program:
+    """The program of a quantized model for one sample; without `pairs` for cores that never add products in 16 bits.
 
     `shapes` gives the lengths of inputs whose axes are free, but for the first, which is the sample's.  Raises
     FcdeployError at an operator that has no kernel, by its node.
@@ -118,7 +120,7 @@ def read_program(model: ir.Model, name: str, shapes: Mapping[str, Sequence[int]]
         read(reader, node)
     found = [_read_output(reader, value) for value in model.graph.outputs]
     outputs = _name_outputs(reader, inputs, found, [value.name or "" for value in model.graph.outputs])
-    return simplify(Program(name, inputs, outputs, _keep_needed(reader.steps, outputs)))
+    return simplify(Program(name, inputs, outputs, _keep_needed(reader.steps, outputs)), pairs=pairs)
 
 
 def _list_fed(model: ir.Model) -> list[ir.Value]:
