@@ -22,7 +22,7 @@ from fcdeploy.int8.calibrating.observe import observe
 from fcdeploy.int8.planning.plan_graph import Overrides, plan_graph
 from fcdeploy.int8.timing import costs as times
 from fcdeploy.int8.timing import measure
-from fcdeploy.int8.timing.choose_kernels import best_trial, choose, vary_dynamic
+from fcdeploy.int8.timing.choose_kernels import _take_surely_faster, best_trial, choose, vary_dynamic
 from fcdeploy.int8.timing.costs import CostBasis, describe_times, find_noise
 from fcdeploy.int8.timing.measure import conversion_rates
 from fcdeploy.int8.timing.partition import cost_of, find_slow_nodes, sum_layer_costs
@@ -181,6 +181,40 @@ def test_a_large_dense_layer_is_another_kind() -> None:
     net.output(net.dense(net.input("x", 1024), 1024, 1024, name="large"))
     (kind,) = (find_kind(node) for node in ir.from_proto(net.model()).graph)
     assert kind == rates.LARGE_DENSE
+
+
+@pytest.mark.parametrize(
+    ("times", "taken"),
+    [
+        (
+            {("plain", "table"): 0.80, ("table", "measured"): 0.99},
+            "table",
+        ),  # another split of the same time: not worth a change
+        ({("plain", "table"): 0.80, ("table", "measured"): 0.90}, "measured"),
+        ({("plain", "table"): 0.99, ("plain", "measured"): 0.90}, "measured"),
+        ({("plain", "table"): 1.20, ("plain", "measured"): 0.98}, "plain"),
+    ],
+)
+def test_of_splits_that_are_alike_the_table_s_is_taken(times: dict[tuple[str, str], float], taken: str) -> None:
+    def time(one: Choice, other: Choice) -> TimeTrial:
+        ratio = times[one.slow[0], other.slow[0]]
+        return TimeTrial(other, ratio, ratio - 0.01, ratio + 0.01)
+
+    plain, table, measured = (Choice((name,)) for name in ("plain", "table", "measured"))
+    assert _take_surely_faster(plain, (table, measured), time).slow == (taken,)
+    assert _take_surely_faster(plain, (plain, plain), time) == plain  # nothing is timed
+
+
+def test_names_that_decide_nothing_change_no_byte(folder: Path) -> None:
+    """Measured times name nodes that follow others anyway, one in this run and not in the next."""
+    written = []
+    for at, slow in enumerate([("b",), ("b", "no such node"), ("a_out", "b")]):
+        trial = TimeTrial(Choice(slow), 0.5, 0.5, 0.5)
+        costs = Costs(hash_file(folder / "model.onnx"), "by hand", FREE, {"b": (1.0, 9.0)}, tuple("abcd"), (trial,))
+        (folder / "costs.json").write_text(to_text(costs))
+        assert quantize("--costs", "costs.json", "-o", f"{at}.onnx") == 0
+        written.append((folder / f"{at}.onnx").read_bytes())
+    assert written[0] == written[1] == written[2]
 
 
 def test_costs_of_a_split_are_those_of_its_sides_and_conversions() -> None:

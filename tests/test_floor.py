@@ -229,6 +229,38 @@ def test_on_few_samples_half_of_the_changes_that_the_floor_allows_are_proof_enou
         assert (not judgement.misses(Floor(), searched=True)) is held
 
 
+def test_a_short_stream_is_too_short_to_tell(tmp_path: Path) -> None:
+    """Margins of thirteen steps that promise 97 % are a doubt, and of a hundred a finding."""
+    decision = Decision(None, 2, 0.5)
+
+    def judge(steps: int) -> Judgement:
+        expected = np.full(steps, 0.97)
+        return Judgement(
+            steps, {"y": 30.0, "h": 40.0}, {"y": np.ones((steps, 2))}, {"y": decision}, {"y": expected}, {"h"}
+        )
+
+    assert not judge(13).misses(Floor())
+    assert judge(13).doubts(Floor()) == [
+        "97.0 % expected equal decisions of output 'y', where the floor is 99 %: 13 samples are too few to tell whether that is "
+        "chance; give more with --data"
+    ]
+    assert judge(40).misses(Floor())  # more than one of them
+    assert judge(13).misses(Floor(), searched=True)  # what was searched for is not excused
+    assert [miss.output for miss in judge(100).misses(Floor())] == ["y"]
+
+    net = Net(1)
+    x, h = net.input("x", 8), net.input("h", 16)
+    fed = net.dense(x, 8, 16)
+    state = net.op("Tanh", net.op("Add", fed, net.op("MatMul", h, net.constant(net.normal(16, 16, size=0.25)))))
+    y = net.op("Sigmoid", net.dense(net.op("Relu", net.dense(state, 16, 32)), 32, 1))
+    net.output(y, state).save(tmp_path / "m.onnx")
+    np.savez(tmp_path / "d.npz", x=np.random.default_rng(1).normal(size=(40, 8)).astype(np.float32))
+    options = {"data": tmp_path / "d.npz", "states": [f"{state}=h"], "costs": "none", "output": tmp_path / "q.onnx"}
+    report = quantize(tmp_path / "m.onnx", **options)  # type: ignore[arg-type]
+    assert {node["op"] for node in report.values["nodes_float"]} <= {"Tanh", "Sigmoid"}
+    assert any("samples are too few to tell" in text for text in report.warnings)
+
+
 def test_what_holds_the_floor_is_as_it_was(tmp_path: Path) -> None:
     """On the same samples for its corrections a good model is the same with and without a judge, and the report says so."""
     path = cliff(tmp_path, 1.0)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shlex
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 import yaml
+from servers import RUN
+from small_models import outputs, samples
 
 import fcdeploy
 from fcdeploy import cli
@@ -58,6 +64,48 @@ def test_the_action_s_commands_exist() -> None:
         command = cli.fcdeploy.get_command(click.Context(cli.fcdeploy), name)
         assert command is not None
         command.make_context(name, words)
+
+
+def run_action(folder: Path, **inputs: str) -> int:
+    """The action's last step as a runner does it: bash, inputs through the environment, and `fcdeploy` on the PATH."""
+    action, bin = read("action.yml"), folder / "bin"
+    bin.mkdir(exist_ok=True)
+    (bin / "fcdeploy").write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{RUN}" "$@"\n')
+    (bin / "fcdeploy").chmod(0o755)
+    step = action["runs"]["steps"][-1]
+    values = {name: row.get("default", "") for name, row in action["inputs"].items()} | inputs
+    environment = {
+        name: re.sub(r"\$\{\{ inputs\.([\w-]+) \}\}", lambda match: values[match[1]], text)
+        for name, text in step["env"].items()
+    }
+    (folder / "step.sh").write_text(step["run"])
+    shell = ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "step.sh"]  # as GitHub calls it
+    path = f"{bin}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(shell, cwd=folder, env={**os.environ, **environment, "PATH": path}, check=False).returncode
+
+
+def test_the_action_s_gate_fails_and_passes(nets: dict[str, Path], tmp_path: Path) -> None:
+    """On labels that are the float model's answers int8 loses a little: more than nothing, and less than ten points."""
+    x = samples(2000, 3, 8, 8, seed=1)
+    model, data = nets["residual"], tmp_path / "my data.npz"
+    np.savez(data, x=samples(64, 3, 8, 8, seed=2))
+    np.savez(tmp_path / "eval.npz", x=x, label=outputs(model, x).argmax(1))
+    given = {"model": str(model), "data": str(data), "evaluation": "eval.npz"}
+
+    assert run_action(tmp_path, **given, **{"max-drop": "0"}) == 1
+    said = json.loads((tmp_path / "validate.json").read_text())
+    assert (said["passed"], said["max_drop"], said["float"]) == (False, 0.0, 1.0)
+    assert 0 < said["drop"] < 10
+    assert "int8" in (tmp_path / "report.html").read_text()  # a failure is shown, too
+
+    (tmp_path / "report.html").unlink()
+    assert run_action(tmp_path, **given, **{"max-drop": "10"}) == 0
+    assert json.loads((tmp_path / "validate.json").read_text())["passed"]
+    assert (tmp_path / "report.html").exists()
+
+    (tmp_path / "report.html").unlink()
+    assert run_action(tmp_path, **{**given, "evaluation": "$(touch ran)"}) == 2  # no input is read as a command
+    assert not (tmp_path / "report.html").exists() and not (tmp_path / "ran").exists()
 
 
 def test_the_hooks_are_commands() -> None:

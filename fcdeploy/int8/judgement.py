@@ -13,6 +13,7 @@ from fcdeploy.int8.fidelity import EXACT_DB
 from fcdeploy.int8.floor import Floor
 from fcdeploy.int8.margins import estimate_error
 from fcdeploy.samples.kept_samples import KEPT_MOST
+from fcdeploy.samples.stretches import STRETCH
 from fcdeploy.wording import say_count
 
 SURE = 0.05  # a model is below the floor where chance gives so many changed decisions with this probability at most
@@ -84,7 +85,8 @@ class Judgement:
         """What is below the floor, in words, and by how much.
 
         Margins of fewer samples than a calibration keeps may be short of the floor by one standard error; of a model that
-        was `searched` for among many by these samples, of which one holds by chance, they have to promise one more.
+        was `searched` for among many by these samples, of which one holds by chance, they have to promise one more.  Of a
+        stream they are held to the floor itself, unless it has fewer steps than a stretch and they promise less than one change.
 
         One answer of a few that differs may be chance.  Of fewer samples than one changed decision in which
         would be below the floor, decibels count for classes too, and where margins say that others will differ, these.
@@ -102,7 +104,7 @@ class Judgement:
                 misses.append(Miss(text, 100 * (floor.decisions - share), output))
             elif (likely := self._estimate_share(name, floor, errors)) < (
                 least := self._least_expected(floor)
-            ) - NEGLIGIBLE:
+            ) - NEGLIGIBLE and not (self._is_short() and not searched and self.samples * (1 - likely) < 1):
                 stream = f", for a stream {100 * least:.2f} %" if self.states else ""
                 text = (
                     f"output {output!r}: {_format_below(likely, least)} equal decisions are expected on other samples, "
@@ -152,6 +154,10 @@ class Judgement:
         elif len(expected) >= KEPT_MOST:  # who gives as many as are kept is held to the floor itself
             error = 0.0
         return share + errors * error
+
+    def _is_short(self) -> bool:
+        """A stream of so few steps that margins tell little."""
+        return bool(self.states) and self.samples < STRETCH
 
     def _least_expected(self, floor: Floor) -> float:
         """The share of equal decisions to expect: of a stream nearer to all, since errors add up for longer than a stretch."""

@@ -14,7 +14,7 @@ from fcdeploy.int8.nodes import weight_only_inputs
 from fcdeploy.int8.planning.plan_graph import Overrides
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.refining.refine import add_refinements
-from fcdeploy.int8.timing.partition import WHY_SLOW
+from fcdeploy.int8.timing.partition import WHY_SLOW, list_slow
 from fcdeploy.records.costs import Choice, Costs, hash_choice
 from fcdeploy.records.plan import Plan, Rounding
 from fcdeploy.search.ladder import Forms, NodeGroup
@@ -57,7 +57,8 @@ def make_plan_with(
         for rung in ("bytes", "wide", "float")
     }
     made = problem.plan(Overrides({**slow, **of["bytes"]}, of["wide"], of["float"], base.one_scale))
-    plan = add_refinements(problem, replace(made, costs=hash_choice(base) if costs else ""))
+    taken = hash_choice(replace(base, slow=list_slow(made))) if costs else ""
+    plan = add_refinements(problem, replace(made, costs=taken))
     kinds = plan.kinds
     better = {node for node, form in forms.items() if form == "rounded" and kinds[node] == "int8"}
     return replace(plan, nodes=tuple(replace(d, rounding=BETTER) if d.node in better else d for d in plan.nodes))

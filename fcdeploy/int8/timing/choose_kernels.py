@@ -5,7 +5,7 @@ What nodes cost suggests choices, whole models of them are run, and the best is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 import onnx_ir as ir
@@ -60,7 +60,9 @@ def measure_choices(problem: Problem, everything: Plan, *, source: str, on_step:
         return integers if choice == Choice() else problem.build(plan_choice(problem, everything, choice))
 
     ones, one_db, every_db = _choose_one_scale(problem, everything, build)
-    choices = vary_dynamic(_list_choices(problem.model, everything, problem.calibration, costs, ones), dynamic)
+    by_table = _choose_by_table(problem, everything, ones)
+    choices = _list_choices(problem.model, everything, problem.calibration, costs, ones, by_table)
+    choices = vary_dynamic(choices, dynamic)
     reference = choose_reference(problem.load_original(), problem.model, feeds)
     if len(choices) > 1:
         trials = try_choices(reference, choices, build, feeds, apart=apart, on_step=step)
@@ -68,8 +70,12 @@ def measure_choices(problem: Problem, everything: Plan, *, source: str, on_step:
         costs = replace(costs, trials=trials, sqnr_db=every_db)
     plain = _find_plain(costs, Choice((), tuple(sorted(ones))))
     best = best_trial(costs.trials).choice if costs.trials else plain
-    if best != plain and not _is_surely_faster(confirm(build(plain), build(best), best, feeds, on_step=step)):
-        best = plain
+    if best != plain:
+
+        def time(one: Choice, other: Choice) -> TimeTrial:
+            return confirm(build(one), build(other), other, feeds, on_step=step)
+
+        best = _take_surely_faster(plain, (by_table, best), time)
     for choice in dict.fromkeys((best, Choice(layers))):
         confirmed = confirm(reference, build(choice), choice, feeds, on_step=step)
         confirmed = replace(confirmed, sqnr_db=one_db if choice.one_scale else None)
@@ -83,6 +89,26 @@ def _find_plain(costs: Costs, integers: Choice) -> Choice:
     """What is taken unless another choice is faster beyond doubt: `integers` everywhere, or float where these are slower."""
     everywhere = next((trial for trial in costs.trials if trial.choice == integers), None)
     return integers if everywhere is None or everywhere.ratio <= SLOWER else Choice(costs.layers)
+
+
+def _choose_by_table(problem: Problem, everything: Plan, ones: Mapping[str, float]) -> Choice:
+    """The split that the table of rates suggests: the same in every run."""
+    table = estimate_costs(problem.model, problem.calibration.model, problem.target.name)
+    slow = find_slow_nodes(problem.model.graph, everything, problem.calibration, table)
+    return Choice(tuple(sorted(slow)), tuple(sorted(set(ones).difference(slow))))
+
+
+def _take_surely_faster(plain: Choice, others: Iterable[Choice], time: Callable[[Choice, Choice], TimeTrial]) -> Choice:
+    """The last of the choices, in their order, that is faster beyond doubt than the one taken before.
+
+    What the table suggests comes before what measured times do: these suggest another split in every run, and of splits that
+    take as long as each other the file should hold the same one.
+    """
+    taken = plain
+    for other in dict.fromkeys(others):
+        if other != taken and _is_surely_faster(time(taken, other)):
+            taken = other
+    return taken
 
 
 def _is_surely_faster(against_plain: TimeTrial) -> bool:
@@ -147,9 +173,9 @@ def _is_clearly_faster(faster: TimeTrial, than: TimeTrial, saving: float) -> boo
 
 
 def _list_choices(
-    model: ir.Model, plan: Plan, calibration: Calibration, costs: Costs, ones: Mapping[str, float]
+    model: ir.Model, plan: Plan, calibration: Calibration, costs: Costs, ones: Mapping[str, float], by_table: Choice
 ) -> list[Choice]:
-    """Integers everywhere, float everywhere, and the cheapest splits.
+    """Integers everywhere, float everywhere, the cheapest splits, and that of the table.
 
     `ones` are layers that have one scale where they are integers, and the microseconds that it saves.
     Of a large network in which integers everywhere are faster beyond doubt, only what may be faster still is tried.
@@ -158,7 +184,7 @@ def _list_choices(
     costs = replace(costs, nodes=cheaper)
     splits = [find_slow_nodes(model.graph, plan, calibration, costs, conversions=factor) for factor in CONVERSIONS]
     slow = [set[str](), set(costs.layers), *map(set, splits)]
-    choices = [Choice(tuple(sorted(each)), tuple(sorted(set(ones) - each))) for each in slow]
+    choices = [*(Choice(tuple(sorted(each)), tuple(sorted(set(ones) - each))) for each in slow), by_table]
     whole, in_float = (cost_of(model.graph, plan, calibration, costs, slow) for slow in ((), costs.layers))
     if in_float > LONG_US and whole < SURE * in_float:
         least = (1 - ESTIMATED / 2) * whole

@@ -12,6 +12,7 @@ from fcdeploy.files import read_small_file
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.timing import cost_cache
 from fcdeploy.int8.timing.choose_kernels import JUDGED, SLOWER, best_trial, choose, measure_choices, plan_choice
+from fcdeploy.int8.timing.partition import list_slow
 from fcdeploy.int8.timing.rate_table import estimate_costs
 from fcdeploy.records import costs as costing
 from fcdeploy.records.costs import Costs, TimeTrial
@@ -64,7 +65,8 @@ def plan_by_costs(problem: Problem, everything: Plan, costs: Costs | None) -> Pl
     if costs is None:
         return everything
     choice = choose(problem.model, everything, problem.calibration, costs)
-    return replace(plan_choice(problem, everything, choice), costs=costing.hash_choice(choice))
+    plan = plan_choice(problem, everything, choice)
+    return replace(plan, costs=costing.hash_choice(replace(choice, slow=list_slow(plan))))
 
 
 def _find_costs(problem: Problem, everything: Plan, asked: str | Path, on_step: OnStep | None) -> CostBasis:

@@ -110,6 +110,11 @@ def _conversions(value: ir.Value, calibration: Calibration, rates: Rates, factor
     return factor * to_bytes, factor * to_float
 
 
+def list_slow(plan: Plan) -> tuple[str, ...]:
+    """Nodes that a plan leaves in float because of time; what else a choice names decides nothing."""
+    return tuple(sorted(decision.node for decision in plan.nodes if decision.why.startswith(WHY_SLOW)))
+
+
 def add_figures(costs: Costs | None, name: str, why: str) -> str:
     """A plan's reason, where it is WHY_SLOW, with the times, and what they say of it."""
     if costs is None or name not in costs.nodes or not why.startswith(WHY_SLOW):
