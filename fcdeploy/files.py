@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 from fcdeploy.errors import FcdeployError
+from fcdeploy.wording import quote_path
 
 DATA_SUFFIXES = {
     ".npy", ".npz", ".csv", ".bin", ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".tif", ".tiff", ".webp",
@@ -18,7 +19,7 @@ def check_file(path: Path, what: str) -> None:
     """Refuse a device or a pipe, which may never answer or never end. Raises OSError where there is nothing."""
     kind = path.stat().st_mode
     if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
-        raise FcdeployError(f"{what} {str(path)!r} is a device or a pipe, expected a file", f"ls -l {path}")
+        raise FcdeployError(f"{what} {str(path)!r} is a device or a pipe, expected a file", f"ls -l {quote_path(path)}")
 
 
 def read_small_file(path: Path, what: str, hint: str) -> bytes:

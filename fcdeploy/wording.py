@@ -1,8 +1,16 @@
-"""How counts are said."""
+"""How counts are said, and how paths are written into commands."""
 
 from __future__ import annotations
+
+import shlex
+from pathlib import Path
 
 
 def say_count(number: int, noun: str, plural: str | None = None) -> str:
     """A number with its noun: "1 layer", "1,024 layers"; `plural` where an s does not make it."""
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def quote_path(path: str | Path) -> str:
+    """A path in a command that may be pasted into a shell: in quotes where it has spaces or the like."""
+    return shlex.quote(str(path))

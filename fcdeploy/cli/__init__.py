@@ -16,6 +16,7 @@ import click
 
 from fcdeploy import __version__, console
 from fcdeploy.errors import FcdeployError
+from fcdeploy.wording import quote_path
 
 COMMANDS = {
     "export": "PyTorch module to checked float ONNX model",
@@ -117,7 +118,7 @@ def _explain_os_error(trouble: OSError) -> FcdeployError:
         )
     name = str(trouble.filename)
     return FcdeployError(
-        f"{name if len(name) < 100 else name[:97] + '...'!r}: {trouble.strerror}", f"ls -l {name[:100]}"
+        f"{name if len(name) < 100 else name[:97] + '...'!r}: {trouble.strerror}", f"ls -l {quote_path(name[:100])}"
     )
 
 

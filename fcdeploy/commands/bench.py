@@ -29,6 +29,7 @@ from fcdeploy.runtime.native_library import load_native, time_steps
 from fcdeploy.runtime.open_engine import open_engine
 from fcdeploy.runtime.paired_timing import time_reloaded
 from fcdeploy.runtime.profile import profile_models
+from fcdeploy.wording import quote_path
 
 MOST = {"threads": 1024, "seconds": 86_400, "max-ratio": 1e6, "interval": 1e6}
 PROFILED = range(20, 201)  # runs for the time of each node
@@ -118,7 +119,7 @@ def _check_order(models: Sequence[ir.Model], paths: Sequence[Path]) -> None:
     if is_quantized(models[1]) and not is_quantized(models[0]):
         raise FcdeployError(
             f"{paths[1].name!r} is quantized and {paths[0].name!r} is not, expected it the other way round",
-            f"fcdeploy bench {paths[1]} --against {paths[0]}",
+            f"fcdeploy bench {quote_path(paths[1])} --against {quote_path(paths[0])}",
         )
 
 

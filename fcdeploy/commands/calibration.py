@@ -16,7 +16,7 @@ from fcdeploy.int8.calibrating.merge import BOTH, merge
 from fcdeploy.records.calibration import Calibration, TensorRecord, read, to_bytes
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
-from fcdeploy.wording import say_count
+from fcdeploy.wording import quote_path, say_count
 
 SHARES = {"0.01 %": 0.0001, "1 %": 0.01, "50 %": 0.5, "99 %": 0.99, "99.99 %": 0.9999}
 STRIP, ROWS, BAR = 24, 20, 50  # cells in a row of the table; rows and their length where one tensor is shown
@@ -68,7 +68,7 @@ def show_calibration(file: str | Path, *, tensor: str | None = None) -> Report:
     if not shown:
         raise FcdeployError(
             f"{str(file)!r} has no tensor {tensor!r}, it has {say_count(len(recorded.tensors), 'other')}",
-            f"fcdeploy calibration show {file}",
+            f"fcdeploy calibration show {quote_path(file)}",
         )
     values = {
         "model": recorded.model, "data": recorded.data, "samples": recorded.samples,

@@ -20,7 +20,7 @@ from fcdeploy.records.exchange.formats import is_calibration, read_ranges
 from fcdeploy.records.exchange.onnxruntime_json import write_json
 from fcdeploy.records.exchange.tensorrt import FORM, HEADER, write_cache
 from fcdeploy.records.report import Report, Table, format_next
-from fcdeploy.wording import say_count
+from fcdeploy.wording import quote_path, say_count
 
 Ends = Mapping[str, tuple[float, float]]
 
@@ -119,7 +119,7 @@ def _fit_to_model(given: SourceRanges, path: Path, model: Path) -> FittedRanges:
     if given.model not in ("", content):
         raise FcdeployError(
             f"calibration {str(path)!r} was made from another model than {str(model)!r}",
-            f"fcdeploy calibrate {model} --data DATA -o {path} --force",
+            f"fcdeploy calibrate {quote_path(model)} --data DATA -o {quote_path(path)} --force",
         )
     known = _list_tensors(graph)
     prepare(graph)

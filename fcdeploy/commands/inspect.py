@@ -31,6 +31,7 @@ from fcdeploy.runtime.trust import refuse_untrusted
 from fcdeploy.samples.kinds import open_source
 from fcdeploy.samples.source import choose_batch_size, make_batches
 from fcdeploy.transform.repair import warn_of_faults
+from fcdeploy.wording import quote_path
 
 FEW = 4  # samples that --exact looks at, and the most it runs at once: all their activations are held
 
@@ -69,7 +70,7 @@ def inspect(
     """
     path = Path(model)
     _check_options(path, exact=exact, data=data, samples=samples, preprocess=preprocess)
-    row = find_limits(device, f"fcdeploy inspect {path}", ram=max_ram, flash=max_flash, ms=max_ms)
+    row = find_limits(device, f"fcdeploy inspect {quote_path(path)}", ram=max_ram, flash=max_flash, ms=max_ms)
     network = read_model(path)
     if shapes:
         cost_model.count_at(network, {s.name: s.shape for s in fix_shapes(input_specs(network), None, shapes)})
@@ -100,18 +101,20 @@ def _check_options(path: Path, *, exact: bool, data: Path | str | None, samples:
     if exact != (data is not None):
         raise FcdeployError(
             "--exact runs the model on samples, and there is no --data" if exact else "--data is for --exact alone",
-            f"fcdeploy inspect {path} --exact --data DATA",
+            f"fcdeploy inspect {quote_path(path)} --exact --data DATA",
         )
     if not exact and (samples is not None or preprocess is not None):
         option = "--samples" if samples is not None else "--preprocess"
-        raise FcdeployError(f"{option} is for --exact alone", f"fcdeploy inspect {path} --exact --data DATA")
+        raise FcdeployError(
+            f"{option} is for --exact alone", f"fcdeploy inspect {quote_path(path)} --exact --data DATA"
+        )
 
 
 def _fit_device(network: ir.Model, path: Path, limits: DeviceLimits, shapes: Mapping[str, Sequence[int]]) -> Section:
     if not is_quantized(network):
         raise FcdeployError(
             f"model {str(path)!r} is not quantized: --device is about native code, which is made of int8 models",
-            f"fcdeploy quantize {path} --int8 --data DATA -o OUT, then inspect OUT",
+            f"fcdeploy quantize {quote_path(path)} --int8 --data DATA -o OUT, then inspect OUT",
         )
     return describe_device(fit(build_model(network, shapes, limits.device), limits))
 
@@ -136,7 +139,7 @@ def _check_quantized(network: ir.Model, path: Path, option: str) -> None:
     if not is_quantized(network):
         raise FcdeployError(
             f"model {str(path)!r} is not quantized: {option} is about sums of byte products, and it has none",
-            f"fcdeploy quantize {path} --int8 --data DATA -o OUT, then inspect OUT",
+            f"fcdeploy quantize {quote_path(path)} --int8 --data DATA -o OUT, then inspect OUT",
         )
 
 

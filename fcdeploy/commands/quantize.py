@@ -55,6 +55,7 @@ from fcdeploy.search.hold_floor import FloorResult
 from fcdeploy.search.plan_request import Planned, judge_planned, load_problem, look_at_data, plan_request
 from fcdeploy.search.request import Request, check_outputs, check_request, refuse_ignored
 from fcdeploy.sensitivity.analysis import add_advice
+from fcdeploy.wording import quote_path
 
 NOT_JUDGED = "nor was the result judged: without --dry-run, what falls below the floor is repaired or not written"
 
@@ -125,7 +126,9 @@ def quantize(
     recorded = UNSAID if calibration is None else read_format(Path(calibration))
     wanted = choose_format(recorded, preprocess=preprocess, classes=classes, label=label)
     goal = make_goal(max_drop, eval, metric, minutes, same_data=same_data, format=wanted, model=Path(model))
-    limits = find_limits(device, f"fcdeploy quantize {model} --int8", ram=max_ram, flash=max_flash, ms=max_ms)
+    limits = find_limits(
+        device, f"fcdeploy quantize {quote_path(model)} --int8", ram=max_ram, flash=max_flash, ms=max_ms
+    )
     engine = "native" if limits is not None else engine
     request = Request(
         Path(model), Path(output or ""), find_target(target), find_types(weights, activations), target,

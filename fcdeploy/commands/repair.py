@@ -24,6 +24,7 @@ from fcdeploy.transform.equality import (
     refuse_different,
 )
 from fcdeploy.transform.repair import repair as mend
+from fcdeploy.wording import quote_path
 
 
 def repair(
@@ -51,7 +52,7 @@ def repair(
     compared = open_samples(path, network, on)
     faults = mend(network)
     if not faults:
-        raise FcdeployError(f"there is nothing to repair in {str(path)!r}", f"fcdeploy inspect {path}")
+        raise FcdeployError(f"there is nothing to repair in {str(path)!r}", f"fcdeploy inspect {quote_path(path)}")
     with replace_file(target, force=force) as aside:
         save_model(network, aside)
         before, after = Session(path, optimize=False).run, Session(aside, optimize=False).run

@@ -19,7 +19,7 @@ from fcdeploy.reporting.page.layers import list_layers
 from fcdeploy.reporting.page.overlay import make_overlays
 from fcdeploy.reporting.page.render import draw, render
 from fcdeploy.reporting.page.subject import Subject, read_evidence, read_subjects
-from fcdeploy.wording import say_count
+from fcdeploy.wording import quote_path, say_count
 
 SUFFIXES = {"html": ".html", "markdown": ".md", "model-explorer": ".overlay"}
 
@@ -101,9 +101,9 @@ def _write_overlays(paths: Sequence[Path], given: Sequence[Path], target: Path, 
 def list_commands(subject: Subject, output: Path) -> list[str]:
     """The commands that give the figures, as far as the reports say how they were run; what they do not say in capitals."""
     quantize, validate, bench = (subject.reports.get(name) for name in ("quantize", "validate", "bench"))
-    name = shlex.quote(subject.name)
+    name = quote_path(subject.name)
     target = subject.made.get("target", "")
-    made_for = f" --target {shlex.quote(target)}" if target else ""  # a file of a stranger may say anything
+    made_for = f" --target {quote_path(target)}" if target else ""  # a file of a stranger may say anything
     said = " --json > quantize.json" if quantize else ""
     commands = [f"fcdeploy quantize FLOAT --int8 --data DATA{made_for} -o {name}{said}"]
     if validate:
@@ -115,10 +115,10 @@ def list_commands(subject: Subject, output: Path) -> list[str]:
     if bench:
         nodes = " --per-node" if bench.get("per_node") else ""
         commands.append(
-            f"fcdeploy bench {name} --against FLOAT --threads {shlex.quote(str(bench['threads']))}{nodes} --json > bench.json"
+            f"fcdeploy bench {name} --against FLOAT --threads {quote_path(str(bench['threads']))}{nodes} --json > bench.json"
         )
     added = "".join(f" --add {kind}.json" for kind in ("quantize", "validate", "bench") if kind in subject.reports)
-    return [*commands, f"fcdeploy report {name}{added} -o {shlex.quote(output.name)}"]
+    return [*commands, f"fcdeploy report {name}{added} -o {quote_path(output.name)}"]
 
 
 def make_report(described: Sequence[Mapping[str, Any]], target: Path, size: int, seconds: float) -> Report:

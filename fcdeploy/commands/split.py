@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +16,7 @@ from fcdeploy.native.device_limits import find_last_cut, find_limits
 from fcdeploy.preprocessing.read import Given
 from fcdeploy.proof.sample_axes import declare_samples, parse_axes
 from fcdeploy.records.progress import OnStep
-from fcdeploy.records.report import Report, Table
+from fcdeploy.records.report import Report, Table, format_next
 from fcdeploy.reporting.device import add_fit
 from fcdeploy.runtime.session import Session
 from fcdeploy.runtime.trust import refuse_untrusted
@@ -34,7 +33,7 @@ from fcdeploy.transform.equality import (
     read_to_transform,
     refuse_different,
 )
-from fcdeploy.wording import say_count
+from fcdeploy.wording import quote_path, say_count
 
 
 def split(
@@ -69,12 +68,14 @@ def split(
     path = Path(model)
     wanted = {"--at": at, "--memory": memory, "--macs": macs, "--device": device}
     options = [option for option, value in wanted.items() if value is not None]
-    limits = find_limits(device, f"fcdeploy transform split {path}", ram=max_ram, flash=max_flash, ms=max_ms)
+    limits = find_limits(
+        device, f"fcdeploy transform split {quote_path(path)}", ram=max_ram, flash=max_flash, ms=max_ms
+    )
     if len(options) > 1 or bool(options) != (output is not None):
         have = " and ".join([*options, *(["-o"] if output is not None else [])])
         raise FcdeployError(
             f"a cut takes one of --at, --memory, --macs, --device, and -o, here it has {have}",
-            f"fcdeploy transform split {path} --memory 256KB -o {path.stem}.onnx",
+            f"fcdeploy transform split {quote_path(path)} --memory 256KB -o {quote_path(path.stem)}.onnx",
         )
     targets = _name_halves(Path(output)) if output is not None else ()
     on = Comparison(shapes, data, samples, preprocess, batch_axes, states)
@@ -85,11 +86,13 @@ def split(
     cuts = Cuts(fix_shapes(network, compared.sizes))
     rows = cuts.all()
     if not rows:
-        raise FcdeployError(f"model {str(path)!r} cannot be cut: {cuts.why_none()}", f"fcdeploy inspect {path}")
+        raise FcdeployError(
+            f"model {str(path)!r} cannot be cut: {cuts.why_none()}", f"fcdeploy inspect {quote_path(path)}"
+        )
     if not targets:
         least = min(leave_out_idle(rows), key=lambda row: row.bytes or 0)
-        count = say_count(len(rows), "cut")
-        lines = (f"{count}; next: fcdeploy transform split {path} --at {shlex.quote(least.node)} -o {path.stem}.onnx",)
+        then = format_next("transform split", path, "--at", quote_path(least.node), "-o", Path(f"{path.stem}.onnx"))
+        lines = (f"{say_count(len(rows), 'cut')}; {then}",)
         return Report("transform-split", {"cuts": [_describe_cut(row) for row in rows]}, (_make_table(rows, None),), lines,
                       warnings=tuple(warnings))  # fmt: skip
     fitting = None
@@ -111,7 +114,7 @@ def _refuse_float(network: ir.Model, path: Path) -> None:
     if not is_quantized(network):
         raise FcdeployError(
             f"model {str(path)!r} is not quantized: --device is about native code, which is made of int8 models",
-            f"fcdeploy quantize {path} --int8 --data DATA -o OUT, then split OUT",
+            f"fcdeploy quantize {quote_path(path)} --int8 --data DATA -o OUT, then split OUT",
         )
 
 

@@ -50,6 +50,7 @@ from fcdeploy.transform.equality import (
     refuse_different,
 )
 from fcdeploy.transform.slide import find_strides, find_wider_views
+from fcdeploy.wording import quote_path
 
 SIMPLER = (lift_constants, fold_shapes, remove_unused, fold_constants, drop_identities, form_global_average_pool)
 ROUNDS = 3  # of these passes; shape arithmetic takes two
@@ -133,7 +134,7 @@ def _transform(
     changes = turn(network)
     if not changes.count:
         raise FcdeployError(
-            f"{name} turns no layer of {str(path)!r}: {_give_reasons(changes)}", f"fcdeploy inspect {path}"
+            f"{name} turns no layer of {str(path)!r}: {_give_reasons(changes)}", f"fcdeploy inspect {quote_path(path)}"
         )
     _forget_shapes(network)
 

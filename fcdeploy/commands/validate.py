@@ -52,6 +52,7 @@ from fcdeploy.samples.states import parse_states
 from fcdeploy.sensitivity.advice import advise
 from fcdeploy.sensitivity.analysis import Sensitivity, analyze_sensitivity, read_effort
 from fcdeploy.sensitivity.error_sources import find_sources
+from fcdeploy.wording import quote_path
 
 FEW = 192  # samples for the looks at kernels and layers, which are sums over many values
 LAYER_BATCH, LAYER_BYTES = 8, 1 << 20  # every activation of a batch is in memory at once there
@@ -157,7 +158,7 @@ def _read_models(int8: Path, against: Path) -> ModelPair:
     if is_quantized(float_model) and not rounds:
         raise FcdeployError(
             f"{against.name!r} is quantized and {int8.name!r} is not, expected it the other way round",
-            f"fcdeploy validate {against} --against {int8} --data DATA",
+            f"fcdeploy validate {quote_path(against)} --against {quote_path(int8)} --data DATA",
         )
     share_layout([int8_model, float_model])
     pairs = {"int8": (int8_model, int8), "float": (float_model, against)}

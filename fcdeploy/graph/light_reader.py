@@ -14,6 +14,7 @@ from pathlib import Path
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.wire import Data, FileBytes, Span, Value, check_parts, iterate_fields, read_varint
+from fcdeploy.wording import quote_path
 
 INT32, INT64 = 6, 7  # TensorProto.DataType
 SMALL = 64  # elements of an integer constant that is read: shapes, axes, pads
@@ -66,7 +67,9 @@ def read_outline(model: Path | str | bytes) -> Outline:
             check_parts(FileBytes(file), str(path))
             return _read_model(FileBytes(file))
     except (OSError, ValueError, IndexError, struct.error, RecursionError) as error:
-        raise FcdeployError(f"{str(path)!r} is not an ONNX model, or is damaged", f"fcdeploy inspect {path}") from error
+        raise FcdeployError(
+            f"{str(path)!r} is not an ONNX model, or is damaged", f"fcdeploy inspect {quote_path(path)}"
+        ) from error
 
 
 def _read_model(data: Data) -> Outline:

@@ -24,6 +24,7 @@ from fcdeploy.records import sample_layout
 from fcdeploy.records.sample_layout import SampleLayout
 from fcdeploy.records.signature import TensorSpec as TensorSpec
 from fcdeploy.user_code import operator_libraries
+from fcdeploy.wording import quote_path
 
 KNOWN_DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc"}
 """Domains whose operators onnxruntime brings along."""
@@ -54,7 +55,9 @@ def read_model(path: Path | str) -> ir.Model:
     if path.is_dir():
         raise FcdeployError(f"model {str(path)!r} is a folder, expected an .onnx file", f"ls {path}")
     if not path.is_file():
-        raise FcdeployError(f"model {str(path)!r} is a device or a pipe, expected an .onnx file", f"ls -l {path}")
+        raise FcdeployError(
+            f"model {str(path)!r} is a device or a pipe, expected an .onnx file", f"ls -l {quote_path(path)}"
+        )
 
     hint = "fcdeploy export FILE.py:FUNCTION -o model.onnx writes one from a PyTorch module"
     try:

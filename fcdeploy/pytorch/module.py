@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import re
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
 from fcdeploy.pytorch.checkpoint import FoundState, find_states, list_dicts
 from fcdeploy.user_code import load_function, user_code
-from fcdeploy.wording import say_count
+from fcdeploy.wording import quote_path, say_count
 
 DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
 INPUT_HINT = "--input 1,3,32,32 or --input NAME:1,16:int64; an axis of any length is LETTERS=LENGTH, as in 1,time=50,8"
@@ -151,7 +150,7 @@ def _read_checkpoint(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise FcdeployError(
-            f"weights {str(path)!r} cannot be read: {error.strerror or error}", f"ls -l {shlex.quote(str(path))}"
+            f"weights {str(path)!r} cannot be read: {error.strerror or error}", f"ls -l {quote_path(path)}"
         ) from error
     except Exception as error:  # zip, pickle and safetensors errors have no base in common
         raise FcdeployError(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from fcdeploy.wording import quote_path
 
 NAMES = re.compile(r"'[^']*'|\b\d[\d,.]*")
 """What differs between sentences of one kind: quoted names and numbers."""
@@ -112,4 +113,4 @@ def to_plain(value: Any) -> Any:
 
 def format_next(*words: str | Path) -> str:
     """The line that names the next command, to be pasted into a shell: paths are quoted where they must be."""
-    return " ".join(["next: fcdeploy", *(shlex.quote(str(word)) if isinstance(word, Path) else word for word in words)])
+    return " ".join(["next: fcdeploy", *(quote_path(word) if isinstance(word, Path) else word for word in words)])

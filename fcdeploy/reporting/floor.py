@@ -14,7 +14,7 @@ from fcdeploy.int8.timing.costs import CostBasis, describe_times, format_interva
 from fcdeploy.int8.timing.final_times import FinalTimes
 from fcdeploy.records.report import Report, Table
 from fcdeploy.search.hold_floor import Candidate, FloorResult
-from fcdeploy.wording import say_count
+from fcdeploy.wording import quote_path, say_count
 
 NAMED = 3  # tensors with a tail or an outlier channel, the furthest, that are named as likely causes
 NOTABLE_DB = 0.5  # of gain by a simpler setting: below it nobody need know
@@ -74,8 +74,8 @@ def build_refusal(model: Path, held: FloorResult, seconds: float) -> Report:
         (table,),
         (
             *_describe_outliers(held),
-            f"to write it all the same: --accept; to ask for less: --floor; fcdeploy quantize {model} --int8 --weights int8 "
-            "--activations none rounds weights alone",
+            "to write it all the same: --accept; to ask for less: --floor; "
+            f"fcdeploy quantize {quote_path(model)} --int8 --weights int8 --activations none rounds weights alone",
         ),
         passed=False,
         advice=f"not written: {reasons}",

@@ -14,6 +14,7 @@ from fcdeploy.samples import checks, cifar, columnar, csv, generator, idx, image
 from fcdeploy.samples.class_labels import number_labels
 from fcdeploy.samples.source import Source, get_fixed_batch
 from fcdeploy.samples.states import open_steps, without_states
+from fcdeploy.wording import quote_path
 
 
 class Kind(NamedTuple):
@@ -115,7 +116,9 @@ def _open(data: str | Path, inputs: Sequence[TensorSpec], format: DataFormat) ->
     try:
         kind = next((kind for kind in KINDS if kind.fits(path)), None)
     except OSError as error:
-        raise FcdeployError(f"data {str(data)!r} cannot be read: {error.strerror}", f"ls -l {data}") from error
+        raise FcdeployError(
+            f"data {str(data)!r} cannot be read: {error.strerror}", f"ls -l {quote_path(data)}"
+        ) from error
     if kind is None:
         what = "folder" if path.is_dir() else "file"
         raise FcdeployError(f"{what} {str(data)!r} is no data of a kind that can be read", f"DATA is one of: {known}")

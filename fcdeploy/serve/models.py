@@ -33,6 +33,7 @@ from fcdeploy.runtime.options import read_metadata
 from fcdeploy.runtime.session import Session
 from fcdeploy.serve.meaning import Probabilities, fills_missing, find_probabilities
 from fcdeploy.serve.repository import ModelFile
+from fcdeploy.wording import quote_path
 
 INLINE_SECONDS = 0.002  # a run up to here costs less on the loop than handing it to a thread and back
 LARGEST = 16  # samples in one run: a sample hardly gets cheaper beyond it, and answers leave while others are computed
@@ -159,7 +160,7 @@ def _open_file(place: ModelFile, threads: int, engine: str) -> tuple[Engine, Out
     if engine != "onnxruntime":
         raise FcdeployError(
             f"model {str(path)!r} is an ONNX file, which onnxruntime runs, expected a bundle with a library",
-            f"fcdeploy bundle {path} --library MODEL.so -o model.fcd",
+            f"fcdeploy bundle {quote_path(path)} --library MODEL.so -o model.fcd",
         )
     outline = read_outline(path)
     folder = path.parent.resolve()
@@ -179,7 +180,7 @@ def _open_bundle(place: ModelFile, threads: int, engine: str) -> tuple[Engine, O
         if difference.kind == DIFFERENT:
             raise FcdeployError(
                 f"bundle {str(place.path)!r}: output {difference.output!r} is not the golden one on this CPU",
-                f"fcdeploy verify {place.path}",
+                f"fcdeploy verify {quote_path(place.path)}",
             )
     manifest = bundle.manifest
     return bundle.session, read_outline(bundle.stored.read(manifest.model)), manifest.format

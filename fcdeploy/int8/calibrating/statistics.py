@@ -25,7 +25,7 @@ from fcdeploy.samples.kept_samples import (
 from fcdeploy.samples.kinds import Samples
 from fcdeploy.samples.layout import list_axes
 from fcdeploy.samples.source import Source
-from fcdeploy.wording import say_count
+from fcdeploy.wording import quote_path, say_count
 
 BESIDE_BYTES = 64 << 20  # of samples from DATA, which no file has to carry
 USUAL = 16  # samples; with fewer of them, what one happens to hold is half of a range
@@ -81,7 +81,7 @@ def load_or_observe(
         if calibration.model != content:
             raise FcdeployError(
                 f"calibration {str(calibration_file)!r} was made from another model than {str(path)!r}",
-                f"fcdeploy calibrate {path} --data DATA -o {calibration_file} --force",
+                f"fcdeploy calibrate {quote_path(path)} --data DATA -o {quote_path(calibration_file)} --force",
             )
         if is_large(model):
             return calibration, ()

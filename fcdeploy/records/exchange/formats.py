@@ -9,6 +9,7 @@ from typing import NamedTuple
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records.exchange import onnxruntime_json, onnxruntime_table, tensorrt
 from fcdeploy.records.exchange.ranges import Ranges
+from fcdeploy.wording import quote_path
 
 MOST_BYTES = 256 << 20  # a line for every tensor of any network is a few megabytes; histograms make it tens
 PICKLE = (b"\x80", b"(dp", b"cnumpy")
@@ -43,7 +44,7 @@ def read_ranges(path: Path) -> tuple[Ranges, str]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise FcdeployError(f"{what} cannot be read: {error.strerror}", f"ls -l {path}") from error
+        raise FcdeployError(f"{what} cannot be read: {error.strerror}", f"ls -l {quote_path(path)}") from error
     if data.startswith(PICKLE):
         raise FcdeployError(f"{what} is a Python pickle, which may run any code and is never read", KNOWN)
     row = next((row for row in FORMATS if row.fits(data)), None)

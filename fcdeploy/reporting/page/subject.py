@@ -21,6 +21,7 @@ from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Plan
 from fcdeploy.reporting.page.evidence_types import REPORTS, check_report
 from fcdeploy.runtime.kernels import Kernel, find_kernels
+from fcdeploy.wording import quote_path
 
 NOT_OURS = "give the files that fcdeploy validate, bench and quantize print with --json, a plan or a calibration"
 MOST = 64 << 20  # bytes of a JSON report
@@ -115,7 +116,9 @@ def read_subject(path: Path) -> Subject:
             "files": {name: row.sha256 for name, row in opened.manifest.files.items()},
         }  # fmt: skip
     elif path.suffix == ".zip":
-        raise FcdeployError(f"{str(path)!r} is a zip, a report needs the folder", f"unzip {path} -d {path.stem}")
+        raise FcdeployError(
+            f"{str(path)!r} is a zip, a report needs the folder", f"unzip {quote_path(path)} -d {quote_path(path.stem)}"
+        )
     model = read_model(file)
     files = files_of(model, file)
     made = origin.read(model.metadata_props, str(path))
