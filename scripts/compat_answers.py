@@ -25,6 +25,7 @@ HERE = Path(__file__).parent
 SCRIPTS = (HERE / "compat_run.py", HERE / "compat_run.mjs")
 CRASHED = "it ends its process"
 SILENT = "it gives no answer"
+OTHER_SHAPE = "its output has shape"
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,7 @@ def compare(answer: Answer, reference: Answer, plain: Answer | None = None) -> C
     pairs = [*zip(answer.outputs, reference.outputs, strict=True)]
     for got, wanted in pairs:
         if got.size != wanted.size:
-            return f"its output has shape {got.shape[1:]}, expected {wanted.shape[1:]}"
+            return f"{OTHER_SHAPE} {got.shape[1:]}, expected {wanted.shape[1:]}"
     same = [got.reshape(len(wanted), -1) == wanted.reshape(len(wanted), -1) for got, wanted in pairs]
     differing = sum(int(np.sum(~each)) for each in same) / max(sum(each.size for each in same), 1)
     equal = float(np.mean(np.all([each.all(axis=1) for each in same], axis=0)))

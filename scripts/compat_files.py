@@ -19,12 +19,14 @@ import click
 import numpy as np
 import onnx
 from bench_networks import DIGITS, inputs_and_labels
+from compat_details import list_details
 
 from fcdeploy.commands.calibrate import calibrate
 from fcdeploy.commands.export import export
 from fcdeploy.commands.quantize import quantize
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.light_reader import read_outline
+from fcdeploy.graph.opset import LOWEST
 from fcdeploy.runtime.probes.ask import PROBES
 from fcdeploy.runtime.probes.qdq_graph import Probe, QdqGraph
 from fcdeploy.runtime.session import Session
@@ -49,6 +51,7 @@ OTHER_FORMS: dict[str, dict[str, Any]] = {
     "dynamic": {"weights": "int8", "activations": "dynamic"},
 }
 PROBED = ("AveragePool", "DynamicQuantize", "weights of", "operator set")
+BETWEEN = ("Mul", "LeakyRelu", "Sigmoid", "Softmax")  # integer kernels that few of our networks have
 SCALE = 0.05  # of bytes that a probe writes, which not every runtime hands out as they are
 
 
@@ -134,9 +137,9 @@ def _quantize(name: str, file: Path, **options: Any) -> None:
 def make_probes() -> Iterator[Path]:
     """The tiny models, in the lowest operator set that can say them."""
     for fact, build in PROBES.items():
-        if FACTS[fact].kind == "runs" or fact.startswith(PROBED):
+        if FACTS[fact].kind == "runs" or fact.startswith(PROBED) or fact in BETWEEN:
             yield write_probe(fact, build())
-    for name, probe in list_float_operators():
+    for name, probe in (*list_float_operators(), *list_details()):
         yield write_probe(name, probe)
 
 
@@ -166,8 +169,11 @@ def write_probe(fact: str, probe: Probe) -> Path:
     name = "probe-" + re.sub(r"\W+", "-", fact).strip("-")
     file = FOLDER / f"{name}.only.onnx"
     model = onnx.load_from_string(probe.model)
+    with contextlib.suppress(FcdeployError):  # some run nowhere; others want to know the shape of the output
+        shape = Session(model.SerializeToString(), threads=1, optimize=False).run(probe.feeds)[0].shape
+        _read_output(model, shape)
     standard = next(each for each in model.opset_import if each.domain == "")
-    asked, standard.version = standard.version, min(standard.version, 13)
+    asked, standard.version = standard.version, min(standard.version, LOWEST)
     if fact == f"operator set {asked}":
         standard.version = asked
     try:
@@ -175,9 +181,6 @@ def write_probe(fact: str, probe: Probe) -> Path:
         model.ir_version = 7
     except Exception:  # onnx's own errors: an operator or a type that this set does not have
         standard.version = asked
-    with contextlib.suppress(FcdeployError):  # some run nowhere; others want to know the shape of the output
-        shape = Session(model.SerializeToString(), threads=1, optimize=False).run(probe.feeds)[0].shape
-        _read_output(model, shape)
     onnx.save(model, file)
     np.savez(FOLDER / f"{name}.npz", **probe.feeds)
     return file

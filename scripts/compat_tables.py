@@ -11,9 +11,10 @@ from statistics import median
 
 import numpy as np
 import onnx
-from compat_answers import Answer, Comparison, compare
+from compat_answers import OTHER_SHAPE, Answer, Comparison, compare
 from compat_files import FORMS, OTHER_FORMS
 
+from fcdeploy.graph.form_details import SEVERAL_ROWS
 from fcdeploy.graph.forms import list_forms
 from fcdeploy.graph.model import read_model
 from fcdeploy.prepare.shape_inference import infer_shapes
@@ -57,7 +58,12 @@ def is_right(verdict: Verdict) -> bool:
 
 def find_taken(verdicts: Mapping[str, Verdict], forms: Forms) -> set[str]:
     """The forms of all files that are right."""
-    return {form for name, verdict in verdicts.items() if is_right(verdict) for form in forms[name]}
+    return {form for name, verdict in verdicts.items() if is_right(verdict) for form in list_shown(name, forms)}
+
+
+def list_shown(name: str, forms: Forms) -> set[str]:
+    """The forms of a file that a run of it shows: networks are run one sample at a time."""
+    return set(forms[name]) - (set() if name.startswith("probe-") else {SEVERAL_ROWS})
 
 
 def find_culprits(verdicts: Mapping[str, Verdict], forms: Forms) -> tuple[dict[str, str], list[str]]:
@@ -66,7 +72,7 @@ def find_culprits(verdicts: Mapping[str, Verdict], forms: Forms) -> tuple[dict[s
     Of several the one whose operator or place the runtime names.
     """
     taken = find_taken(verdicts, forms)
-    left = {name: set(forms[name]) - taken for name, verdict in verdicts.items() if not is_right(verdict)}
+    left = {name: list_shown(name, forms) - taken for name, verdict in verdicts.items() if not is_right(verdict)}
     unexplained = [name for name, candidates in left.items() if not candidates]
     left = {name: candidates for name, candidates in left.items() if candidates}
     found: dict[str, str] = {}
@@ -87,7 +93,7 @@ def find_culprits(verdicts: Mapping[str, Verdict], forms: Forms) -> tuple[dict[s
 
 
 def is_named(form: str, places: Sequence[str], said: str) -> bool:
-    operator = re.split(r",| of | with ", form)[0].split()[-1]
+    operator = re.split(r",| of | with | without ", form)[0].split()[-1]
     return bool(re.search(rf"\b{re.escape(operator)}\b", said)) or any(
         len(place) > 1 and place in said for place in places
     )
@@ -97,6 +103,8 @@ def say(verdict: Verdict) -> str:
     """Of a runtime's words those that say something."""
     if isinstance(verdict, Comparison):
         return f"computes otherwise: {verdict.decibels:.1f} dB"
+    if verdict.startswith(OTHER_SHAPE):
+        return f"computes otherwise: {verdict.removeprefix('its output has ')}"
     said = re.sub(r"Stack backtrace.*|parse error: error.*|Load model from \S+ failed:", " ", verdict)
     said = re.sub(r"/\S*/|\S+\.[ch]pp:\d+:?|OpenCV\(\S+\)|\(-\d+:[^)]*\)|Exception from", "", said)
     said = re.sub(r"^\w+: |\berror: |in function '\w+'|\W*> ", " ", said)
@@ -115,7 +123,7 @@ def find_oldest(table: Mapping[str, Mapping[str, Verdict]], forms: Forms) -> tup
         runs = [version for version in order if name in table[version] and is_right(table[version][name])]
         if not runs:
             continue
-        said = max((oldest[form] for form in has), key=order.index)
+        said = max((oldest[form] for form in has if form in oldest), key=order.index)
         later = [version for version in order[order.index(said) :] if name in table[version] and version not in runs]
         if runs[0] != said or later:
             contradictions.append(f"{name} is right in {', '.join(runs)}, expected from {said} on")

@@ -319,7 +319,20 @@ def test_constants_are_computed_by_plain_operators_alone() -> None:
     failing.output(failing.op("Add", failing.input("x", 3), wrong))
     assert "is a RandomNormal that cannot be compiled: there is no kernel" in refuse(random)
     assert "is a If that cannot be compiled: there is no kernel" in refuse(branch)
-    assert "'rows' is a Gather that cannot be compiled: onnx cannot compute it of its constants" in refuse(failing)
+    assert "'rows' is a Gather that cannot be compiled: it cannot be computed of its constants" in refuse(failing)
+
+
+def test_constants_are_what_the_file_computes_of_them() -> None:
+    """Of a pool with other pads on one axis than on the other, and of a Softmax over all axes from its own on."""
+    random = np.random.default_rng(3)
+    net = Net(opset=11)
+    pooled = net.op("MaxPool", net.constant(random.normal(size=(1, 2, 4, 4))), kernel_shape=[3, 3], pads=[0, 1, 2, 0])
+    shares = net.op("Softmax", pooled, axis=1)
+    net.output(net.op("Add", net.input("x", 2, 4, 3), shares))
+    feeds = {"x": random.normal(size=(1, 2, 4, 3)).astype(np.float32)}
+    program, model = program_of(net)
+    (wanted,) = Session(model, threads=1).run(feeds)
+    np.testing.assert_allclose(run(program, feeds)[program.outputs[0].name], wanted, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.INT16])

@@ -9,14 +9,13 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
+from fcdeploy.graph.form_details import BYTES, RECURRENT, list_details
 from fcdeploy.graph.nodes import STANDARD, attribute_of, input_of, is_constant, is_op, opset_of, producer_of
 
 CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")
-BYTES = (ir.DataType.INT8, ir.DataType.UINT8)
 WIDE = (ir.DataType.INT16, ir.DataType.UINT16)
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataType.BFLOAT16)
 COUNTS = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL, ir.DataType.STRING)
-RECURRENT = ("LSTM", "GRU", "RNN")
 
 
 def list_forms(model: ir.Model) -> dict[str, list[str]]:
@@ -24,9 +23,10 @@ def list_forms(model: ir.Model) -> dict[str, list[str]]:
 
     The types of what nodes write are those that the file says, or that were inferred.
     """
-    forms: dict[str, list[str]] = {f"operator set {opset_of(model)}": []}
+    opset = opset_of(model)
+    forms: dict[str, list[str]] = {f"operator set {opset}": []}
     for node in model.graph.all_nodes():
-        for form in _list_forms_of(node):
+        for form in (*_list_forms_of(node), *list_details(node, opset)):
             forms.setdefault(form, []).append(node.name or "")
     for name, value in model.graph.initializers.items():
         if value.dtype is not None and value.dtype not in (*FLOATS, *COUNTS, *BYTES):
@@ -48,7 +48,7 @@ def _list_forms_of(node: ir.Node) -> Iterator[str]:
         yield f"{node.op_type}, on {held[0].name.lower()}"
     else:
         yield node.op_type
-        yield from _list_details(node)
+        yield from _list_neighbours(node)
 
 
 def _stands_behind_bytes(node: ir.Node) -> bool:
@@ -70,13 +70,16 @@ def _list_conversions(node: ir.Node) -> Iterator[str]:
     integers = node.outputs[0] if node.op_type == "QuantizeLinear" else node.inputs[0]
     if integers is not None and integers.dtype is not None and integers.dtype not in (*BYTES, ir.DataType.INT32):
         yield f"{node.op_type} of {integers.dtype.name}"
+    untyped = node.op_type == "QuantizeLinear" and input_of(node, 2) is None
+    if untyped and not attribute_of(node, "output_dtype", 0):
+        yield "QuantizeLinear without a zero point"
     for attribute in ("block_size", "precision", "output_dtype"):
         if attribute_of(node, attribute, 0):
             yield f"{node.op_type} with {attribute}"
 
 
-def _list_details(node: ir.Node) -> Iterator[str]:
-    """How an operator on floats stands among bytes, and what else of it not all runtimes take."""
+def _list_neighbours(node: ir.Node) -> Iterator[str]:
+    """How an operator on floats stands among bytes."""
     quantized = is_op(producer_of(input_of(node, 0)), "DequantizeLinear")
     readers = [reader for value in node.outputs for reader in value.consumers()]
     if quantized and any(is_op(reader, "QuantizeLinear") for reader in readers):
@@ -91,16 +94,3 @@ def _list_details(node: ir.Node) -> Iterator[str]:
             yield f"{node.op_type}, weights made of integers, beside bytes"
         if _stands_behind_bytes(node):
             yield f"{node.op_type}, behind bytes"
-    if node.op_type == "AveragePool":
-        yield from _list_pool_details(node)
-
-
-def _list_pool_details(node: ir.Node) -> Iterator[str]:
-    """What averages over windows that end beyond the input, or have gaps."""
-    ceil = attribute_of(node, "ceil_mode", 0)
-    counted = attribute_of(node, "count_include_pad", 0) and (ceil or any(attribute_of(node, "pads", ())))
-    words = [*(["with ceil_mode"] if ceil else []), *(["counting pads"] if counted else [])]
-    if words:
-        yield " ".join(["AveragePool", *words])
-    if set(attribute_of(node, "dilations", ())) - {1}:
-        yield "AveragePool with dilations"

@@ -25,6 +25,7 @@ from fcdeploy.prepare.passes.fold_shapes import fold_shapes
 from fcdeploy.prepare.passes.form_gemm import form_gemm
 from fcdeploy.prepare.passes.form_global_average_pool import form_global_average_pool
 from fcdeploy.prepare.passes.form_hard_sigmoid import form_hard_sigmoid
+from fcdeploy.prepare.passes.form_pads import form_pads
 from fcdeploy.prepare.passes.form_sigmoid import form_sigmoid
 from fcdeploy.prepare.passes.level_bounds import level_bounds
 from fcdeploy.prepare.passes.lift_constants import lift_constants
@@ -45,6 +46,7 @@ PASSES: tuple[Callable[[ir.Model], Changes], ...] = (
     fold_constants,
     drop_identities,
     form_global_average_pool,
+    form_pads,
     fold_pads,
     form_gemm,
     fold_batchnorm,

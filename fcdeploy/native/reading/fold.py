@@ -9,9 +9,13 @@ import onnx
 import onnx_ir as ir
 
 from fcdeploy.arrays import Array
+from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.nodes import attribute_of, name_of
 from fcdeploy.native.reading.operands import Fixed
 from fcdeploy.native.reading.reader import Reader, read_shape
+from fcdeploy.runtime.session import Session
+
+IR_VERSION = 10  # the highest that every onnxruntime takes which runs operator set 21
 
 KEEP = {
     "DequantizeLinear",
@@ -80,9 +84,7 @@ def find_stored_weight(reader: Reader, node: ir.Node) -> Fixed | None:
 
 
 def _evaluate(reader: Reader, node: ir.Node, operands: list[Any]) -> list[Array]:
-    """By the reference evaluator of ONNX, which raises anything."""
-    from onnx.reference import ReferenceEvaluator
-
+    """By onnxruntime with its optimizations off, as the file's own kernels would on every run."""
     proto = ir.to_proto(node)
     feeds = {name_of(value): held.array for value, held in zip(node.inputs, operands, strict=True) if value is not None}
     inputs = [onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
@@ -90,11 +92,11 @@ def _evaluate(reader: Reader, node: ir.Node, operands: list[Any]) -> list[Array]
     outputs = [onnx.helper.make_empty_tensor_value_info(value.name) for value in node.outputs if value.name]
     graph = onnx.helper.make_graph([proto], "constant", inputs, outputs)
     opset = onnx.helper.make_opsetid(node.domain, node.version or _find_opset(node))
+    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION)
     try:
-        arrays = ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=[opset])).run(None, feeds)
-    except Exception as error:
-        why = next(iter(str(error).splitlines()), "")[:100] or type(error).__name__
-        raise reader.refuse(node, f"onnx cannot compute it of its constants: {why}") from error
+        arrays = Session(model.SerializeToString(), threads=1, optimize=False).run(feeds)
+    except FcdeployError as error:
+        raise reader.refuse(node, f"it cannot be computed of its constants: {error.message}") from error
     return [np.asarray(each) for each in arrays]
 
 
