@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from networks import Net, in_memory, random_data
 
 from fcdeploy.arithmetic.metrics import measure_fidelity
+from fcdeploy.arithmetic.set_metrics import collapse_steps
 from fcdeploy.arithmetic.significance import tail_of_binomial
 from fcdeploy.cli import main
 from fcdeploy.commands.quantize import quantize
@@ -29,7 +30,15 @@ from fcdeploy.int8.calibrating.statistics import load_or_observe
 from fcdeploy.int8.floor import Floor, parse_floor
 from fcdeploy.int8.judge import Judge, _compare
 from fcdeploy.int8.judgement import Judgement
-from fcdeploy.int8.margins import estimate_error, expect_equal, measure_class_margins, measure_class_moves
+from fcdeploy.int8.margins import (
+    estimate_error,
+    expect_equal,
+    list_text_margins,
+    measure_class_margins,
+    measure_class_moves,
+    measure_text_moves,
+    measure_text_noise,
+)
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.samples_apart import APART, MOST_APART, USED, _leave_out_judged, set_apart, split_samples
 from fcdeploy.prepare.pipeline import prepare
@@ -39,7 +48,8 @@ from fcdeploy.runtime.session import Session
 from fcdeploy.samples.kept_samples import KEPT_LEAST, count_samples
 from fcdeploy.samples.kinds import open_source
 from fcdeploy.search.builder import begin_building
-from fcdeploy.search.hold_floor import Candidate, _carry_out, _round_by_inputs, make_judge
+from fcdeploy.search.candidates import Candidate, is_of_weights, round_by_inputs
+from fcdeploy.search.hold_floor import _carry_out, make_judge
 
 DATA = random_data(0, 96, x=(12,))
 
@@ -136,6 +146,49 @@ def test_classes_to_be_expected_are_those_of_many_samples() -> None:
         assert hits >= 19
 
 
+@given(st.integers(0, 2**32), st.sampled_from([0, 4]))
+def test_steps_that_decide_a_text_are_those_whose_second_class_makes_another(seed: int, blank: int) -> None:
+    """Against texts with one step changed, each collapsed anew."""
+    scores = np.random.default_rng(seed).normal(size=(3, 9, 5))
+    scores[..., blank] += 0.7
+    first, second = np.argsort(-scores, axis=-1)[..., :2].transpose(2, 0, 1)
+    expected = []
+    for line, path in enumerate(first):
+        for step in range(len(path)):
+            other = np.where(np.arange(len(path)) == step, second[line], path)
+            if collapse_steps(path, blank) != collapse_steps(other, blank):
+                gap = scores[line, step, first[line, step]] - scores[line, step, second[line, step]]
+                expected.append((gap, line))
+    margins = list_text_margins(scores, blank)
+    np.testing.assert_allclose(np.stack([margins.values, margins.sample], axis=1), np.reshape(expected, (-1, 2)))
+    assert measure_text_moves(scores, scores, blank)[:, 0].tolist() == margins.values.tolist()
+    shares = np.exp(scores) / np.exp(scores).sum(axis=-1, keepdims=True)
+    assert list_text_margins(shares, blank).sample.tolist() == margins.sample.tolist()
+    # adding to all scores of a step moves no share, and taking half of their differences half of each margin
+    np.testing.assert_allclose(measure_text_noise(shares, shares, blank), 0.0)
+    halves = np.exp(scores / 2) / np.exp(scores / 2).sum(axis=-1, keepdims=True)
+    np.testing.assert_allclose(measure_text_noise(shares, halves, blank), 0.25)
+
+
+def test_texts_to_be_expected_are_those_of_many_lines() -> None:
+    """Twenty-four lines tell what changed of 20,000, which counting does not: one line is four in a hundred."""
+    random = np.random.default_rng(0)
+    lines, steps = 20_000, 24
+    scores = random.normal(size=(lines, steps, 6))
+    scores[..., 0] += 1.0
+    said = np.repeat(random.integers(0, 6, (lines, steps // 3)) * (random.random((lines, steps // 3)) < 0.5), 3, axis=1)
+    scores += random.uniform(4, 9, (lines, steps, 1)) * np.eye(6)[said]
+    for size in (0.02, 0.06, 0.2):
+        others = scores + size * random.normal(size=scores.shape)
+        decision = Decision(2, 6, blank=0)
+        equal, _ = decision.count_equal(decision(scores), decision(others))
+        estimates = []
+        for at in range(0, 20 * 72, 72):
+            moves = measure_text_moves(scores[at : at + 24], others[at : at + 24], 0)
+            estimates.append(1 - list_text_margins(scores[at : at + 72], 0).expect_equal(moves).mean())
+        assert np.mean(estimates) == pytest.approx(1 - equal.mean(), rel=0.25)
+
+
 @pytest.mark.parametrize("shape", ["even", "constant", "rare", "by sample"])
 def test_moves_of_any_distribution_are_expected_to_change_as_many_classes(shape: str) -> None:
     """Two classes and margins that lie evenly around zero: what changes is counted."""
@@ -197,6 +250,34 @@ def test_where_all_have_to_be_equal_no_change_is_chance() -> None:
     assert judged.misses(Floor()) == []
     (miss,) = judged.misses(Floor(1.0))
     assert "99.99 % equal decisions of output 'y', the floor is 100 %" in miss.text
+
+
+def test_what_is_far_below_the_floor_is_not_run_to_its_end(tmp_path: Path) -> None:
+    """One sample a run: four tell of a model that is hopeless, and what they say of a good one is not all."""
+    net = Net(0)
+    net.output(net.op("Softmax", net.dense(net.input("x", 12), 12, 6))).save(tmp_path / "net.onnx")
+    model = read_model(tmp_path / "net.onnx")
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        assert value.shape is not None
+        value.shape = ir.Shape([1, *value.shape[1:]])
+    ir.save(model, tmp_path / "one.onnx")
+    judge = Judge(tmp_path / "one.onnx", model, ({"x": DATA["x"][:40]},), find_ends(model))
+    worse = model.clone()
+    weight = next(v for v in worse.graph.initializers.values() if v.shape == (12, 6) or v.shape == (6, 12))
+    weight.const_value = ir.tensor(-weight.const_value.numpy(), name=weight.name)
+    assert judge.measure(worse).samples == judge.measure(model, least=Floor()).samples == 40
+    assert judge.measure(worse, least=Floor()).samples == 4
+    assert judge.measure(worse, least=Floor()).shortfall(Floor()) > 0
+
+
+def test_far_below_is_three_times_the_changes_beyond_chance() -> None:
+    decision = Decision(1, 10)
+    for changed, far in ((0, False), (2, False), (8, True)):
+        rows = np.ones((40, 2))
+        rows[:changed, 0] = 0
+        assert Judgement(40, {"y": 5.0}, {"y": rows}, {"y": decision}).is_far_below(Floor()) is far
+    for db, far in ((18.0, False), (16.0, True)):
+        assert Judgement(40, {"y": db}, {}, {}).is_far_below(Floor()) is far
 
 
 def test_a_model_searched_for_by_margins_is_not_excused_by_chance() -> None:
@@ -284,17 +365,34 @@ def test_of_few_samples_those_that_are_judged_are_in_no_range(
     ir.save(model, tmp_path / "net.onnx")
     np.savez(tmp_path / "few.npz", x=DATA["x"][:30])
     source = open_source(tmp_path / "few.npz", input_specs(model))
-    whole, groups = load_or_observe(model, (tmp_path / "net.onnx",), source, None, None)
-    tools, judged, unseen = split_samples(groups, streams=False)
+    whole = observe(model, source, model_hash="net")
+    tools, judged, unseen = split_samples(whole.groups, streams=False)
     assert unseen
-    apart = _leave_out_judged(model, whole, groups if all_kept else judged, judged, None if all_kept else source)
+    apart = _leave_out_judged(model, whole, whole.groups if all_kept else judged, judged, None if all_kept else source)
     np.savez(tmp_path / "tools.npz", **tools)
-    source = open_source(tmp_path / "tools.npz", input_specs(model))
-    alone, _ = load_or_observe(model, (tmp_path / "net.onnx",), source, None, None)
+    alone = observe(model, open_source(tmp_path / "tools.npz", input_specs(model)), model_hash="net")
     assert apart is not None
     assert apart.seen.tolist() == whole.seen.tolist()
     assert to_bytes(replace(apart, seen=alone.seen, kept=alone.kept)) == to_bytes(alone)
     assert _leave_out_judged(model, whole, judged, judged, None) is None  # the others are not at hand
+
+
+@pytest.mark.parametrize("count", [3, 30])
+def test_of_few_samples_the_model_is_observed_on_those_that_are_in_ranges_alone(count: int, tmp_path: Path) -> None:
+    """What is judged, and observed, is what it would be of a record of all; of three samples none is set aside."""
+    model = ir.load(cliff(tmp_path, 1.0))
+    np.savez(tmp_path / "few.npz", x=DATA["x"][:count])
+    source = open_source(tmp_path / "few.npz", input_specs(model))
+    whole = observe(model, source, model_hash="net")
+    listed, groups = load_or_observe(model, (tmp_path / "net.onnx",), source, None, None)
+    assert not listed.tensors
+    apart = set_apart(model, listed, groups, source)
+    expected = set_apart(model, whole, whole.groups, source)
+    assert apart.unseen is expected.unseen is (count > 3)
+    assert [group["x"].tolist() for group in apart.judged] == [group["x"].tolist() for group in expected.judged]
+    assert to_bytes(replace(apart.calibration, model="net")) == to_bytes(
+        replace(expected.calibration, format=listed.format)
+    )
 
 
 def test_of_large_samples_more_are_judged_than_a_calibration_keeps(
@@ -345,7 +443,7 @@ def test_rounding_that_misses_the_floor_in_the_end_is_left_out(tmp_path: Path) -
     judge, plan = make_judge(problem), problem.plan()
     assert judge is not None
     usual = Candidate("", problem, plan, (int8 := problem.build(plan)), judge.measure(int8))
-    (rounded,) = _round_by_inputs(problem, usual, judge, None)
+    (rounded,) = round_by_inputs(problem, usual, judge, None)
     builder = begin_building(problem, None)
     worse, better = rounded.judgement.worst_db, judge.measure(builder.model({})).worst_db
     assert worse < better - 1
@@ -419,6 +517,43 @@ def test_a_cliff_is_left_in_float_or_refused(tmp_path: Path) -> None:
     assert not refused.passed
     assert refused.advice.startswith("not written: ")
     assert not (tmp_path / "no.onnx").exists()
+
+
+@pytest.mark.parametrize("of_weights", [False, True])
+def test_what_rounded_weights_do_alone_tells_whether_they_are_the_cause(of_weights: bool, tmp_path: Path) -> None:
+    """A convolution of three channels, which the kernel pads to four: weights of one size lose nothing, sizes of inputs do."""
+    net, random = Net(0), np.random.default_rng(0)
+    drawn = random.normal(size=(8, 3, 3, 3)).astype(np.float32)
+    weight = net.constant(drawn if of_weights else np.sign(drawn))
+    hidden = net.op("Relu", net.op("Conv", net.input("x", 3, 8, 8), weight, pads=[1, 1, 1, 1]))
+    net.output(net.op("Tanh", net.conv(hidden, 8, 4))).save(tmp_path / "net.onnx")
+    file = tmp_path / "net.onnx"
+    model = read_model(file)
+    prepare(model)
+    x = np.sign(random.normal(size=(48, 3, 8, 8))).astype(np.float32)
+    x *= 1.0 if of_weights else random.choice([1.0, 300.0], size=(48, 1, 1, 1), p=[0.9, 0.1]).astype(np.float32)
+    seen = observe(model, in_memory({"x": x}, model), model_hash="")
+    of = {"samples": {"x": x[:32]}, "judged": ({"x": x[32:]},), "unseen": True}
+    problem = Problem(file, model, seen, target=find_target("host"), ranges="minmax", keep_float=(), **of)
+    judge, plan = make_judge(problem), problem.plan()
+    assert judge is not None
+    int8 = problem.build(plan)
+    assert is_of_weights(Candidate("", problem, plan, int8, judge.measure(int8)), judge) is of_weights
+
+
+def test_weights_are_not_rounded_again_for_an_error_of_activations(tmp_path: Path) -> None:
+    """Weights of plus and minus one lose nothing; one channel that nothing reads takes the scale of the others."""
+    net, random = Net(0), np.random.default_rng(0)
+    weight = np.sign(random.normal(size=(12, 6))).astype(np.float32)
+    weight[0] = 0.0
+    net.output(net.op("Tanh", net.op("MatMul", net.input("x", 12), net.constant(weight)))).save(tmp_path / "net.onnx")
+    wide = np.where(np.arange(12) == 0, 3000.0, 1.0).astype(np.float32)
+    np.savez(tmp_path / "data.npz", x=DATA["x"] * wide)
+    held = quantize(tmp_path / "net.onnx", output=tmp_path / "a.onnx", data=tmp_path / "data.npz", costs="none")
+    assert held.passed
+    assert held.values["floor"]["left_out"]
+    assert held.values["floor"]["tried"][0]["sqnr_db"] < 20
+    assert not any("weights rounded" in each["what"] for each in held.values["floor"]["tried"])
 
 
 def test_the_command_line_says_no_and_takes_it_when_told(

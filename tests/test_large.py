@@ -21,8 +21,8 @@ from fcdeploy.cli import main
 from fcdeploy.graph import external_data, weights
 from fcdeploy.graph import model as files
 from fcdeploy.graph.weights import initializer_bytes
+from fcdeploy.int8.calibrating.statistics import PLENTY
 from fcdeploy.int8.refining import refine
-from fcdeploy.int8.samples_apart import PLENTY
 from fcdeploy.runtime.session import Session
 
 DATA = random_data(0, 12, x=(3, 8, 8))

@@ -22,8 +22,8 @@ from fcdeploy.commands.export import export
 from fcdeploy.commands.quantize import quantize
 from fcdeploy.commands.validate import validate
 from fcdeploy.evaluate.loss import Loss
-from fcdeploy.graph.model import files_of, input_specs, read_model
-from fcdeploy.int8.calibrating.statistics import load_or_observe
+from fcdeploy.graph.model import input_specs, read_model
+from fcdeploy.int8.calibrating.observe import observe
 from fcdeploy.int8.planning.types import find_types
 from fcdeploy.int8.problem import Problem
 from fcdeploy.prepare.pipeline import prepare
@@ -266,7 +266,8 @@ def test_constants_of_one_node_are_one_group(tmp_path: Path) -> None:
     graph = read_model(file)
     prepare(graph)
     source = open_source(tmp_path / "data.npz", input_specs(graph))
-    recorded, (kept,) = load_or_observe(graph, files_of(graph, file), source, None, None)
+    recorded = observe(graph, source, model_hash="")
+    (kept,) = recorded.groups
     how = (find_target("host"), "mse", (), find_types("int8", "int8"), "fast")
     made = Problem(file, graph, recorded, kept, *how, source)
     plan = made.plan()

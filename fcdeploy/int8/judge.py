@@ -20,12 +20,17 @@ from fcdeploy.evaluate.output_ends import OutputEnd
 from fcdeploy.evaluate.outputs import read_outputs
 from fcdeploy.graph.model import input_specs
 from fcdeploy.int8.fidelity import EXACT_DB
+from fcdeploy.int8.floor import Floor
 from fcdeploy.int8.judgement import REGIONS, Judgement
 from fcdeploy.int8.margins import (
+    Margins,
     expect_alike,
-    expect_equal,
-    measure_class_margins,
+    join_margins,
+    list_class_margins,
+    list_text_margins,
     measure_class_moves,
+    measure_text_moves,
+    measure_text_noise,
     measure_threshold_moves,
 )
 from fcdeploy.runtime.engine import Engine
@@ -34,6 +39,7 @@ from fcdeploy.samples.kept_samples import count_samples, split_into_chunks
 from fcdeploy.samples.layout import lead_with_samples, runs_alone
 from fcdeploy.samples.states import StreamingSession
 
+FIRST = 4  # samples after which a model may turn out to be far below a floor; then after twice as many, and so on
 LEAST_SIDE = 16  # rows and columns of a map in which things are looked for
 READ_AT = (0.3, 0.4, 0.5, 0.6, 0.7)  # thresholds of things in a map of probabilities: who reads it has one of his own
 
@@ -43,7 +49,7 @@ class _Tally:
 
     def __init__(self) -> None:
         self.sums = defaultdict[str, Fidelity](Fidelity)
-        self.equal, self.moves, self.lengths = (defaultdict[str, list[Float64]](list) for _ in range(3))
+        self.equal, self.moves, self.noise, self.lengths = (defaultdict[str, list[Float64]](list) for _ in range(4))
 
     def add(self, name: str, one: Array, other: Array, decision: Decision | None, *, streams: bool) -> None:
         """The answers of both models to a chunk; where values decide how many rows there are, they may differ in shape."""
@@ -59,7 +65,10 @@ class _Tally:
             return
         for key, rows in _compare(name, decision, one, other):
             self.equal[key].append(rows)
-        if _is_class(decision, one):
+        if decision.blank is not None:
+            self.moves[name].append(measure_text_moves(one, other, decision.blank))
+            self.noise[name].append(measure_text_noise(one, other, decision.blank))
+        elif _is_class(decision, one):
             self.moves[name].append(measure_class_moves(one, other, decision.axis or 0))
         elif streams and decision.threshold is not None:
             self.moves[name].append(measure_threshold_moves(decision, one, other))
@@ -68,21 +77,24 @@ class _Tally:
         self,
         samples: int,
         decisions: Mapping[str, Decision],
-        margins: Mapping[str, Float64],
         states: frozenset[str],
+        margins: Mapping[str, Margins] | None = None,
     ) -> Judgement:
+        """What was counted, and with the `margins` of samples what is to be expected of them."""
         db = {name: max(-EXACT_DB, min(one.sqnr_db, EXACT_DB)) for name, one in self.sums.items()}
         equal, moves = (
             {name: np.concatenate(rows) for name, rows in each.items()} for each in (self.equal, self.moves)
         )
         expected = {
-            name: expect_equal(rows, margins[name]) if name in margins else expect_alike(rows)
-            for name, rows in moves.items()
+            name: margins[name].expect_equal(rows) if margins and name in margins else expect_alike(rows)
+            for name, rows in ({} if margins is None else moves).items()
         }
+        noise = {name: np.concatenate(rows) for name, rows in self.noise.items()}
+        moved = {name: float(rows.mean()) for name, rows in noise.items() if len(rows)}
         lengths = {name: np.concatenate(rows) for name, rows in self.lengths.items()}
         uneven = {name: rows for name, rows in lengths.items() if (rows[:, 0] < rows[:, 1]).any()}
         decided = {**decisions, **dict.fromkeys(uneven, Decision(None, None, rows=True))}
-        return Judgement(samples, db, equal | uneven, decided, expected, states)
+        return Judgement(samples, db, equal | uneven, decided, expected, states, moved)
 
 
 class Judge:
@@ -121,9 +133,9 @@ class Judge:
             self.decisions[self.found.boxes] = Decision(None, None, sparse=True, rows=True)
         self.margins = self._measure_margins(session, [] if others is None else split_into_chunks(model, others))
 
-    def measure(self, int8: ir.Model, most: int | None = None) -> Judgement:
-        """A model's answers to all samples, or the first chunks of at least `most`."""
-        tally, done = _Tally(), 0
+    def measure(self, int8: ir.Model, most: int | None = None, *, least: Floor | None = None) -> Judgement:
+        """A model's answers to all samples, or the first chunks of at least `most`; of one that is far below `least`, fewer."""
+        tally, done, look = _Tally(), 0, FIRST
         for (count, _), answer, other in zip(self.chunks, self.answers, self._answer(Session(int8)), strict=False):
             if self.found is not None:
                 boxes, others = self.found.read(answer, count), self.found.read(other, count)
@@ -137,17 +149,18 @@ class Judge:
             done += count
             if most is not None and done >= most:
                 break
-        return tally.judge(done, self.decisions, self.margins, self._states)
+            if least is not None and done >= look:
+                told, look = tally.judge(done, self.decisions, self._states), 2 * done
+                if told.is_far_below(least):
+                    return told
+        return tally.judge(done, self.decisions, self._states, self.margins)
 
-    def _measure_margins(self, session: Session, others: Iterable[tuple[int, Arrays]]) -> dict[str, Float64]:
-        """Of outputs with one class a sample, how far the float model's is from the next one, (samples,)."""
+    def _measure_margins(self, session: Session, others: Iterable[tuple[int, Arrays]]) -> dict[str, Margins]:
+        """Of outputs with one class or text a sample, how far what the float model says is from another."""
         first = self.answers[0] if self.answers else {}
-        axes = {n: d.axis or 0 for n, d in self.decisions.items() if n in first and _is_class(d, first[n])}
-        answers = [*self.answers, *(self._run(session, feeds) for _, feeds in others if axes)]
-        return {
-            name: np.concatenate([measure_class_margins(answer[name], axis) for answer in answers])
-            for name, axis in axes.items()
-        }
+        names = [n for n, d in self.decisions.items() if n in first and (d.blank is not None or _is_class(d, first[n]))]
+        answers = [*self.answers, *(self._run(session, feeds) for _, feeds in others if names)]
+        return {name: join_margins([_list_margins(self.decisions[name], a[name]) for a in answers]) for name in names}
 
     def _answer(self, session: Session) -> Iterator[Arrays]:
         """A model's answers to the chunks in turn, with states of its own within a stretch."""
@@ -165,6 +178,12 @@ class Judge:
 def _is_class(decision: Decision, output: Array) -> bool:
     """Whether an output says one class a sample."""
     return decision.axis is not None and squeeze(output).ndim == 2
+
+
+def _list_margins(decision: Decision, output: Array) -> Margins:
+    if decision.blank is not None:
+        return list_text_margins(output, decision.blank)
+    return list_class_margins(output, decision.axis or 0)
 
 
 def _count_rows(output: Array) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -18,6 +19,8 @@ from fcdeploy.wording import say_count
 
 SURE = 0.05  # a model is below the floor where chance gives so many changed decisions with this probability at most
 NEGLIGIBLE = 1e-4  # of decisions: no sample of any set of a size to run is likely to be among them
+EXACT_NOISE = 10 ** (-EXACT_DB / 10)
+FAR, FAR_DB = 3.0, 3.0
 HIDDEN = 10  # times as many changes as margins promise: samples that are near another class may all be missing
 REGIONS = ": regions"  # behind the name of an output that is a map of things: how many of them both models find
 NOTABLE_DIFFERENCE = 0.002  # of decisions: by which fewer are to be expected equal than were, to be said
@@ -37,9 +40,9 @@ class Miss(NamedTuple):
 class Judgement:
     """How a model did on `samples`: SQNR by floating-point output, and by deciding output equal decisions and all, (n, 2).
 
-    Of a map of things, by its name with REGIONS behind it, the same of regions.  `expected` is how likely classes are to stay
-    the same, (n,), of outputs with one class a sample: of these samples and others.  `states` are outputs that the
-    next step of a stream takes.
+    Of a map of things, by its name with REGIONS behind it, the same of regions.  `expected` is how likely classes and texts are
+    to stay the same, (n,), of outputs with one a sample: of these samples and others.  `states` are outputs that the
+    next step of a stream takes.  `moved` is how far the margins that decide texts moved, squared and relative to each.
     """
 
     samples: int
@@ -48,6 +51,7 @@ class Judgement:
     decisions: Mapping[str, Decision]
     expected: Mapping[str, Float64] = field(default_factory=dict)
     states: Set[str] = frozenset()
+    moved: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def worst_db(self) -> float:
@@ -55,9 +59,17 @@ class Judgement:
         return min(self.sqnr_db.values(), default=EXACT_DB)
 
     @property
+    def decisive_db(self) -> float:
+        """The same by what decides: of texts, whose shares are those of the few steps near a tie, the margins' decibels."""
+        return min((-10 * math.log10(max(noise, EXACT_NOISE)) for noise in self._noises()), default=EXACT_DB)
+
+    @property
     def noise(self) -> float:
-        """Noise over signal, summed over the outputs."""
-        return sum(10 ** (-db / 10) for db in self.sqnr_db.values())
+        """Noise over signal of what decides, summed over the outputs."""
+        return sum(self._noises())
+
+    def _noises(self) -> list[float]:
+        return [self.moved.get(name, 10 ** (-db / 10)) for name, db in self.sqnr_db.items()]
 
     @property
     def changed(self) -> float:
@@ -80,6 +92,14 @@ class Judgement:
     def shortfall(self, floor: Floor, *, searched: bool = False) -> float:
         """How far below the floor it is: 0 where it holds, else in points of decisions, or decibels."""
         return max((miss.by for miss in self.misses(floor, searched=searched)), default=0.0)
+
+    def is_far_below(self, floor: Floor) -> bool:
+        """Whether more samples would hardly bring it to the floor: FAR times the changes that it allows, or FAR_DB."""
+        least = 1 - FAR * (1 - floor.decisions)
+        if any(self.share(name) < least and not _is_chance(rows, least) for name, rows in self.equal.items()):
+            return True
+        numbers = (db for name, db in self.sqnr_db.items() if not self._counts(name))
+        return any(db < floor.sqnr_db - FAR_DB for db in numbers)
 
     def misses(self, floor: Floor, *, searched: bool = False) -> list[Miss]:
         """What is below the floor, in words, and by how much.
@@ -108,12 +128,13 @@ class Judgement:
                 stream = f", for a stream {100 * least:.2f} %" if self.states else ""
                 text = (
                     f"output {output!r}: {_format_below(likely, least)} equal decisions are expected on other samples, "
-                    f"since many lie close to another {'decision' if self.states else 'class'}; "
+                    f"since many lie close to another {self._name_of(name)}; "
                     f"the floor is {100 * floor.decisions:g} %{stream}"
                 )
                 misses.append(Miss(text, 100 * (least - likely), output))
         for name, db in self.sqnr_db.items():
-            decided = self._counts(name) and not self._has_more(name) and (self.decisions[name].sparse or not few)
+            told = not few or name in self.moved
+            decided = self._counts(name) and not self._has_more(name) and (self.decisions[name].sparse or told)
             least = floor.sqnr_db + (CARRIED_DB if name in self.states else 0.0)
             if not decided and db < least:
                 what = "carried state" if name in self.states else "output"
@@ -162,6 +183,12 @@ class Judgement:
     def _least_expected(self, floor: Floor) -> float:
         """The share of equal decisions to expect: of a stream nearer to all, since errors add up for longer than a stretch."""
         return 1 - (1 - floor.decisions) * (CARRIED_SHARE if self.states else 1.0)
+
+    def _name_of(self, name: str) -> str:
+        """What an output says of a sample."""
+        if self.states:
+            return "decision"
+        return "class" if self.decisions[name].blank is None else "text"
 
     def _has_more(self, name: str) -> bool:
         """Whether an output has numbers beside those that decide: boxes beside scores."""

@@ -7,8 +7,10 @@ Margins tell them apart: near another decision there are many more samples than 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fcdeploy.arrays import Array, Float64
 from fcdeploy.evaluate.decision import Decision, squeeze
@@ -17,7 +19,66 @@ ALIKE = 16  # samples with a margin like it, by whose moves a sample may move
 SIZE_TO_SPREAD = math.sqrt(math.pi / 2)  # standard deviation of errors as Gauss has them over their mean size
 ODD = 1e-6  # probabilities nearer to 0 or 1 are taken to be so near
 LEAST_NEAR = 16  # numbers near a threshold, from which it is told how far rounding moves them
+LEAST_SHARE = 1e-12  # of a class, below which its logarithm says nothing
+WHOLE = 1e-3  # by which shares of classes may miss 1
 SPREAD = 1 - 1 / math.sqrt(2)  # E[p^2] / E[p] of the chance p to change, of errors as Gauss has them and even margins
+
+
+@dataclass(frozen=True)
+class Margins:
+    """Margins (m,) of `samples` decisions, and of which each is: a text has as many as steps that decide it."""
+
+    values: Float64
+    sample: NDArray[np.intp]
+    samples: int
+
+    def expect_equal(self, moves: Float64) -> Float64:
+        """How likely each sample's decision is to stay the same, (samples,): all of its margins outlast their moves."""
+        alike = np.ones(self.samples)
+        np.multiply.at(alike, self.sample, expect_equal(moves, self.values))
+        return alike
+
+
+def list_class_margins(scores: Array, axis: int) -> Margins:
+    """One for each sample."""
+    margins = measure_class_margins(scores, axis)
+    return Margins(margins, np.arange(len(margins)), len(margins))
+
+
+def list_text_margins(scores: Array, blank: int) -> Margins:
+    """Those of the steps that decide each text, of scores (n, steps, classes)."""
+    rows = np.asarray(squeeze(scores), np.float64)
+    order = _find_first_two(rows)
+    sample, step = np.nonzero(_decides_text(order, blank))
+    return Margins(_measure_gaps(rows, order)[sample, step], sample, len(rows))
+
+
+def join_margins(parts: list[Margins]) -> Margins:
+    """Those of all parts, whose samples are others each."""
+    before = np.cumsum([0, *(part.samples for part in parts)])
+    sample = [part.sample + first for part, first in zip(parts, before, strict=False)]
+    return Margins(np.concatenate([part.values for part in parts]), np.concatenate(sample), int(before[-1]))
+
+
+def measure_text_moves(one: Array, other: Array, blank: int) -> Float64:
+    """The margin of each step that decides a text, and by how much it moved, (m, 2).
+
+    Most steps near a tie lie where one letter begins or ends, and the text is the same either way: they are left out.
+    """
+    f, q = (np.asarray(squeeze(scores), np.float64) for scores in (one, other))
+    order = _find_first_two(f)
+    decides = _decides_text(order, blank)
+    margins, others = _measure_gaps(f, order)[decides], _measure_gaps(q, order)[decides]
+    return np.stack([margins, np.abs(others - margins)], axis=1)
+
+
+def measure_text_noise(one: Array, other: Array, blank: int) -> Float64:
+    """How far the margin of each step that decides a text moved, squared and relative to it, (m,): 1 where it is gone.
+
+    Of shares in logarithms, where all steps tell how large an error is, and not those near a tie alone.
+    """
+    moves = measure_text_moves(_read_logits(one), _read_logits(other), blank)
+    return np.asarray(np.minimum(moves[:, 1] / np.maximum(moves[:, 0], 1e-300), 1.0) ** 2)
 
 
 def measure_class_margins(scores: Array, axis: int) -> Float64:
@@ -48,6 +109,8 @@ def expect_equal(moves: Float64, margins: Float64) -> Float64:
     an int8 model was run on.  Each move counts as one of a normal distribution with the same mean size, whatever moves
     are distributed like: where margins lie evenly around zero, only that size decides how many of them change their sign.
     """
+    if not len(moves):
+        return np.ones(len(margins))
     known = moves[np.argsort(moves[:, 0], kind="stable")]
     count = min(ALIKE, len(known))
     begins = np.clip(np.searchsorted(known[:, 0], margins) - count // 2, 0, len(known) - count)
@@ -80,6 +143,44 @@ def estimate_error(share: float, samples: int) -> float:
     drawn, both the changes to expect and their spread look like nothing.
     """
     return math.sqrt((1 - share) * SPREAD / max(samples, 1))
+
+
+def _read_logits(scores: Array) -> Float64:
+    """Logarithms of shares that add up to 1; other scores as they are."""
+    rows = np.asarray(squeeze(scores), np.float64)
+    shares = rows.min(initial=0.0) >= 0 and np.abs(rows.sum(axis=-1) - 1).max(initial=0.0) < WHOLE
+    return np.log(np.maximum(rows, LEAST_SHARE)) if shares else rows
+
+
+def _find_first_two(rows: Float64) -> NDArray[np.intp]:
+    """The classes of the largest score and the next one, (n, steps, 2)."""
+    two = np.argpartition(rows, -2, axis=-1)[..., -2:]
+    descending = np.argsort(-np.take_along_axis(rows, two, -1), axis=-1)
+    return np.take_along_axis(two, descending, -1)
+
+
+def _measure_gaps(rows: Float64, order: NDArray[np.intp]) -> Float64:
+    """By how much the first class of `order` is above the second, (n, steps)."""
+    first, second = np.moveaxis(np.take_along_axis(rows, order, -1), -1, 0)
+    return np.asarray(first - second)
+
+
+def _decides_text(order: NDArray[np.intp], blank: int) -> NDArray[np.bool_]:
+    """Whether the text is another with a step's second class in place of its first, by CTC, (n, steps)."""
+    ends = np.full((len(order), 1), blank)
+    path = order[..., 0]
+    before, behind = np.hstack([ends, path[:, :-1]]), np.hstack([path[:, 1:], ends])
+
+    def spell(step: NDArray[np.intp]) -> NDArray[np.intp]:
+        """The letters that a step and the next one add, as one number: blank for none."""
+        own = np.where(step != before, step, blank)
+        later = np.where(behind != step, behind, blank)
+        # a single letter is the same wherever of the two it comes from
+        alone = np.where(own == blank, later, own)
+        both = (own != blank) & (later != blank)
+        return np.asarray(np.where(both, (own + 1) * (order.max(initial=0) + 2) + later + 1, -alone - 1))
+
+    return np.asarray(spell(path) != spell(order[..., 1]))
 
 
 def _line_up(scores: Array, axis: int) -> Float64:

@@ -10,8 +10,9 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Arrays
 from fcdeploy.int8.calibrating.observe import observe
-from fcdeploy.int8.calibrating.statistics import BESIDE_BYTES
+from fcdeploy.int8.calibrating.statistics import BESIDE_BYTES, PLENTY
 from fcdeploy.records.calibration import Calibration
+from fcdeploy.records.progress import OnStep
 from fcdeploy.samples.kept_samples import (
     KEPT_MOST,
     SmallestSamples,
@@ -27,7 +28,6 @@ APART = 3  # of the samples that tools may run the model on, one in so many is k
 USED = 128  # of them leave over: corrections take no more
 MOST_APART = 128
 LEAST_APART = 4  # fewer tell nothing: then all samples serve for both, which is said
-PLENTY = 64  # samples: of as many, ranges with and without a third of them give that third the same figures
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,23 @@ class SamplesApart:
 
 
 def set_apart(
-    model: ir.Model, calibration: Calibration, groups: Sequence[Arrays], source: Source | None
+    model: ir.Model,
+    calibration: Calibration,
+    groups: Sequence[Arrays],
+    source: Source | None,
+    on_step: OnStep | None = None,
 ) -> SamplesApart:
-    """Divide the samples of a calibration; of `source`, of which it was made, more are judged than it keeps of large ones."""
+    """Divide the samples of a calibration; of `source`, of which it was made, more are judged than it keeps of large ones.
+
+    A calibration whose tensors were left for later is completed from `source`.
+    """
     tools, judged, unseen = split_samples(groups, streams=bool(calibration.states))
-    if not unseen:
-        return SamplesApart(tools, judged, unseen, calibration, False)
-    if source is not None:
+    if unseen and source is not None:
         judged = _draw_more_judged(calibration, groups, judged, source)
-    others = _leave_out_judged(model, calibration, groups, judged, source)
+    others = _leave_out_judged(model, calibration, groups, judged, source, on_step) if unseen else None
+    if others is None and not calibration.tensors and source is not None:
+        whole = observe(model, source, model_hash=calibration.model, on_step=on_step)
+        calibration = replace(calibration, tensors=whole.tensors)
     return SamplesApart(tools, judged, unseen, others or calibration, others is not None)
 
 
@@ -103,7 +111,12 @@ def _draw_more_judged(
 
 
 def _leave_out_judged(
-    model: ir.Model, calibration: Calibration, groups: Sequence[Arrays], judged: Sequence[Arrays], source: Source | None
+    model: ir.Model,
+    calibration: Calibration,
+    groups: Sequence[Arrays],
+    judged: Sequence[Arrays],
+    source: Source | None,
+    on_step: OnStep | None = None,
 ) -> Calibration | None:
     """The calibration without the samples that are judged, all else as it is.
 
@@ -111,7 +124,7 @@ def _leave_out_judged(
     """
     seen, out = set(calibration.seen.tolist()), hash_samples(judged)
     if not seen & out:
-        return calibration
+        return calibration if calibration.tensors else None
     if len(seen) >= PLENTY or 2 * len(seen & out) > len(seen) or calibration.states:
         return None
     if seen <= hash_samples(groups):
@@ -121,7 +134,7 @@ def _leave_out_judged(
     fixed = 1 if source is None else get_fixed_batch(source.inputs) or 1
     if source is None or (fixed > 1 and (source.count is None or source.count % fixed)):  # they fill no batch
         return None
-    fewer = observe(model, source, model_hash=calibration.model)
+    fewer = observe(model, source, model_hash=calibration.model, on_step=on_step)
     return replace(calibration, tensors=fewer.tensors)
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from fcdeploy.arithmetic.outliers import Outlier, find_outliers
+from fcdeploy.int8.calibrating.statistics import PLENTY
 from fcdeploy.int8.judgement import Judgement
-from fcdeploy.int8.samples_apart import PLENTY
 from fcdeploy.int8.timing.costs import CostBasis, describe_times, format_interval, list_ratios
 from fcdeploy.int8.timing.final_times import FinalTimes
 from fcdeploy.records.report import Report, Table
-from fcdeploy.search.hold_floor import Candidate, FloorResult
+from fcdeploy.search.candidates import Candidate
+from fcdeploy.search.hold_floor import FloorResult
 from fcdeploy.wording import quote_path, say_count
 
 NAMED = 3  # tensors with a tail or an outlier channel, the furthest, that are named as likely causes

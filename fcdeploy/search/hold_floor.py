@@ -7,7 +7,8 @@ same plan: each tool that can do harm is kept only where it helps.
 2. Unless the outputs are good, channels that share a scale are brought nearer to each other (refining/smooth.py).  Then
    other methods for the ranges on a few samples, without corrections; the two that do most better than the usual one on
    all samples, with and without corrections.
-3. Where they are below the floor, all weights are rounded by what their layers read: no slower, and now and then enough.
+3. Where they are below the floor and rounded weights have a part in that, all weights are rounded by what their layers
+   read: no slower, and now and then enough.
 4. Where that is not, all nodes before a place leave int8, or all behind one, found by bisection: often the first
    layers are the cause.  Where that costs more than little time, groups of nodes, most harmful first (ladder.py); the
    cheaper of the two is taken.
@@ -15,7 +16,7 @@ same plan: each tool that can do harm is kept only where it helps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
@@ -23,13 +24,11 @@ import onnx_ir as ir
 from fcdeploy.evaluate.output_ends import find_ends
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.int8.floor import Floor
-from fcdeploy.int8.judge import Judge
-from fcdeploy.int8.judgement import Judgement
+from fcdeploy.int8.judge import FIRST, Judge
 from fcdeploy.int8.nodes import weight_only_inputs
-from fcdeploy.int8.planning.weights import find_int8_layers
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.refining.recalibrate import recalibrate
-from fcdeploy.int8.refining.refine import add_refinements, is_refined, refine_built
+from fcdeploy.int8.refining.refine import add_refinements
 from fcdeploy.int8.refining.smooth import compute_smoothing
 from fcdeploy.int8.timing.costs import CostBasis, plan_by_costs
 from fcdeploy.prepare.shape_inference import infer_shapes
@@ -37,6 +36,19 @@ from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
 from fcdeploy.search import ladder
 from fcdeploy.search.builder import Builder, begin_building
+from fcdeploy.search.candidates import (
+    RANKED,
+    Candidate,
+    build_both,
+    choose,
+    choose_steady,
+    count_macs,
+    is_of_weights,
+    join_names,
+    name_start,
+    round_by_inputs,
+    start_alike,
+)
 from fcdeploy.search.ladder import Forms, NodeGroup, PathStep, Score
 
 GOOD_DB = 50.0  # of the worst output: from there on other methods for the ranges are not tried
@@ -48,28 +60,14 @@ WORTH_DB = 1.0  # by which another method must be better, or the usual one stand
 CLEAR_DB = 0.1  # by which a simpler candidate must be better, or the one before it stands
 FEW = 1024  # samples of DATA at most for channels to be rescaled, which reads all of them again, above the floor
 UNEQUAL = 2.0  # largest factor of a tensor's channels over the smallest: below it there is nothing to win
-STEADY_DB = 3.0  # by which corrections must be better for models to be repaired with them
-PLAIN = "biases as in the float model"
 RESCALED = "channels rescaled by what they are on samples"
-ROUNDED = "weights rounded by what their layers read"
 GOAL = "to hold the floor"
-RANKED = 8  # samples on which roundings are ranked
 MOST_WORK = 3e11  # multiplications of a ranking: what takes more is repaired by place alone
+MOST_LOOKED = 2e10  # multiplications of a look at one of several methods: 16 samples of most networks
 RANKINGS = 1  # of all roundings; later steps go by it
 MOST_TRIALS = 16  # models that are built and judged by the ranking; a number, so that a busy machine decides nothing
 PARTS = 8  # of the nodes in float before or behind a place, each tried as integers again
 CHEAP = 1.1  # of the time with everything in int8, by costs: what holds the floor in less is not improved by a ranking
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One way to quantize, the model it became, and how that did; `name` says what is special about it."""
-
-    name: str
-    problem: Problem
-    plan: Plan
-    int8: ir.Model
-    judgement: Judgement
 
 
 @dataclass(frozen=True)
@@ -110,36 +108,36 @@ def hold_floor(
 
     The same samples and costs give the same plan.
     """
-    both = _build_both(problem, plan, "", judge, on_step)
+    both = build_both(problem, plan, "", judge, on_step, floor if allowed.repair else None)
     tried = [next(both)]
-    if allowed.compare and tried[0].judgement.worst_db < PERFECT_DB:
+    if allowed.compare and tried[0].judgement.decisive_db < PERFECT_DB:
         tried += both
-    best = _choose(tried, CLEAR_DB)
+    best = choose(tried, CLEAR_DB)
 
     def carry_out(starts: Iterable[tuple[str, Problem]]) -> None:
         nonlocal best
         for name, start in starts:
             made = add_refinements(start, _plan(start, basis))
-            others = tuple(_build_both(start, made, name, judge, on_step))
-            best = _choose((best, _choose(others, CLEAR_DB)), WORTH_DB)
+            others = tuple(build_both(start, made, name, judge, on_step, floor))
+            best = choose((best, choose(others, CLEAR_DB)), WORTH_DB)
             tried.extend(others)
 
-    if allowed.rescale and best.judgement.worst_db < GOOD_DB:
+    if allowed.rescale and best.judgement.decisive_db < GOOD_DB:
         carry_out(_rescale_channels(problem, tried[-1].int8, best.judgement.shortfall(floor) > 0, basis, judge))
-    if allowed.choose_ranges and best.judgement.worst_db < GOOD_DB:
-        usual = [candidate for candidate in tried if _starts_alike(candidate.problem, best.problem)][-1]
+    if allowed.choose_ranges and best.judgement.decisive_db < GOOD_DB:
+        usual = [candidate for candidate in tried if start_alike(candidate.problem, best.problem)][-1]
         start = replace(best.problem, effort=problem.effort)
         carry_out(_find_better_ranges(start, usual, basis, judge))
 
     left_out: tuple[str, ...] = ()
-    if allowed.repair and best.judgement.shortfall(floor) > 0:
-        rounded = _round_by_inputs(replace(best.problem, effort=problem.effort), best, judge, on_step)
-        best = _choose((best, *rounded), CLEAR_DB)
+    if allowed.repair and best.judgement.shortfall(floor) > 0 and is_of_weights(best, judge):
+        rounded = round_by_inputs(replace(best.problem, effort=problem.effort), best, judge, on_step)
+        best = choose((best, *rounded), CLEAR_DB)
         tried += rounded
     if allowed.repair and best.judgement.shortfall(floor) > 0:
         # among the models to come, each of which they would walk through, corrections move the result up and down
-        plain = [c for c in tried if c.problem.effort == "fast" and _starts_alike(c.problem, best.problem)]
-        best, left_out = _leave_int8(_choose((*plain, best), STEADY_DB), basis, judge, floor, on_step)
+        plain = [candidate for candidate in tried if candidate.problem.effort == "fast"]
+        best, left_out = _leave_int8(choose_steady(best, plain), basis, judge, floor, on_step)
     misses = tuple(miss.text for miss in best.judgement.misses(floor, searched=bool(left_out)))
     return FloorResult(best, tuple(tried), left_out, misses, floor)
 
@@ -153,35 +151,6 @@ def make_judge(problem: Problem) -> Judge | None:
     others = problem.samples if problem.unseen and not problem.calibration.states else None
     judge = Judge(problem.load_original(), problem.model, problem.judged, find_ends(model), others)
     return judge if judge.samples else None
-
-
-def _build_both(problem: Problem, plan: Plan, name: str, judge: Judge, on_step: OnStep | None) -> Iterator[Candidate]:
-    """A plan as it is, and without corrections on samples if it has any."""
-    if not is_refined(problem, plan):
-        int8 = problem.build(plan)
-        yield Candidate(name, problem, plan, int8, judge.measure(int8))
-        return
-    int8 = problem.build(plan, correctable=True)
-    refine_built(problem, plan, int8, on_step)
-    yield Candidate(name, problem, plan, int8, judge.measure(int8))
-    if "blockwise" in plan.kinds.values():
-        return  # rounded one by one they are worse by 10 dB and more: nothing to find out
-    nearest = [replace(d, rounding="nearest") if d.rounding == "gptq" else d for d in plan.nodes]
-    simpler = replace(plan, effort="fast", nodes=tuple(nearest))
-    plain = problem.build(simpler)
-    yield Candidate(_join(name, PLAIN), replace(problem, effort="fast"), simpler, plain, judge.measure(plain))
-
-
-def _round_by_inputs(problem: Problem, best: Candidate, judge: Judge, on_step: OnStep | None) -> list[Candidate]:
-    """A candidate with all weights rounded by what their layers read, which costs time here and none when it runs."""
-    layers = {node.name for node, _ in find_int8_layers(problem.model.graph, best.plan)}
-    if problem.large or not layers or not problem.samples or best.plan.gptq_nodes:
-        return []
-    nodes = [replace(d, rounding="gptq") if d.node in layers else d for d in best.plan.nodes]
-    plan = replace(best.plan, effort=problem.effort, nodes=tuple(nodes))
-    int8 = problem.build(plan, correctable=True)
-    refine_built(problem, plan, int8, on_step)
-    return [Candidate(_join(_name_start(best), ROUNDED), problem, plan, int8, judge.measure(int8))]
 
 
 def _rescale_channels(
@@ -201,8 +170,9 @@ def _rescale_channels(
         other = recalibrate(problem, factors, {})
     except ValueError:  # float32 cannot hold such weights
         return []
-    least = judge.measure(usual, TRIED).worst_db + WORTH_DB
-    better = judge.measure(other.build(_plan(other, basis)), TRIED).worst_db >= least
+    few = _count_looked(problem)
+    least = judge.measure(usual, few).decisive_db + WORTH_DB
+    better = judge.measure(other.build(_plan(other, basis)), few).decisive_db >= least
     return [(RESCALED, other)] if better else []
 
 
@@ -213,43 +183,25 @@ def _find_better_ranges(
 
     All are compared as they come, without corrections on samples: what those add is found out for the best ones.
     """
-    least = judge.measure(usual.int8, TRIED).worst_db + WORTH_DB
+    few = _count_looked(problem)
+    least = judge.measure(usual.int8, few).decisive_db + WORTH_DB
     found = []
     for method in OTHER_METHODS:
         other = replace(problem, ranges=method)
         if method != problem.ranges:
-            found.append((judge.measure(other.build(_plan(other, basis)), TRIED).worst_db, method, other))
+            found.append((judge.measure(other.build(_plan(other, basis)), few).decisive_db, method, other))
     better = sorted((row for row in found if row[0] >= least), key=lambda row: -row[0])
-    return [(_join(_name_start(usual), f"{method} ranges"), other) for _, method, other in better[:FOLLOWED]]
+    return [(join_names(name_start(usual), f"{method} ranges"), other) for _, method, other in better[:FOLLOWED]]
 
 
-def _name_start(candidate: Candidate) -> str:
-    """What is special about a candidate but for what is done on samples."""
-    return ", ".join(part for part in candidate.name.split(", ") if part not in ("", PLAIN, ROUNDED))
-
-
-def _join(*parts: str) -> str:
-    return ", ".join(filter(None, parts))
-
-
-def _starts_alike(one: Problem, other: Problem) -> bool:
-    return one.ranges == other.ranges and one.rescaled == other.rescaled
+def _count_looked(problem: Problem) -> int:
+    """Samples of one look at a method: fewer of large pictures, each of which tells more."""
+    return min(TRIED, max(FIRST, int(MOST_LOOKED / max(count_macs(problem), 1))))
 
 
 def _plan(problem: Problem, basis: CostBasis) -> Plan:
     """The fastest plan by costs that are known."""
     return plan_by_costs(problem, problem.plan(), basis.costs)
-
-
-def _choose(tried: Sequence[Candidate], worth_db: float) -> Candidate:
-    """The first unless another is better by `worth_db`, or changes fewer decisions by more than one sample's."""
-    best = tried[0]
-    for other in tried[1:]:
-        fewer = other.judgement.changed - best.judgement.changed
-        gain = other.judgement.worst_db - best.judgement.worst_db
-        if fewer < -1 or (gain > worth_db and fewer <= 1):
-            best = other
-    return best
 
 
 def _leave_int8(
@@ -260,11 +212,11 @@ def _leave_int8(
     builder = begin_building(best.problem, basis.costs, GOAL)
     trials, rankings = 0, list[Mapping[str, float]]()
 
-    def measure(forms: Forms) -> Score:
+    def measure(forms: Forms, least: Floor | None = None) -> Score:
         nonlocal trials
         trials += 1
         step("models judged to hold the floor", trials, None)
-        judgement = judge.measure(builder.model(forms))
+        judgement = judge.measure(builder.model(forms), least=least)
         return Score(judgement.shortfall(floor, searched=True), judgement.noise, builder.cost(forms))
 
     def rank(forms: Forms, groups: Sequence[NodeGroup]) -> Mapping[str, float]:
@@ -274,7 +226,7 @@ def _leave_int8(
 
     # what tensors lose is nearly all of it, and a tensor leaves with the weights of its nodes: half of the runs
     groups = [group for group in builder.groups if group.kind == "tensor"] or builder.groups
-    by_place = _leave_by_place(builder, measure)
+    by_place = _leave_by_place(builder, lambda forms: measure(forms, floor))  # of those that miss it no more is asked
     long = sum(builder.macs.values()) * len(groups) * RANKED > MOST_WORK
     if by_place is not None and (long or by_place.score.cost <= CHEAP * builder.cost({})):
         return _carry_out(best, builder, [by_place], by_place.forms, judge, floor)

@@ -56,7 +56,7 @@ def load_problem(request: Request, model: ir.Model, files: tuple[Path, ...], on_
         check_on_first(request.model, model, source)
     calibration, groups = load_or_observe(model, files, source, request.calibration, on_step)
     # apart whether they are judged or not, so that a plan gives the same bytes again
-    apart = set_apart(model, calibration, groups, source if request.calibration is None else None)
+    apart = set_apart(model, calibration, groups, source if request.calibration is None else None, on_step)
     if source is None and apart.tools:
         check_prepared(request.model, model, next(split_into_chunks(model, apart.tools))[1])
     if apart.tools:

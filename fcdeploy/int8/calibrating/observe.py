@@ -186,7 +186,7 @@ class _UnsentPart:
         taken = len(self.hashes) + self.settled
         stamp = sum(self.stamps[:taken])
         self.smallest.offer_all(self.stretch.finish() if self.stretch else [])
-        seen = _make_calibration(self.model_hash, tensors, self.hashes, self.smallest)
+        seen = make_calibration(self.model_hash, tensors, self.hashes, self.smallest)
         part = CalibrationPart(seen, taken, (*self.bad[: self.settled],), stamp)
         for one in self.recorders.values():
             one.clear()
@@ -201,9 +201,10 @@ def _find_pooled(values: Mapping[str, ir.Value], passes: Passes) -> dict[str, in
     return {name: step for name, step in steps.items() if step > 1}
 
 
-def _make_calibration(
+def make_calibration(
     model_hash: str, tensors: dict[str, TensorRecord], hashes: Sequence[int], smallest: SmallestSamples
 ) -> Calibration:
+    """What was seen: statistics of tensors, hashes of all samples, and those that are kept."""
     kept, *more = smallest.groups() or ({},)
     made_by = {"cpu": detect_target().name, "onnxruntime": read_versions()["onnxruntime"]}
     return Calibration(model_hash, tensors, np.sort(np.array(hashes, np.uint64)), kept, made_by, tuple(more))

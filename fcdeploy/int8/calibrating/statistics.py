@@ -13,21 +13,19 @@ from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import hash_model
 from fcdeploy.graph.weights import is_large
-from fcdeploy.int8.calibrating.observe import observe
+from fcdeploy.int8.calibrating.observe import make_calibration, observe
 from fcdeploy.proof.sample_axes import declare_samples
 from fcdeploy.records import calibration as calibrations
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.progress import OnStep
-from fcdeploy.samples.kept_samples import (
-    keep_smallest,
-    split_into_chunks,
-)
+from fcdeploy.samples.kept_samples import SmallestSamples, hash_sample, keep_smallest, split_into_chunks
 from fcdeploy.samples.kinds import Samples
 from fcdeploy.samples.layout import list_axes
 from fcdeploy.samples.source import Source
 from fcdeploy.wording import quote_path, say_count
 
 BESIDE_BYTES = 64 << 20  # of samples from DATA, which no file has to carry
+PLENTY = 64  # samples: of as many, ranges with and without a third of them give that third the same figures
 USUAL = 16  # samples; with fewer of them, what one happens to hold is half of a range
 
 
@@ -72,8 +70,9 @@ def load_or_observe(
     """The calibration of a prepared model, read from `files`, and samples on which tools may run it, in groups of one shape.
 
     Of DATA beside a calibration there are more of them than a calibration keeps.  There are none of a model too large to run,
-    or where they fill no batch that it takes; with neither source nor calibration both are empty.  Raises FcdeployError for
-    a calibration of another model.
+    or where they fill no batch that it takes; with neither source nor calibration both are empty.  Of fewer samples than PLENTY
+    no tensor is recorded yet, since those that will be judged are to be in no range.  Raises FcdeployError for a calibration
+    of another model.
     """
     path, content = files[0], hash_model(files)
     if calibration_file is not None:
@@ -90,9 +89,19 @@ def load_or_observe(
     if source is None:
         return Calibration(content, {}, np.zeros(0, np.uint64), {}, {}), ()
     states = {spec.name: spec.state for spec in source.inputs if spec.state}
-    seen = observe(model, source, model_hash=content, on_step=on_step)
+    few = not states and source.count is not None and source.count < PLENTY
+    seen = _list_samples(source, content) if few else observe(model, source, model_hash=content, on_step=on_step)
     calibration = replace(seen, format=source.format, states=states, axes=list_axes(source.inputs))
     return calibration, () if is_large(model) else _drop_if_no_batch(model, calibration.groups)
+
+
+def _list_samples(source: Source, content: str) -> Calibration:
+    """The hashes of all samples and those that are kept; no tensor."""
+    hashes, smallest = list[int](), SmallestSamples()
+    for sample in source:
+        hashes.append(hash_sample(sample.inputs))
+        smallest.offer(hashes[-1], sample.inputs)
+    return make_calibration(content, {}, hashes, smallest)
 
 
 def _drop_if_no_batch(model: ir.Model, groups: tuple[Arrays, ...]) -> tuple[Arrays, ...]:
