@@ -32,8 +32,9 @@ from fcdeploy.serve.metrics import Metrics
 from fcdeploy.serve.models import PIECE, Model, load_model
 from fcdeploy.serve.refusal import RefusedError
 from fcdeploy.serve.repository import find_models
-from fcdeploy.serve.routes import Answer, ServerState, answer_request, inflate
+from fcdeploy.serve.routes import Answer, ServerState, answer_request
 from fcdeploy.serve.tensors import JsonFrame, decode
+from fcdeploy.serve.unpack import inflate
 
 FRONT = b'{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":'
 

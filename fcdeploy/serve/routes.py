@@ -31,6 +31,7 @@ from fcdeploy.serve.models import Model
 from fcdeploy.serve.refusal import RefusedError
 from fcdeploy.serve.request import Wanted
 from fcdeploy.serve.tensors import decode, describe, encode, pack
+from fcdeploy.serve.unpack import DEFLATE, WINDOW, inflate
 
 PAGE = Path(__file__).with_name("page.html").read_bytes()
 PAGE_FIELDS = (
@@ -42,11 +43,7 @@ SMALL = 1024  # bytes of an answer that compressing would not make faster
 LARGE = 64 << 10  # bytes of outputs that are compressed in a thread: zlib takes 0.1 s for a megabyte
 EXTENSIONS = ("binary_tensor_data", "model_repository")
 SHAPES = 16  # of outputs that are remembered for a request; most have one
-WINDOW = {"gzip": 31, "deflate": 15}  # zlib's name for the two
-DEFLATE = 1032  # zlib's documented limit of how much one byte can expand to
-PIECE = 1 << 18  # bytes that are unpacked at a time
 TEXT = 5  # times the bytes of outputs that they and their numbers in JSON take
-MEMBERS = 16  # of a body in gzip: one after the other is how logs and parallel packers write it
 REASONS = {
     200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 405: "Method Not Allowed",
     408: "Request Timeout", 413: "Content Too Large", 415: "Unsupported Media Type", 431: "Request Header Fields Too Large",
@@ -163,38 +160,6 @@ def make_error_answer(refusal: RefusedError) -> Answer:
     if refusal.status == 401:
         start = format_head(401, JSON, ("WWW-Authenticate", "Bearer"))
     return Answer(refusal.status, [orjson.dumps({"error": refusal.message})], start)
-
-
-def inflate(body: bytes | bytearray, coding: str, limit: int) -> bytearray:
-    """Raises RefusedError for a body that is not so compressed (400), or that is larger than `limit` (413).
-
-    gzip may have several members, one after the other (RFC 1952, 2.2).
-    """
-    given, out, at = memoryview(body), bytearray(), 0
-    for _ in range(MEMBERS if coding == "gzip" else 1):
-        at = _inflate_member(given, at, coding, out, limit)
-        if at == len(given):
-            return out
-    raise RefusedError(400, f"the body is not whole {coding}, expected its end and at most {MEMBERS} members")
-
-
-def _inflate_member(given: memoryview, at: int, coding: str, out: bytearray, limit: int) -> int:
-    """Unpack what begins there to the end of `out`, piece by piece, so that it is never there twice; where it ends."""
-    unpacker = zlib.decompressobj(WINDOW[coding])
-    while not unpacker.eof:
-        piece: bytes | memoryview = given[at : at + PIECE]
-        if not piece:
-            raise RefusedError(400, f"the body is not whole {coding}, expected its end")
-        at += len(piece)
-        while piece and not unpacker.eof:
-            try:
-                out += unpacker.decompress(piece, PIECE)
-            except zlib.error:
-                raise RefusedError(400, f"the body is not {coding}, expected what Content-Encoding says") from None
-            piece = unpacker.unconsumed_tail
-            if len(out) > limit:
-                raise RefusedError(413, f"a body of more than {limit} bytes behind its {coding}, expected at most that")
-    return at - len(unpacker.unused_data)
 
 
 def _infer(
