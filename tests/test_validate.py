@@ -348,3 +348,25 @@ def test_a_floor_that_nothing_was_decided_on_is_said(heat_maps: Path) -> None:
     assert any(text.startswith("nothing is decided of output 'map_out' on these") for text in report.warnings)
     report = quantize(heat_maps / "m.onnx", data=heat_maps / "loud.npz", **options)  # type: ignore[arg-type]
     assert not any("nothing" in text for text in (*report.lines, *report.warnings))
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_an_int8_model_of_other_rows_is_refused_in_a_sentence(
+    labelled: bool, save_npz: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A free length says of no output how many rows it will have."""
+    files = []
+    for name, rows in (("f.onnx", [-1, 6]), ("q.onnx", [-1, 2])):
+        net = Net(4)
+        y = net.dense(net.op("Relu", net.dense(net.input("x", 12), 12, 12)), 12, 6)
+        net.output(net.op("Reshape", net.op("Identity", y), net.constant(rows, np.int64), name="rows"))
+        model = net.model()
+        model.graph.output[0].type.tensor_type.shape.ClearField("dim")
+        for _ in range(2):
+            model.graph.output[0].type.tensor_type.shape.dim.add()
+        onnx.save(model, tmp_path / name)
+        files.append(tmp_path / name)
+    data = {"x": random_data(0, 8, x=(12,))["x"], **({"label": np.arange(8) % 6} if labelled else {})}
+    metric = None if labelled else "agreement"
+    with fails("output 'rows_out' has shape (8, 6) in the float model and (24, 2) in the int8 model"):
+        validate(files[1], against=files[0], data=save_npz(**data), metric=metric)

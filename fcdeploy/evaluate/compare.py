@@ -264,6 +264,8 @@ def _add_boxes(outputs: dict[str, OutputAnswers], found: Detections, f: Arrays, 
 
 
 def _add_figures(answers: Answers, metric: Metric, f: Arrays, q: Arrays, batch: Batch) -> None:
+    if not metric.takes_any_shape:
+        check_shapes({metric.output: f[metric.output].shape}, q)
     if metric.between is not None:
         kept, other = metric.between.keep(f, len(batch)), metric.between.keep(q, len(batch))
         answers.int8_figures.append(metric.between.compare(kept, other))

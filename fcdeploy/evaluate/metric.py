@@ -55,6 +55,12 @@ class Metric:
     between: BetweenModels | None = None
     relative: bool = False
 
+    @property
+    def takes_any_shape(self) -> bool:
+        """Whether both models' answers may have different shapes: boxes, rows and texts are as many as were found."""
+        free = self.decision is not None and (self.decision.rows or self.decision.blank is not None)
+        return free or self.name == "boxes" or (self.unit == SCORE and not self.relative)
+
 
 def take_mean(figures: Float64) -> Float64:
     return figures[..., 0]
