@@ -137,7 +137,7 @@ class Edits:
         self.opset = opset_of(model)
         self.name = name
         self.count = 0
-        self.declined: list[str] = []
+        self.declined: list[tuple[str, str]] = []  # operator, sentence
         self._names: Names | None = None  # made when the first is wanted: most passes want none
 
     def nodes(self, *op_types: str) -> Iterator[ir.Node]:
@@ -148,11 +148,11 @@ class Edits:
 
     def decline(self, node: ir.Node, why: str) -> None:
         """Note a rewrite that was not made."""
-        self.declined.append(f"{describe(node)} {why}")
+        self.declined.append((node.op_type, f"{describe(node)} {why}"))
 
     def changes(self) -> Changes:
         """What was done so far."""
-        return Changes(self.name, self.count, tuple(self.declined))
+        return Changes(self.name, self.count, tuple(sentence for _, sentence in self.declined))
 
     def free_name(self, wanted: str) -> str:
         """`wanted`, or with a number behind it where the graph has that name already."""

@@ -30,22 +30,21 @@ RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLik
 
 Known = dict[str, State]
 
-NOT_LEADING = "does not begin with the batch axis"
 
-
-def explain_dependence(outline: Outline, axes: Mapping[str, int | None] | None = None) -> str:
+def explain_dependence(outline: Outline, axes: Mapping[str, int | None] | None = None, *, leading: bool = True) -> str:
     """Why samples of a batch may depend on each other, in a sentence; '' where it is proven that they do not.
 
-    `axes` says which axis of an input counts samples, the leading one unless it is there; None is none.
+    `axes` says which axis of an input counts samples, the leading one unless it is there; None is none.  Outputs are to have
+    them along the `leading` axis, or anywhere.
     """
     try:
         known = _read_ends(outline, axes or {})
         for node in _sort(outline.nodes, known):
             _add_node(node, known, outline.opset)
-        for name in outline.outputs:
+        for name in outline.outputs if leading else ():
             state = known.get(name)
             if not isinstance(state, BatchedTensor) or state.axis:
-                return f"output {name!r} {NOT_LEADING}"
+                return f"output {name!r} does not begin with the batch axis"
     except UnprovenError as reason:
         return str(reason)
     return ""

@@ -27,7 +27,7 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.light_reader import Outline, read_outline
 from fcdeploy.graph.model import input_specs, output_specs
 from fcdeploy.graph.nodes import name_of
-from fcdeploy.proof.batch_independence import NOT_LEADING, explain_dependence
+from fcdeploy.proof.batch_independence import explain_dependence
 from fcdeploy.records.sample_layout import KEY, SampleLayout
 from fcdeploy.records.signature import TensorSpec, format_shape
 from fcdeploy.runtime.session import Session
@@ -260,7 +260,7 @@ def _settle(
 
     The same axis of all inputs that leave a choice comes first, then another one of a single input.
     """
-    if outline is None or not samples or _keeps_apart(outline, axes):
+    if outline is None or not samples or not explain_dependence(outline, axes, leading=False):
         return dict(axes)
     fitting = {spec.name: _find_fitting(spec, samples[0][spec.name].shape) for spec in inputs if spec.name not in given}
     several = {name: found for name, found in fitting.items() if len(found) > 1}
@@ -272,16 +272,10 @@ def _settle(
     tried: list[dict[str, int | None]] = [dict(axes)]
     for change in [*common, *single]:
         trial = {**axes, **change}
-        if trial not in tried and _keeps_apart(outline, trial):
+        if trial not in tried and not explain_dependence(outline, trial, leading=False):  # they do not meet
             return trial
         tried.append(trial)
     return dict(axes)
-
-
-def _keeps_apart(outline: Outline, axes: Mapping[str, int | None]) -> bool:
-    """Whether samples along these axes do not meet, wherever they lie in the outputs."""
-    reason = explain_dependence(outline, axes)
-    return not reason or reason.endswith(NOT_LEADING)
 
 
 def _name_axes(value: ir.Value) -> list[str]:

@@ -46,7 +46,7 @@ def conv_to_dense(model: ir.Model) -> Changes:
         elif any(value in walk.forms for value in node.inputs if value is not None):
             convert_node(walk, node, RULES)
     edits.count = sum(node.op_type == "Conv" for node in walk.replaced)
-    edits.declined[:] = [text for text in edits.declined if text.startswith("Conv ")]  # others read the old shape: fine
+    edits.declined = [(op, why) for op, why in edits.declined if op == "Conv"]  # others read the old shape: fine
     if edits.count:
         finish_walk(walk, _bridge_to_map, maps=False)
         drop_identities(model)

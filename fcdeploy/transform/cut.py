@@ -121,8 +121,8 @@ class Cuts:
 
     def why_none(self) -> str:
         """For a model without any cut, what prevents the first."""
-        reasons = (f"behind {node.name!r} {self._crosses(node.outputs[0])}" for node in self._nodes)
-        return next((reason for reason in reasons if not reason.endswith(" ")), "it has one layer")
+        reasons = ((node.name, self._crosses(node.outputs[0])) for node in self._nodes)
+        return next((f"behind {name!r} {reason}" for name, reason in reasons if reason), "it has one layer")
 
     def at(self, name: str) -> Cut:
         """The cut behind the node of this name, and behind what costs nothing after it. Raises FcdeployError."""
