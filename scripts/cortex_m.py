@@ -145,7 +145,7 @@ class Board:
 BOARDS = (
     Board("cortex_m0", "mps2-an385", device="rp2040"), Board("cortex_m3", "mps2-an385"),
     Board("cortex_m4", "mps2-an386", "+vfp4d16sp", "stm32f4"), Board("cortex_m7", "mps2-an500", "+fp_armv8d16sp", "stm32h7"),
-    Board("cortex_m55", "mps3-an547", "+mve_fp", mhz=32),
+    Board("cortex_m55", "mps3-an547", "+mve_fp", "stm32n6", mhz=32),
 )  # fmt: skip
 """A Cortex-M0 is a Cortex-M3 that is given no instruction beyond its own."""
 

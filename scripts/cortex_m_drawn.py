@@ -13,14 +13,14 @@ import click
 import numpy as np
 from cortex_m import BOARDS, LINK, RUNTIME, STRING, find_qemu, link_and_run
 from native_kernels import Machine, library
-from test_native_kernels import coding, layer_of
+from test_native_kernels import coding, early_layer, layer_of
 
 from fcdeploy.arithmetic.windows import Window
 from fcdeploy.native.build import Built, build, write_sources
 from fcdeploy.native.program.steps import Program, Step
 from fcdeploy.native.program.tensors import Tensor
 
-EACH = 8  # of every kind: 48 layers in a program
+EACH = 6  # of every kind: 48 layers in a program
 SEEDS = (1, 2, 3)
 ALIGNED = 64
 
@@ -72,6 +72,10 @@ def dense(random: np.random.Generator, *, extreme: bool) -> Step:
     return layer_of(random, x, int(random.integers(1, 90)), None, 1, extreme=extreme, real=random.random() < 0.3)
 
 
+def early(random: np.random.Generator, *, extreme: bool) -> Step:
+    return early_layer(random, image(random, 3 if extreme else 1), int(random.integers(1, 40)))
+
+
 def image(random: np.random.Generator, channels: int) -> Tensor:
     return Tensor("x", (1, channels, int(random.integers(3, 9)), int(random.integers(3, 9))), "uint8", coding(random))
 
@@ -85,7 +89,7 @@ def draw_program(seed: int) -> Program:
     """Layers that do not read each other."""
     random = np.random.default_rng(seed)
     kinds: Sequence[Maker] = [
-        partial(kind, extreme=e) for e in (False, True) for kind in (convolution, depthwise, dense)
+        partial(kind, extreme=e) for e in (False, True) for kind in (convolution, depthwise, dense, early)
     ]
     drawn = [kind(random) for kind in kinds for _ in range(EACH)]
     steps = [

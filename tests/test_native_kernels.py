@@ -12,6 +12,7 @@ from native_kernels import EXAMPLES, LARGEST, Machine, assert_same, levels, libr
 
 from fcdeploy.arithmetic.windows import Window
 from fcdeploy.native.build import build
+from fcdeploy.native.calls.call import Struct
 from fcdeploy.native.program.functions import BINARY, UNARY
 from fcdeploy.native.program.interpret import run
 from fcdeploy.native.program.steps import (
@@ -109,6 +110,42 @@ def test_convolutions(seed: int, extreme: bool, rank: int) -> None:
     )
 
 
+def early_layer(random: np.random.Generator, x: Tensor, outs: int) -> Layer:
+    """A convolution of an odd number of bytes a row, its weights bound in pairs of the whole window and not in its rows'."""
+    kernel = int(random.choice([3, 5])), int(random.choice([1, 3, 5]))
+    window = Window(kernel, (1, int(random.integers(1, 3))), (1, 1), (1, 1), (1, 1))
+    layer = layer_of(random, x, outs, window, 1, extreme=False, real=random.random() < 0.3)
+    flat = random.integers(-64, 65, (outs, kernel[0] * kernel[1] * x.shape[1]))
+    length = kernel[1] * x.shape[1]
+    if length > 1:  # the second row begins within a pair: its first two weights are of two
+        flat[:, length - 1 : length + 3] = 0, 100, 100, 0
+    weight = np.moveaxis(flat.reshape(outs, *kernel, x.shape[1]), -1, 1).astype(np.int8)
+    assert x.coding is not None
+    bias = -x.coding.zero_point * weight.astype(np.int64).reshape(outs, -1).sum(axis=1)
+    return replace(layer, weight=weight, bias=bias.astype(np.int32))
+
+
+@FEW
+@given(seed=SEEDS)
+def test_rows_that_begin_a_byte_earlier(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    x = Tensor(
+        "x",
+        (1, int(random.choice([1, 3])), int(random.integers(3, 9)), int(random.integers(5, 40))),
+        "uint8",
+        coding(random),
+    )
+    layer = early_layer(random, x, int(random.integers(1, 20)))
+    (call,) = (
+        each
+        for each in build(Program("net", (x,), layer.outputs, (layer,))).calls
+        if each.kernel.startswith("fc_layer")
+    )
+    fields = next(each.fields for each in call.arguments if isinstance(each, Struct))
+    assert fields.get("early", 0) == int(layer.weight[0, 0, 0].size * x.shape[1] > 1)
+    check([layer], [x], random)
+
+
 @FEW
 @given(seed=SEEDS, extreme=st.booleans(), rank=st.integers(1, 2))
 def test_depthwise_convolutions(seed: int, extreme: bool, rank: int) -> None:
@@ -200,6 +237,25 @@ def test_pools(seed: int, kind: Any, floats: bool) -> None:
     to = Tensor("y", (*shape[:2], *window.outputs(space)), x.dtype, to_coding)
     padded = bool(random.random() < 0.5) and kind == "average"
     check([Pool(node="pool", inputs=(x,), outputs=(to,), kind=kind, window=window, padded=padded)], [x], random)
+
+
+@FEW
+@given(seed=SEEDS)
+def test_pools_of_long_rows(seed: int) -> None:
+    """Rows of more bytes than are looked at together, of few channels and of many."""
+    random = np.random.default_rng(seed)
+    x = Tensor(
+        "x",
+        (1, int(random.choice([1, 6, 16, 70])), int(random.integers(4, 9)), int(random.integers(20, 300))),
+        "uint8",
+        coding(random),
+    )
+    kernel, strides, dilations = (tuple(int(n) for n in random.integers(1, most, 2)) for most in (4, 4, 3))
+    window = Window(kernel, strides, (0, 0), (0, 0), dilations)
+    if min(window.outputs(x.shape[2:])) < 1:
+        window = Window((2, 2), (2, 2), (0, 0), (0, 0), (1, 1))
+    to = Tensor("y", (1, x.shape[1], *window.outputs(x.shape[2:])), "uint8", x.coding)
+    check([Pool(node="pool", inputs=(x,), outputs=(to,), kind="max", window=window)], [x], random)
 
 
 @FEW
