@@ -8,11 +8,13 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from networks import Net
+from onnx import TensorProto
 
 from fcdeploy.evaluate.decision import Decision
 from fcdeploy.evaluate.output_ends import OutputEnd, find_ends
 from fcdeploy.evaluate.outputs import decide_by, read_outputs, stands_out
 from fcdeploy.prepare.shape_inference import infer_shapes
+from fcdeploy.samples.layout import lead_with_samples
 
 RANDOM = np.random.default_rng(0)
 
@@ -171,6 +173,59 @@ def test_a_text_is_one_decision() -> None:
     longer[0, 6], other[1, 15] = 5, 2
     assert decision.count_equal(steps, longer)[0].tolist() == [1, 1, 1, 1]
     assert decision.count_equal(steps, other)[0].tolist() == [1, 0, 1, 1]
+
+
+def test_a_text_is_found_behind_a_reshape_and_with_its_steps_in_front() -> None:
+    """As recurrent recognisers write it, (steps, 1, classes), where the graph does not say which axis is which."""
+    net = Net(0)
+    rows = net.dense(net.input("x", 8), 8, 10)
+    whole = net.op("Concat", net.op("Shape", net.input("like", 4)), net.constant([1, 10], np.int64), axis=0)
+    end = end_of(net, net.op("Reshape", rows, net.op("Slice", whole, *(net.constant([n], np.int64) for n in (0, 3)))))
+    assert (end.kind, end.axis, end.classes) == ("dense", None, 10)
+    steps = np.zeros((1, 20), np.int64)
+    steps[:, 3:6], steps[:, 9] = 5, 7
+    scores: Any = np.eye(10, dtype=np.float32)[steps]
+    given = np.moveaxis(scores, 0, 1)
+    assert given.shape == (20, 1, 10)
+    for alone in (False, True):
+        decision = decide_by(lead_with_samples(given, 1, alone=alone), end)
+        assert decision is not None
+        assert (decision.axis, decision.blank) == (2, 0)
+    assert decide_by(scores[..., :9], end) is None  # no axis is as long
+
+
+def test_a_tagger_decides_token_by_token() -> None:
+    """Most of its tokens may be of one class, which is no pause between letters."""
+    steps = np.zeros((4, 20), np.int64)
+    steps[:, 3:6], steps[:, 9] = 5, 7
+    scores: Any = np.eye(10, dtype=np.float32)[steps]
+    for kind, blank in ((TensorProto.INT64, None), (TensorProto.FLOAT, 0)):
+        net = Net(0)
+        tokens = net.input("x", "time", dtype=kind)
+        rows = net.op("Unsqueeze", net.op("Cast", tokens, to=1), net.constant([2], np.int64))
+        end = end_of(net, net.op("MatMul", rows, net.constant(net.normal(1, 10))))
+        assert end.by_token == (kind == TensorProto.INT64)
+        decision = decide_by(scores, end)
+        assert decision is not None
+        assert (decision.axis, decision.blank) == (2, blank)
+
+
+@pytest.mark.parametrize(
+    ("shape", "samples", "alone", "expected"),
+    [
+        ((20, 1, 10), 1, True, (1, 20, 10)),
+        ((20, 4, 10), 4, False, (4, 20, 10)),
+        ((4, 4, 10), 4, False, (4, 4, 10)),
+        ((1, 20, 10), 1, True, (1, 20, 10)),
+        ((20, 10), 1, True, (1, 20, 10)),
+        ((7, 1), 1, False, (7, 1)),
+        ((), 1, True, (1,)),
+    ],
+)
+def test_outputs_begin_with_samples(
+    shape: tuple[int, ...], samples: int, alone: bool, expected: tuple[int, ...]
+) -> None:
+    assert lead_with_samples(np.zeros(shape), samples, alone=alone).shape == expected
 
 
 def test_scores_beside_boxes_are_those_of_anchors() -> None:

@@ -319,7 +319,7 @@ def run_model(session: Engine, batch: Batch, which: str) -> Arrays:
 
 def _run_all(session: Engine, batch: Batch) -> Arrays:
     run = session.run_batch(batch) if isinstance(session, StreamingSession) else session.run(batch.inputs)
-    outputs = (lead_with_samples(np.asarray(output), alone=batch.alone) for output in run)
+    outputs = (lead_with_samples(np.asarray(output), len(batch), alone=batch.alone) for output in run)
     return dict(zip(session.outputs, outputs, strict=True))
 
 

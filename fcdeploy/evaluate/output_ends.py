@@ -6,7 +6,7 @@ of a detector, one behind another, and at each anchor four numbers of a box besi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Literal
 
@@ -60,18 +60,37 @@ class OutputEnd:
     """What the graph says of an output: the operator that makes its numbers, and the axis of classes if it has one.
 
     Where channels of `axis` are put together from `parts`, what each is.
-    `selected`: which rows it has, and how many, depends on values.
+    `selected`: which rows it has, and how many, depends on values.  `classes` are how many there are, which tells their axis
+    where a Reshape behind them hides it; `by_token` whether there is an answer for each token of an input.
     """
 
     kind: Kind
     axis: int | None = None
     selected: bool = False
     parts: tuple[Part, ...] = ()
+    classes: int | None = field(default=None, compare=False)
+    by_token: bool = field(default=False, compare=False)
 
 
 def find_ends(model: ir.Model) -> dict[str, OutputEnd]:
     """What makes the numbers of each output."""
-    return {name_of(value): replace(_find_end(value), selected=_is_selected(value)) for value in model.graph.outputs}
+    tokens = [value for value in model.graph.inputs if value.dtype in (ir.DataType.INT32, ir.DataType.INT64)]
+    return {
+        name_of(value): replace(
+            _find_end(value), selected=_is_selected(value), by_token=any(_are_in_step(value, each) for each in tokens)
+        )
+        for value in model.graph.outputs
+    }
+
+
+def _are_in_step(output: ir.Value, tokens: ir.Value) -> bool:
+    """Whether an output (n, steps, ...) has as many steps as an input (n, steps) of integers, whatever their number."""
+    if output.shape is None or tokens.shape is None or len(output.shape) < 3 or len(tokens.shape) != 2:
+        return False
+    one, other = output.shape[1], tokens.shape[1]
+    if isinstance(one, int) or isinstance(other, int):
+        return one == other
+    return one.value is not None and one.value == other.value
 
 
 def _find_end(value: ir.Value) -> OutputEnd:
@@ -95,7 +114,10 @@ def _find_end(value: ir.Value) -> OutputEnd:
     axis = end.axis
     for step in reversed(moved):
         axis = None if axis is None else _follow(step, axis, length)
-    return end if end.kind == "embedding" else replace(end, axis=axis) if axis is not None else OutputEnd("other")
+    if end.kind == "embedding":
+        return end
+    counted = length if end.kind != "parts" else None
+    return OutputEnd("other") if axis is None and counted is None else replace(end, axis=axis, classes=counted)
 
 
 def _read_node(node: ir.Node) -> tuple[OutputEnd, int | None]:

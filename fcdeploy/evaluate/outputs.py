@@ -3,7 +3,7 @@
 | the graph ends in | output | it is | equal decisions are |
 |---|---|---|---|
 | Softmax, LogSoftmax | any | scores of classes along the axis of the Softmax | equal arg max |
-| the same, or a dense layer | (n, steps, classes), one class at most steps | a text by CTC | equal texts |
+| the same, or a dense layer | (n, steps, classes), one class at most steps, and no class a token | a text by CTC | equal texts |
 | the same, beside boxes (n, steps, 4) | as a text | scores of anchors | F1 of anchors that are not background |
 | Sigmoid, HardSigmoid | one number a sample | a probability | the same side of one half |
 | Sigmoid, HardSigmoid | many | a map of probabilities | overlap of what is above one half |
@@ -91,15 +91,25 @@ def decide_by(output: Array, end: OutputEnd) -> Decision | None:
         return _decide_by_scores(output, end)
     squeezed = squeeze(output)
     if end.kind == "other" and _adds_up_to_one(squeezed):
-        return _as_text(squeezed, Decision(squeezed.ndim - 1, squeezed.shape[-1]))
-    if squeezed.ndim < 2 or end.axis is None or not 0 < end.axis < squeezed.ndim or squeezed.shape[end.axis] < 2:
+        return _as_text(squeezed, Decision(squeezed.ndim - 1, squeezed.shape[-1]), end)
+    axis = _find_classes(squeezed, end)
+    if axis is None or squeezed.shape[axis] < 2:
         return None
-    decision = Decision(end.axis, squeezed.shape[end.axis])
+    decision = Decision(axis, squeezed.shape[axis])
     if end.kind == "softmax" or (end.kind == "dense" and squeezed.ndim == 2 and squeezed.shape[1] < MANY_CLASSES):
-        return _as_text(squeezed, decision)
-    if end.kind in ("dense", "convolution") and stands_out(squeezed, end.axis):
-        return _as_text(squeezed, decision)
+        return _as_text(squeezed, decision, end)
+    if end.kind in ("dense", "convolution") and stands_out(squeezed, axis):
+        return _as_text(squeezed, decision, end)
     return None
+
+
+def _find_classes(output: Array, end: OutputEnd) -> int | None:
+    """The axis of classes in an output (n, ...), behind the samples: where the graph has it, else the only one as long."""
+    axes = range(1, output.ndim)
+    if end.axis is not None and end.axis in axes and end.classes in (None, output.shape[end.axis]):
+        return end.axis
+    alike = [axis for axis in axes if output.shape[axis] == end.classes]
+    return alike[0] if len(alike) == 1 else None
 
 
 def describe_output(output: Array, end: OutputEnd, decision: Decision | None) -> str:
@@ -186,9 +196,12 @@ def _adds_up_to_one(output: Array) -> bool:
     return bool(output.min() >= 0 and np.abs(output.sum(axis=-1, dtype=np.float64) - 1).max() < WHOLE)
 
 
-def _as_text(output: Array, decision: Decision) -> Decision:
-    """A decision a step, of more steps than one could read without a class for the pauses, is a text by CTC."""
-    if output.ndim != 3 or decision.axis != 2 or output.shape[1] < STEPS or decision.classes is None:
+def _as_text(output: Array, decision: Decision, end: OutputEnd) -> Decision:
+    """A decision a step, of more steps than one could read without a class for the pauses, is a text by CTC.
+
+    Of a tagger, which has a class for each token, most tokens may have one class as well: each step counts.
+    """
+    if output.ndim != 3 or decision.axis != 2 or output.shape[1] < STEPS or decision.classes is None or end.by_token:
         return decision
     counts = np.bincount(decision(output).reshape(-1), minlength=decision.classes)
     blank = int(counts.argmax())

@@ -122,7 +122,7 @@ class Judge:
             self._begins.add(len(self.chunks))
             self.chunks += split_into_chunks(model, group)
         session = Session(file)
-        self.answers = [self._run(session, feeds) for _, feeds in self.chunks]
+        self.answers = [self._run(session, *chunk) for chunk in self.chunks]
         self.samples = sum(count for count, _ in self.chunks)
         first = (
             {name: _join([answer[name] for answer in self.answers]) for name in session.outputs} if self.chunks else {}
@@ -159,19 +159,19 @@ class Judge:
         """Of outputs with one class or text a sample, how far what the float model says is from another."""
         first = self.answers[0] if self.answers else {}
         names = [n for n, d in self.decisions.items() if n in first and (d.blank is not None or _is_class(d, first[n]))]
-        answers = [*self.answers, *(self._run(session, feeds) for _, feeds in others if names)]
+        answers = [*self.answers, *(self._run(session, *chunk) for chunk in others if names)]
         return {name: join_margins([_list_margins(self.decisions[name], a[name]) for a in answers]) for name in names}
 
     def _answer(self, session: Session) -> Iterator[Arrays]:
         """A model's answers to the chunks in turn, with states of its own within a stretch."""
         stream = StreamingSession(session, self._inputs) if self._states else None
-        for index, (_, feeds) in enumerate(self.chunks):
+        for index, (count, feeds) in enumerate(self.chunks):
             if stream is not None and index in self._begins:
                 stream.begin({spec.name: feeds[spec.name] for spec in self._inputs if spec.state})
-            yield self._run(stream or session, feeds)
+            yield self._run(stream or session, count, feeds)
 
-    def _run(self, session: Engine, feeds: Arrays) -> Arrays:
-        outputs = (lead_with_samples(np.asarray(output), alone=self._alone) for output in session.run(feeds))
+    def _run(self, session: Engine, samples: int, feeds: Arrays) -> Arrays:
+        outputs = (lead_with_samples(np.asarray(output), samples, alone=self._alone) for output in session.run(feeds))
         return dict(zip(session.outputs, outputs, strict=True))
 
 

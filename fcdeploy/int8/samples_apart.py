@@ -127,7 +127,9 @@ def _leave_out_judged(
         return calibration if calibration.tensors else None
     if len(seen) >= PLENTY or 2 * len(seen & out) > len(seen) or calibration.states:
         return None
-    if seen <= hash_samples(groups):
+    if seen <= hash_samples(groups) and (
+        calibration.tensors or source is None
+    ):  # else mistakes are told by the data's names
         source = open_kept(model, groups, out | (hash_samples(groups) - seen))
     elif source is not None:
         source = _without(source, out)
@@ -142,6 +144,7 @@ def _without(source: Source, out: Set[int]) -> Source:
     """The samples of a source but those with these hashes."""
 
     def read() -> Iterator[tuple[str, Load]]:
-        return ((one.name, partial(dict, one.inputs)) for one in source if hash_sample(one.inputs) not in out)
+        left = (one for one in source if hash_sample(one.inputs) not in out)
+        return ((one.name.removeprefix(f"{source.name}, "), partial(dict, one.inputs)) for one in left)
 
     return Source(source.name, source.inputs, read, None, labelled=False)

@@ -63,8 +63,10 @@ def arrange_samples(stacked: Mapping[str, Array], inputs: Sequence[TensorSpec]) 
     }
 
 
-def lead_with_samples(output: Array, *, alone: bool) -> Array:
-    """An output (samples, ...): that of a run of one sample has an axis for it, or gets one."""
+def lead_with_samples(output: Array, samples: int, *, alone: bool) -> Array:
+    """An output (samples, ...): recurrent networks give (steps, samples, ...), and one without an axis for one sample gets it."""
+    if output.ndim == 3 and output.shape[1] == samples and len(output) != samples:
+        return np.moveaxis(output, 1, 0)
     return output[None] if alone and not (output.ndim and len(output) == 1) else output
 
 
