@@ -45,7 +45,7 @@ def check_output(path: Path, *, force: bool = False, inputs: tuple[Path, ...] = 
     except OSError as error:
         raise FcdeployError(f"output {name!r}: {error.strerror}", "give another name with -o") from error
     if kind is not None and stat.S_ISDIR(kind):
-        raise FcdeployError(f"output {name!r} is a folder, expected a file name", f"-o {path / 'model.onnx'}")
+        raise FcdeployError(f"output {name!r} is a folder, expected a file name", "give another name with -o")
     if kind is not None and not stat.S_ISREG(kind):
         raise FcdeployError(f"output {name!r} is a device or a pipe, expected a file", "give another name with -o")
 
@@ -58,7 +58,9 @@ def check_output(path: Path, *, force: bool = False, inputs: tuple[Path, ...] = 
             raise FcdeployError(f"output {name!r} is one of the samples in {str(other)!r}", "give another name with -o")
 
     if not path.parent.is_dir():
-        raise FcdeployError(f"folder {str(path.parent)!r} of the output does not exist", f"mkdir -p {path.parent}")
+        raise FcdeployError(
+            f"folder {str(path.parent)!r} of the output does not exist", f"mkdir -p {quote_path(path.parent)}"
+        )
     if kind is not None and not force:
         raise FcdeployError(f"output {name!r} exists", "add --force to replace it, or give another name with -o")
 

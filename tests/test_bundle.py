@@ -72,6 +72,14 @@ def test_predict_is_onnxruntime_on_the_model(made: Path, model: Path) -> None:
         np.testing.assert_array_equal(answer, wanted)
 
 
+@pytest.mark.parametrize(
+    ("file", "name"), [("my fruit.int8.onnx", "my-fruit"), ("a_b-1.onnx", "a_b-1"), ("(.onnx", "model")]
+)
+def test_a_file_s_name_is_made_one_for_an_address(model: Path, tmp_path: Path, file: str, name: str) -> None:
+    shutil.copy(model, tmp_path / file)
+    assert bundle(tmp_path / file, output=tmp_path / "made").values["name"] == name
+
+
 def test_a_zip_is_the_same_and_is_read_where_it_lies(made: Path, model: Path, tmp_path: Path) -> None:
     bundle(model, output=tmp_path / "net.zip", data=model.parent / "data.npz")
     with zipfile.ZipFile(tmp_path / "net.zip") as archive:

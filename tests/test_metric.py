@@ -116,6 +116,17 @@ def test_one_number_without_labels_has_only_sqnr(nets: dict[str, Path], save_npz
         validate(nets["one8"], against=nets["one"], data=data, metric="agreement")
 
 
+def test_labels_are_of_the_scores_beside_classes_in_words() -> None:
+    """As a scikit-learn classifier fitted on words has them: its texts, and a share for each class in their order."""
+    outputs = {"label": np.array(["b", "a"], object), "probabilities": np.float32([[0.2, 0.8], [0.9, 0.1]])}
+    chosen, _ = choose_metric(None, outputs, {"label": np.array([1, 1])}, {})
+    assert chosen is not None and chosen.figures is not None
+    assert (chosen.name, chosen.output) == ("top1", "probabilities")
+    assert chosen.figures(outputs, {"label": np.array([1, 1])}, ("0", "1")).tolist() == [[1.0], [0.0]]
+    with fails("metric 'top1': output 'label' has shape (n,), expected (n, classes)"):
+        choose_metric(None, {"label": outputs["label"]}, {"label": np.array([1, 1])}, {})
+
+
 def test_own_metric(nets: dict[str, Path], save_npz: Callable[..., Path], tmp_path: Path) -> None:
     x = samples(50, 5, seed=7)
     f, q = outputs(nets["dense"], x), outputs(nets["dense8"], x)

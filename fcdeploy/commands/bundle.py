@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -177,7 +178,7 @@ def _make_manifest(
     """All that is known before anything is run; the files are for `write_bundle` to fill in."""
     opset = model.opset_imports.get("", 1)
     return Manifest(
-        name=_check_pattern("name", name or path.name.split(".")[0], NAME, "letters, digits, '.', '_' and '-'"),
+        name=_check_pattern("name", name or _make_name(path), NAME, "letters, digits, '.', '_' and '-'"),
         version=_check_pattern("version", version, VERSION, "a positive number"),
         model=MODEL,
         inputs=session.input_specs,
@@ -293,6 +294,11 @@ def _read_json(file: str | Path, what: str, hint: str) -> Any:
         return json.loads(read_small_file(Path(file), what, hint))
     except (OSError, ValueError, RecursionError) as error:
         raise FcdeployError(f"{what} {str(file)!r} cannot be read as JSON: {error}", hint) from error
+
+
+def _make_name(path: Path) -> str:
+    """The file's name up to its first dot, as an address can have it: "my fruit.int8.onnx" is served as my-fruit."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", path.name.split(".")[0]).strip("-_") or "model"
 
 
 def _check_pattern(option: str, value: str, pattern: Any, wanted: str) -> str:

@@ -109,6 +109,8 @@ def infer_decision(output: Array, probability: bool, labelled: bool) -> Decision
     output = squeeze(output)
     if output.dtype.kind in "biu":
         return Decision(None, None)
+    if output.dtype.kind in "OSU":
+        return None
     if output.ndim < 2:
         return Decision(None, 2, 0.5 if probability else 0.0) if probability or labelled else None
     axis = 1 if output.ndim != 3 else 2

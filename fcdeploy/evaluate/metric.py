@@ -134,15 +134,16 @@ def _make_labelled(name: str | None, outputs: Arrays, labels: Arrays, ends: Mapp
 
 
 def find_labelled_output(labels: Arrays, outputs: Arrays) -> tuple[str, str]:
-    """The label array that is read, and the output it belongs to: the first output that has one."""
+    """The label array that is read, and the output it belongs to: the first that has one, or else the first of numbers."""
     for name in labels:
         if name != "label" and name.removeprefix("label.") not in outputs:
             raise FcdeployError(
                 f"label {name!r} belongs to no output of the model, which has {quote_names(outputs)}",
                 f"rename it to 'label.{next(iter(outputs))}'",
             )
-    if "label" in labels:
-        return "label", next(iter(outputs))
+    if "label" in labels:  # of a classifier that says its class as text, the scores beside it
+        numbers = (name for name, array in outputs.items() if array.dtype.kind not in "OSU")
+        return "label", next(numbers, next(iter(outputs)))
     return next((f"label.{output}", output) for output in outputs if f"label.{output}" in labels)
 
 

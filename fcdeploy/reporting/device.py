@@ -72,8 +72,9 @@ def add_fit(report: Report, found: Fit, smaller: str = "") -> Report:
     if not missed:
         line = f"fits on {name}, by an estimate: {summarize_fit(found)}"
         return report.extend(values=about, lines=[line])
-    lines = (f"does not fit on {name} ({', '.join(missed)}): {summarize_fit(found)}", smaller, *report.lines[:-1])
-    return replace(report, values=report.values | about, lines=lines, passed=False)
+    said = f"does not fit on {name} ({', '.join(missed)}): {summarize_fit(found)}"
+    lines = (smaller, *report.lines[:-1])
+    return replace(report, values=report.values | about, lines=lines, passed=False, advice=said)
 
 
 def add_device(

@@ -80,7 +80,7 @@ def load_or_observe(
         if calibration.model != content:
             raise FcdeployError(
                 f"calibration {str(calibration_file)!r} was made from another model than {str(path)!r}",
-                f"fcdeploy calibrate {quote_path(path)} --data DATA -o {quote_path(calibration_file)} --force",
+                f"fcdeploy calibrate {quote_path(path)} --data DATA -o {quote_path(path.with_suffix('.calib').name)}",
             )
         if is_large(model):
             return calibration, ()

@@ -37,6 +37,8 @@ REPORTS: Mapping[str, Mapping[str, Any]] = {
 def check_report(kind: str, content: Mapping[str, Any], source: str, hint: str) -> None:
     """Raise FcdeployError, naming the key, the value and what was expected, where a report does not hold what is read of it."""
     _check(content, REPORTS[kind], f"{source}: ", hint)
+    if kind == "validate" and content.get("drop") is not None:
+        _check(content, {"drop_unit!": TEXT}, f"{source}: ", hint)
     if kind == "bench" and content.get("ratio") is not None:
         _check(content, {"ratio_low!": NUMBER, "ratio_high!": NUMBER}, f"{source}: ", hint)
 
