@@ -285,6 +285,13 @@ def test_reports_that_were_edited_are_refused(
         report([made / "net.int8.onnx"], output=tmp_path / "r.html", add=[tmp_path / "edited.json"])
 
 
+def test_what_is_no_json_object_is_no_calibration(made: Path, tmp_path: Path) -> None:
+    for text in ("", "[1]", "x {}"):
+        (tmp_path / "odd.json").write_text(text)
+        with fails("odd.json' is no JSON object, expected a report or a plan"):
+            report([made / "net.int8.onnx"], output=tmp_path / "r.html", add=[tmp_path / "odd.json"])
+
+
 def test_a_histogram_s_outlines(draw_values: Callable[[Any], Histogram]) -> None:
     """All mass stays; what lies beyond an end is in the end's cell."""
     h = draw_values(np.linspace(-1, 3, 4000))

@@ -49,6 +49,6 @@ def _check_recorded(value: Preprocessing, spec: TensorSpec, stored: tuple[int, i
     if stored and len(spec.shape) in (0, 2):
         return value
     layout = "NCHW" if len(spec.shape) == 3 else guess_layout(spec.shape)
-    channels, _ = read_declared_size(spec, layout, value.name)
+    channels, _ = read_declared_size(spec, layout)
     check_channels(value.channels, value.colour, channels, spec, value.name)
     return value

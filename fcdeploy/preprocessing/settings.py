@@ -89,7 +89,7 @@ def complete_settings(
     layout = "NCHW"
     if len(spec.shape) != 3:
         layout = _check_choice(settings, "layout", LAYOUTS, guess_layout(spec.shape), name)
-    channels, size = read_declared_size(spec, layout, name)
+    channels, size = read_declared_size(spec, layout)
     if stored:
         size = (size[0] or stored[0], size[1] or stored[1])
     colour = _choose_colour(settings, channels, stored, spec, name)
@@ -240,7 +240,7 @@ def guess_layout(shape: tuple[int | None, ...]) -> str:
     return "NHWC" if len(shape) == 4 and shape[3] in (1, 3) and shape[1] not in (1, 3) else "NCHW"
 
 
-def read_declared_size(spec: TensorSpec, layout: str, name: str) -> tuple[int | None, tuple[int | None, int | None]]:
+def read_declared_size(spec: TensorSpec, layout: str) -> tuple[int | None, tuple[int | None, int | None]]:
     """Channels, and height and width, as the model's input declares them."""
     shape = spec.shape
     if len(shape) == 3:  # no axis for channels: gray
@@ -248,7 +248,7 @@ def read_declared_size(spec: TensorSpec, layout: str, name: str) -> tuple[int | 
     if len(shape) != 4:
         raise FcdeployError(
             f"input {spec.name!r} has shape {format_shape(shape)}, expected four axes to feed images",
-            f"give other data than images ({name} cannot change the number of axes)",
+            "give arrays in place of images: no preprocessing changes the number of axes",
         )
     return (shape[1], (shape[2], shape[3])) if layout == "NCHW" else (shape[3], (shape[1], shape[2]))
 

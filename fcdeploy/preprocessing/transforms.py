@@ -86,7 +86,7 @@ def read_transform(reference: str, spec: TensorSpec) -> Preprocessing:
         reference, "RGB", tuple(reading.steps), layout, divisor=reading.divisor, scale=reading.scale,
         mean=reading.mean, std=reading.std, note=reading.note,
     )  # fmt: skip
-    channels, _ = read_declared_size(spec, layout, reference)
+    channels, _ = read_declared_size(spec, layout)
     if channels == 1 and made.channels == 3:
         raise _refuse(reading, f"makes three channels, and input {spec.name!r} wants 1", "transforms.Grayscale() first")
     check_channels(made.channels, "gray" if made.channels == 1 else "RGB", channels, spec, reference)

@@ -61,6 +61,8 @@ def read_evidence(path: Path) -> Evidence:
         raise FcdeployError(f"{str(path)!r} does not exist", NOT_OURS)
     with path.open("rb") as file:
         start = file.read(1)
+    if path.suffix == ".json" and start != b"{":
+        raise FcdeployError(f"{str(path)!r} is no JSON object, expected a report or a plan", NOT_OURS)
     if start != b"{":
         return Evidence(path, "calibration", calibrations.read(path))
     content = read_json(path)
