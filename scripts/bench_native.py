@@ -26,7 +26,6 @@ from fcdeploy.user_code import load_file
 
 ROOT = Path(__file__).parent.parent
 NETWORKS = ("autoencoder", "lenet5", "dense", "ds_cnn", "mobilenet_v1_025", "resnet", "gru_classifier")
-SHAPES: dict[str, dict[str, tuple[int, ...]]] = {"gru_classifier": {"signal": (1, 100, 3)}}
 ROUNDS, ROUND_MS, SAMPLES = 40, 15.0, 64
 PEERS = ("onnxruntime float", "onnxruntime int8", "OpenVINO int8")
 MEANING = """
@@ -81,8 +80,7 @@ def make_models(name: str, folder: Path) -> tuple[Path, Path]:
         source = ROOT / "models" / f"{name}.py"
         fcdeploy.export(f"{source}:{name}", state=state if state.exists() else None, output=float_model)
     if not int8.exists():
-        shapes = SHAPES.get(name, {})
-        specs = fix_shapes(input_specs(read_model(float_model)), None, shapes)
+        specs = fix_shapes(input_specs(read_model(float_model)), None)
         module = load_file(ROOT / "models" / f"{name}.py")
         if hasattr(module, "samples"):
             arrays = {key: np.asarray(value) for key, value in module.samples(SAMPLES, 1000).items()}
@@ -96,12 +94,11 @@ def make_models(name: str, folder: Path) -> tuple[Path, Path]:
 
 def measure(name: str, float_model: Path, int8: Path, folder: Path, rounds: int, peak: float) -> tuple[str, ...]:
     """The row of a network."""
-    shapes = SHAPES.get(name, {})
-    program = read_program(read_model(int8), name, shapes)
+    program = read_program(read_model(int8), name, {})
     library = folder / f"{name}.so"
     compile_library(build(program), find_machine("host"), find_compiler(), folder, library)
     model = NativeModel(library)
-    feeds = draw_feeds(fix_shapes(input_specs(read_model(float_model)), None, shapes))
+    feeds = draw_feeds(fix_shapes(input_specs(read_model(float_model)), None))
     places = model._places
 
     runs: dict[str, Callable[[], Any]] = {
