@@ -48,6 +48,7 @@ SHARED = {
     "cpu.h",
     "library.h",
     "soft.h",
+    "order.h",
     "layer_dsp.h",
     "layer_mve.h",
     "depthwise_dsp.h",

@@ -11,6 +11,8 @@ from pathlib import Path
 from fcdeploy.errors import FcdeployError
 from fcdeploy.native.calls.call import SLACK, KernelCall, Weights
 from fcdeploy.native.calls.choose import choose_call
+from fcdeploy.native.calls.layers import arrange_weights
+from fcdeploy.native.calls.pack import ORDERS
 from fcdeploy.native.placing.layout import Layout, list_arena, place
 from fcdeploy.native.placing.memory import Life, Memory, plan_memory
 from fcdeploy.native.program.steps import Program
@@ -43,7 +45,12 @@ class Built:
 
     @property
     def source(self) -> CSource:
-        return render_sources(self.program, self.calls, self.memory, self.weights, self.offsets)
+        """For machines: with weights in the usual order alone."""
+        return self.render_sources({})
+
+    def render_sources(self, arranged: Mapping[str, bytes]) -> CSource:
+        """All files but the kernels; `arranged` are the constants in the orders of other cores."""
+        return render_sources(self.program, self.calls, self.memory, (self.weights, arranged), self.offsets)
 
     @property
     def description(self) -> str:
@@ -85,11 +92,12 @@ def choose_name(given: str | None, path: Path) -> str:
     return f"net_{name}" if taken else name
 
 
-def write_sources(built: Built, folder: Path) -> list[str]:
-    """The C files of a network and its kernels; returns their names."""
-    kernels = dict(read_kernel_files(built.calls))
-    assert not kernels.keys() & built.source.files.keys(), built.source.name
-    files: dict[str, str | bytes] = {**kernels, **built.source.files}
+def write_sources(built: Built, folder: Path, orders: Sequence[str] = ORDERS) -> list[str]:
+    """The C files of a network and its kernels, with weights also in `orders`; returns their names."""
+    kernels, own = dict(read_kernel_files(built.calls)), orders if "layer.h" in {c.header for c in built.calls} else ()
+    source = built.render_sources({order: arrange_weights(built.weights, built.calls, order) for order in own})
+    assert not kernels.keys() & source.files.keys(), source.name
+    files: dict[str, str | bytes] = {**kernels, **source.files}
     for name, text in files.items():
         if isinstance(text, bytes):
             (folder / name).write_bytes(text)
@@ -125,7 +133,7 @@ def compile_objects(
         )
     chosen = tuple(levels or machine.levels)
     name = built.source.name
-    written = write_sources(built, folder)
+    written = write_sources(built, folder, orders=())
     for header in ("cpu.h", "library.h"):
         (folder / header).write_text((KERNELS / header).read_text())
     text = format_library(name, built.program, chosen, built.description, built.arena_bytes)

@@ -78,7 +78,7 @@ CORES = {
         Core("cortex-m3", "thumb-freestanding-eabi", "cortex_m3"),
         Core("cortex-m4", "thumb-freestanding-eabihf", "cortex_m4+vfp4d16sp"),
         Core("cortex-m7", "thumb-freestanding-eabihf", "cortex_m7+fp_armv8d16sp"),
-        Core("cortex-m33", "thumb-freestanding-eabihf", "cortex_m33+fp_armv8d16sp"),
+        Core("cortex-m33", "thumb-freestanding-eabihf", "cortex_m33+dsp+fp_armv8d16sp"),
         Core("cortex-m55", "thumb-freestanding-eabihf", "cortex_m55+mve_fp"),
         Core("riscv32", "riscv32-freestanding-none", "generic_rv32+m+c"),
     )

@@ -63,17 +63,18 @@ class Weights:
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
-        self._known: dict[bytes, int] = {}
+        self._known: dict[tuple[bytes, object], int] = {}
         self.nbytes = 0
 
-    def add(self, array: Array, ctype: str) -> WeightAddress:
+    def add(self, array: Array, ctype: str, shape: object = None) -> WeightAddress:
+        """Where it is stored; apart from equal bytes of another `shape`, which other cores want in another order."""
         data = np.ascontiguousarray(array).tobytes()
-        if data not in self._known:
+        if (data, shape) not in self._known:
             gap = -self.nbytes % ALIGNMENT
             self._parts += [bytes(gap), data]
-            self._known[data] = self.nbytes + gap
+            self._known[data, shape] = self.nbytes + gap
             self.nbytes += gap + len(data)
-        return WeightAddress(self._known[data], ctype)
+        return WeightAddress(self._known[data, shape], ctype)
 
     @property
     def data(self) -> bytes:

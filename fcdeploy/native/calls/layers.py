@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -15,6 +16,7 @@ from fcdeploy.native.calls.call import (
     Argument,
     KernelCall,
     Struct,
+    WeightAddress,
     Weights,
     make_address,
     make_call,
@@ -53,13 +55,34 @@ def _call_runs(
         return pack.fill_up(each) if kind == "depthwise" else pack.pack_channel_values(each, step.groups)
 
     arguments: list[Argument] = [
-        make_address(work.outputs[0], weights), _find_window_begin(step, work.inputs[0]), weights.add(packed, "int8_t"),
-        weights.add(values(step.bias), "int32_t"), weights.add(values(step.factor), "float"),
+        make_address(work.outputs[0], weights), _find_window_begin(step, work.inputs[0]),
+        _add_weights(kind, packed, fields, weights), weights.add(values(step.bias), "int32_t"),
+        weights.add(values(step.factor), "float"),
     ]  # fmt: skip
     if to is None:
         arguments.append(None if step.real_bias is None else weights.add(values(step.real_bias), "float"))
     kernel = f"fc_{kind}_{'reals' if to is None else 'bytes'}"
     return make_call(work, f"{kind}.h", kernel, *arguments, Struct(f"struct fc_{kind}", fields))
+
+
+def _add_weights(kind: str, packed: Array, fields: Mapping[str, Any], weights: Weights) -> WeightAddress:
+    shape = (fields["groups"], fields["outs"]) if kind == "layer" else None
+    return weights.add(packed, "int8_t", shape)
+
+
+def arrange_weights(weights: bytes, calls: Sequence[KernelCall], order: str) -> bytes:
+    """All constants, those of layers in another of `pack.ORDERS`."""
+    arranged = np.frombuffer(weights, np.uint8).copy()
+    for call in (each for each in calls if each.header == "layer.h"):
+        begin, fields = call.arguments[2], call.arguments[-1]
+        assert isinstance(begin, WeightAddress) and isinstance(fields, Struct)
+        groups, outs = fields.fields["groups"], fields.fields["outs"]
+        steps = fields.fields["runs_y"] * fields.fields["runs_x"] * fields.fields["steps"]
+        count = groups * steps * pack.FOUR * sum(width for _, width in pack.list_tiles(outs))
+        part = slice(begin.offset, begin.offset + count)
+        usual = np.frombuffer(weights, np.uint8)[part]
+        arranged[part] = pack.arrange_tiles(usual, groups, outs, order)
+    return arranged.tobytes()
 
 
 def _split_runs(step: Layer, work: Placed) -> tuple[dict[str, Any], Array]:

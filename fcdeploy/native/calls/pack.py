@@ -10,6 +10,8 @@ from fcdeploy.native.program.pairs import leaves_16_bits
 
 TILE, NARROW = 16, 8  # channels computed together; the last ones of a group fill 16 or 8
 FOUR = 4  # bytes that one lane multiplies at once
+RAISED = np.uint8(128)  # added to a byte, which makes an unsigned number of a signed one
+ORDERS = ("pairs", "rows")  # of weights of layers beside the usual one: for SMLAD, for Helium (kernels/order.h)
 
 
 def list_tiles(outs: int) -> list[tuple[int, int]]:
@@ -37,6 +39,26 @@ def pack_layer_weights(rows: Array, groups: int) -> tuple[NDArray[np.int8], NDAr
             packed.append(part.reshape(width, runs, steps, FOUR).transpose(1, 2, 0, 3).reshape(-1))
             wide.append(leaves_16_bits(part.reshape(-1, 2)))
     return np.concatenate(packed), np.array(wide, np.uint8)
+
+
+def arrange_tiles(packed: NDArray[np.uint8], groups: int, outs: int, order: str) -> NDArray[np.uint8]:
+    """The bytes of `pack_layer_weights` in another order: as many bytes, raised by 128 where they are multiplied unsigned.
+
+    `pairs`: [group][four channels][four][two channels][bytes 0 and 2, or 1 and 3][channel], the first of two channels raised.
+    `rows`: [group][channel][run][four][4], all raised.
+    """
+    widths = [width for _ in range(groups) for _, width in list_tiles(outs)]
+    steps = len(packed) // FOUR // sum(widths)
+    arranged, done = [], 0
+    for width in widths:
+        tile = packed[done : done + steps * width * FOUR].reshape(steps, width, FOUR)
+        done += tile.size
+        if order == "rows":
+            arranged.append(tile.transpose(1, 0, 2) ^ RAISED)
+        else:
+            each = tile.reshape(steps, -1, 2, 2, 2, 2).transpose(1, 0, 2, 5, 4, 3)
+            arranged.append(each ^ np.array([RAISED, 0], np.uint8))
+    return np.concatenate([each.reshape(-1) for each in arranged])
 
 
 def pack_channel_values(values: Array, groups: int) -> Array:

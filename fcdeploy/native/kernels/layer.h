@@ -70,10 +70,11 @@ static __attribute__((noinline, unused)) void fc_layer_write(
 #elif defined(FC_DSP) && !defined(FC_SOFT)
         const uint32_t each = 0x01010101;
         const uint8x4_t low = code.low * each, above = (255u - (uint32_t)code.high) * each;
-        for (; end - y >= 4; y += 4, sums += 4, factor += 4) {
-            const uint32_t four = fc_dsp_scaled(sums, factor, code.zero);
-            const uint32_t cut = __uqsub8(__uqadd8(__uqadd8(__uqsub8(four, low), low), above), above);
-            memcpy(y, &cut, 4);
+        for (; end - y >= 4; y += 4) {
+            uint32_t four = fc_dsp_scaled(&sums, &factor, code.zero);
+            if (low | above)
+                four = __uqsub8(__uqadd8(__uqadd8(__uqsub8(four, low), low), above), above);
+            memcpy(y, &four, 4);
         }
 #endif
         for (; y < end; y++)

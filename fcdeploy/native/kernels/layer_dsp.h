@@ -1,124 +1,188 @@
-/* Layers of a Cortex-M4, M7, M33 or M55: four positions at a time, or four channels at one.
+/* Layers of a Cortex-M4, M7 or M33: two channels at three positions, or four channels at one.
 
-   The bytes of the windows are unpacked to 16 bits once for all channels, bytes 0 and 2 of four in one word and bytes 1 and 3
-   in the next, so that SMLAD multiplies two of them at once.  The innermost loops are assembly: fourteen registers hold all
-   they need, and compilers do not load several words with one instruction.  Included by layer.h. */
+   SMLAD multiplies two pairs of 16 bits and adds both products.  The bytes of the windows are unpacked for it once for all
+   channels: bytes 0 and 2 of four in one word, bytes 1 and 3 in the next.  Weights need not be unpacked twice: they lie as
+   [four channels][4 bytes of a run][two channels][bytes 0 and 2, or 1 and 3], and such a word holds two numbers of 16 bits, 256
+   times the second channel's weight and the first one's raised by 128.  The word as it is gives one sum of both channels, its
+   low bytes, which UXTB16 takes out, that of the first one; the difference is 256 times the second one's.  It fits 32 bits
+   where no more than 256 products are added up.  The innermost loops are assembly: fourteen registers hold all they need, and
+   compilers do not load several words with one instruction.  Included by layer.h. */
 #ifndef FC_LAYER_DSP_H
 #define FC_LAYER_DSP_H
 
-#define FC_DSP_STEPS 36 /* of four bytes, unpacked at once: a window of 3 x 3 x 16 */
-#define FC_TOGETHER 4 /* positions */
+#define FC_TOGETHER 3 /* positions */
 #define FC_ALONE 1
-#define FC_DSP_CHANNELS 32 /* whose sums are kept at once; the assembly below knows them as 128 bytes */
+#define FC_DSP_STEPS 48 /* of four bytes, unpacked at once at three positions */
+#define FC_DSP_STEPS_ALONE 64 /* at one; 256 products */
+#define FC_DSP_CHANNELS 64 /* whose sums are kept at once at three positions; the assembly below knows them as 256 bytes */
 
-#define FC_DSP_FOUR_POSITIONS(stride) \
-    "ldr r12, [r2], #" #stride "\n ldmia r1!, {r8-r11}\n sxtb16 lr, r12\n sxtb16 r12, r12, ror #8\n" \
-    "smlad r4, r8, lr, r4\n smlad r5, r10, lr, r5\n smlad r4, r9, r12, r4\n smlad r5, r11, r12, r5\n" \
-    "ldmia r1!, {r8-r11}\n" \
-    "smlad r6, r8, lr, r6\n smlad r7, r10, lr, r7\n smlad r6, r9, r12, r6\n smlad r7, r11, r12, r7\n"
-#define FC_DSP_ONE(sum, weights) \
-    "sxtb16 r0, " #weights "\n sxtb16 " #weights ", " #weights ", ror #8\n" \
-    "smlad " #sum ", r8, r0, " #sum "\n smlad " #sum ", r9, " #weights ", " #sum "\n"
-#define FC_DSP_FOUR_CHANNELS(stride) \
-    "ldmia r1!, {r8, r9}\n ldm r2, {r10-r12, lr}\n add r2, r2, #" #stride "\n" \
-    FC_DSP_ONE(r4, r10) FC_DSP_ONE(r5, r11) FC_DSP_ONE(r6, r12) FC_DSP_ONE(r7, lr)
+/* What the loops below are given, and count in. */
+struct fc_dsp_part {
+    const uint32_t *x; /* unpacked */
+    int32_t steps;
+    int32_t *sums; /* of the first position; those of the others 256 bytes on */
+    const int8_t *weights;
+    int32_t hop, left, quad; /* bytes to the weights of the next two channels; channels; bytes of four channels' weights */
+    int32_t less[6];         /* what raising the weights adds, negative, twice for each position */
+};
 
-/* All steps of `body`, `unrolled` of them a turn. */
-#define FC_DSP_LOOP(body, unrolled, bodies) \
-    "subs r3, r3, #" #unrolled "\n blt 2f\n" \
-    "1:\n" bodies "subs r3, r3, #" #unrolled "\n bge 1b\n" \
-    "2: adds r3, r3, #" #unrolled "\n beq 4f\n" \
-    "3:\n" body "subs r3, r3, #1\n bne 3b\n" \
-    "4:\n"
 #define FC_DSP_TWICE(body) body body
+#define FC_DSP_THREE(word) \
+    "ldmia r0!, {r2, r3, r12}\n smlad r4, r2, " word ", r4\n smlad r6, r3, " word ", r6\n smlad r8, r12, " word ", r8\n" \
+    "uxtb16 " word ", " word "\n" \
+    "smlad r5, r2, " word ", r5\n smlad r7, r3, " word ", r7\n smlad r9, r12, " word ", r9\n"
+#define FC_DSP_THREE_STEP "ldrd r10, r11, [r1], #16\n" FC_DSP_THREE("r10") FC_DSP_THREE("r11")
+#define FC_DSP_ADDED(at, both, low) \
+    "ldrd r2, r3, [r0, #" at "]\n sub " both ", " both ", " low "\n add r2, r2, " low "\n" \
+    "add r3, r3, " both ", asr #8\n strd r2, r3, [r0, #" at "]\n"
 
-/* sums: int32_t *, x: unpacked, weights: of one channel or of four neighbours, `stride` bytes from step to step. */
-#define FC_DSP_KERNEL(name, load, loop, store) \
-    static __attribute__((naked, noinline, unused)) void name( \
-        int32_t *sums __attribute__((unused)), const uint32_t *x __attribute__((unused)), \
-        const int8_t *weights __attribute__((unused)), int steps __attribute__((unused))) \
-    { \
-        __asm__("push {r0, r4-r11, lr}\n" load loop "ldr r0, [sp]\n" store "add sp, sp, #4\n pop {r4-r11, pc}\n"); \
-    }
-#define FC_DSP_LOAD_FOUR "ldr r4, [r0]\n ldr r5, [r0, #128]\n ldr r6, [r0, #256]\n ldr r7, [r0, #384]\n"
-#define FC_DSP_STORE_FOUR "str r4, [r0]\n str r5, [r0, #128]\n str r6, [r0, #256]\n str r7, [r0, #384]\n"
-#define FC_DSP_POSITIONS(name, stride) \
-    FC_DSP_KERNEL(name, FC_DSP_LOAD_FOUR, \
-        FC_DSP_LOOP(FC_DSP_FOUR_POSITIONS(stride), 4, FC_DSP_TWICE(FC_DSP_TWICE(FC_DSP_FOUR_POSITIONS(stride)))), \
-        FC_DSP_STORE_FOUR)
-#define FC_DSP_DENSE(name, stride) \
-    FC_DSP_KERNEL(name, "ldmia r0, {r4-r7}\n", \
-        FC_DSP_LOOP(FC_DSP_FOUR_CHANNELS(stride), 2, FC_DSP_TWICE(FC_DSP_FOUR_CHANNELS(stride))), \
-        "stmia r0, {r4-r7}\n")
-
-FC_DSP_POSITIONS(fc_layer_positions_16, 64)
-FC_DSP_POSITIONS(fc_layer_positions_8, 32)
-FC_DSP_DENSE(fc_layer_channels_16, 64)
-FC_DSP_DENSE(fc_layer_channels_8, 32)
-
-/* `count` steps of the window at `x`, from step `begin` on, every `apart` words. */
-static __attribute__((noinline, unused)) void fc_layer_unpack(
-    uint32_t *to, int apart, const uint8_t *x, int begin, int count, const struct fc_layer *l)
+/* On top of the sums of two channels at three positions, until no channel is left. */
+static __attribute__((naked, noinline, unused)) void fc_dsp_three(struct fc_dsp_part *part __attribute__((unused)))
 {
-    int run = begin / l->steps, k = begin - run * l->steps;
-    for (; count > 0; run++, k = 0) {
-        const int row = run / l->runs_x;
-        const uint8_t *p = x + row * l->run_y + run % l->runs_x * l->run_x + 4 * k - (row & l->early);
-        const int some = fc_min(count, l->steps - k);
-        count -= some;
-        for (const uint8_t *end = p + 4 * some; p != end; p += 4, to += apart) {
-            const uint32_t word = fc_word(p);
+    __asm__("push {r0, r4-r11, lr}\n"
+            "1: ldr r12, [sp]\n ldrd r0, lr, [r12]\n ldr r1, [r12, #12]\n adds r12, r12, #28\n ldmia r12, {r4-r9}\n"
+            "subs lr, lr, #4\n blt 3f\n"
+            "2:\n" FC_DSP_TWICE(FC_DSP_TWICE(FC_DSP_THREE_STEP)) "subs lr, lr, #4\n bge 2b\n"
+            "3: adds lr, lr, #4\n beq 5f\n"
+            "4:\n" FC_DSP_THREE_STEP "subs lr, lr, #1\n bne 4b\n"
+            "5: ldr r12, [sp]\n ldr r0, [r12, #8]\n"
+            FC_DSP_ADDED("0", "r4", "r5") FC_DSP_ADDED("256", "r6", "r7") FC_DSP_ADDED("512", "r8", "r9")
+            "ldrd r1, r2, [r12, #12]\n ldrd r3, r4, [r12, #20]\n"
+            "adds r0, r0, #8\n adds r1, r1, r2\n subs r2, r4, r2\n subs r3, r3, #2\n"
+            "strd r0, r1, [r12, #8]\n strd r2, r3, [r12, #16]\n bgt 1b\n"
+            "add sp, sp, #4\n pop {r4-r11, pc}\n");
+}
+
+#define FC_DSP_FOUR(x, first, second) \
+    "smlad r4, " x ", " first ", r4\n smlad r6, " x ", " second ", r6\n" \
+    "uxtb16 " first ", " first "\n uxtb16 " second ", " second "\n" \
+    "smlad r5, " x ", " first ", r5\n smlad r7, " x ", " second ", r7\n"
+#define FC_DSP_FOUR_STEP(even, odd) "ldmia r1!, {r8-r11}\n" FC_DSP_FOUR(even, "r8", "r10") FC_DSP_FOUR(odd, "r9", "r11")
+#define FC_DSP_FOUR_STEPS "ldmia r0!, {r2, r3, r12, lr}\n" FC_DSP_FOUR_STEP("r2", "r3") FC_DSP_FOUR_STEP("r12", "lr")
+
+/* On top of the sums of four channels at one position, until no channel is left; `steps` are even. */
+static __attribute__((naked, noinline, unused)) void fc_dsp_four(struct fc_dsp_part *part __attribute__((unused)))
+{
+    __asm__("push {r0, r4-r11, lr}\n ldrd r2, r3, [r0]\n bic r1, r3, #7\n add r1, r2, r1, lsl #3\n add r3, r2, r3, lsl #3\n"
+            "push {r1, r3}\n" /* where x ends: of eight steps a turn, of two */
+            "1: ldr r12, [sp, #8]\n ldr r0, [r12]\n ldr r1, [r12, #12]\n ldr r4, [r12, #28]\n"
+            "mov r5, r4\n mov r6, r4\n mov r7, r4\n ldr r2, [sp]\n cmp r0, r2\n beq 3f\n"
+            "2:\n" FC_DSP_TWICE(FC_DSP_TWICE(FC_DSP_FOUR_STEPS)) "ldr r2, [sp]\n cmp r0, r2\n bne 2b\n"
+            "3: ldr r2, [sp, #4]\n cmp r0, r2\n beq 5f\n"
+            "4:\n" FC_DSP_FOUR_STEPS "ldr r2, [sp, #4]\n cmp r0, r2\n bne 4b\n"
+            "5: ldr r12, [sp, #8]\n ldrd r0, r1, [r12, #8]\n ldrd r2, r3, [r12, #20]\n ldmia r0, {r8-r11}\n"
+            "sub r4, r4, r5\n add r8, r8, r5\n add r9, r9, r4, asr #8\n"
+            "sub r6, r6, r7\n add r10, r10, r7\n add r11, r11, r6, asr #8\n"
+            "stmia r0!, {r8-r11}\n adds r1, r1, r3\n strd r0, r1, [r12, #8]\n"
+            "subs r2, r2, #4\n str r2, [r12, #20]\n bgt 1b\n"
+            "add sp, sp, #12\n pop {r4-r11, pc}\n");
+}
+
+struct fc_four {
+    int32_t each[4];
+};
+
+/* Where the steps of a window are that are unpacked together: within its runs. */
+struct fc_dsp_place {
+    const uint8_t *row;
+    int line, column, step;
+};
+
+/* The next `count` steps of one window, or of three that begin `beside` bytes from the first; `less` as in fc_dsp_part. */
+FC_INLINE void fc_dsp_unpack(
+    const int positions, uint32_t *to, struct fc_dsp_place *place, const int32_t *beside, int count, const struct fc_layer *l,
+    int32_t *less)
+{
+    uint32_t a = 0, b = 0, c = 0;
+    while (count > 0) {
+        const uint8_t *p = place->row + place->column * l->run_x + 4 * place->step - (place->line & l->early);
+        const uint8_t *q = p + beside[0], *r = p + beside[1];
+        const int some = fc_min(count, l->steps - place->step);
+        for (const uint8_t *end = p + 4 * some; p != end; p += 4, q += 4, r += 4, to += 2 * positions) {
+            uint32_t word = fc_word(p);
+            a = __usada8((uint8x4_t)word, (uint8x4_t)0u, a);
             to[0] = (uint32_t)__uxtb16((uint8x4_t)word);
-            to[1] = (uint32_t)__uxtb16((uint8x4_t)__ror(word, 8));
+            to[positions] = (uint32_t)__uxtb16((uint8x4_t)__ror(word, 8));
+            if (positions == 1)
+                continue;
+            word = fc_word(q);
+            b = __usada8((uint8x4_t)word, (uint8x4_t)0u, b);
+            to[1] = (uint32_t)__uxtb16((uint8x4_t)word);
+            to[4] = (uint32_t)__uxtb16((uint8x4_t)__ror(word, 8));
+            word = fc_word(r);
+            c = __usada8((uint8x4_t)word, (uint8x4_t)0u, c);
+            to[2] = (uint32_t)__uxtb16((uint8x4_t)word);
+            to[5] = (uint32_t)__uxtb16((uint8x4_t)__ror(word, 8));
+        }
+        count -= some;
+        place->step += some;
+        if (place->step == l->steps) {
+            place->step = 0;
+            if (++place->column == l->runs_x) {
+                place->column = 0;
+                place->line++;
+                place->row += l->run_y;
+            }
         }
     }
-}
-
-/* Sums of up to FC_DSP_CHANNELS channels over some steps; `weights` is where their first tile begins. */
-static __attribute__((noinline, unused)) void fc_layer_add(
-    int32_t *sums, const uint32_t *x, const int8_t *weights, int begin, int count, int channels, int positions,
-    const struct fc_layer *l)
-{
-    const int all = l->runs_y * l->runs_x * l->steps;
-    while (channels > 0) {
-        const int width = channels > 8 ? 16 : 8, real = fc_min(width, channels);
-        const int8_t *w = weights + 4 * width * begin;
-        if (positions == 4)
-            for (int c = 0; c < real; c++)
-                (width == 16 ? fc_layer_positions_16 : fc_layer_positions_8)(sums + c, x, w + 4 * c, count);
-        else
-            for (int c = 0; c < real; c += 4)
-                (width == 16 ? fc_layer_channels_16 : fc_layer_channels_8)(sums + c, x, w + 4 * c, count);
-        weights += 4 * width * all;
-        sums += width;
-        channels -= width;
+    less[0] = less[1] = -128 * (int32_t)a;
+    if (positions > 1) {
+        less[2] = less[3] = -128 * (int32_t)b;
+        less[4] = less[5] = -128 * (int32_t)c;
     }
 }
 
-/* One position, or four, for the channels of a group. */
+/* One position, or three, for the channels of a group. */
 static __attribute__((noinline, unused)) void fc_layer_several(
     const struct fc_written *to, const uint8_t *x, const int32_t *from, const int32_t *at, int positions,
     const int8_t *weights, const int32_t *bias, const struct fc_layer *l)
 {
-    uint32_t unpacked[FC_DSP_STEPS * 4 * 2];
-    int32_t sums[4][FC_DSP_CHANNELS];
+    uint32_t unpacked[FC_DSP_STEPS * 3 * 2];
+    int32_t sums[3 * FC_DSP_CHANNELS];
     const int all = l->runs_y * l->runs_x * l->steps;
+    const int most = positions == 1 ? FC_DSP_STEPS_ALONE : FC_DSP_STEPS;
+    const int together = positions == 1 ? 3 * FC_DSP_CHANNELS : FC_DSP_CHANNELS;
+    const int32_t beside[2] = {from[positions / 2] - from[0], from[positions - 1] - from[0]};
+    struct fc_dsp_part part;
     struct fc_written some = *to;
-    for (int done = 0; done < l->outs; done += FC_DSP_CHANNELS) {
-        const int channels = fc_min(FC_DSP_CHANNELS, l->outs - done);
-        for (int c = 0; c < channels; c++)
-            sums[0][c] = sums[1][c] = sums[2][c] = sums[3][c] = bias[done + c];
+    part.x = unpacked;
+    part.quad = 16 * all;
+    for (int done = 0; done < l->outs; done += together) {
+        const int channels = fc_min(together, l->outs - done);
+        struct fc_dsp_place place = {x + from[0], 0, 0, 0};
+        struct fc_four *own = (struct fc_four *)sums;
+        for (const struct fc_four *from = (const struct fc_four *)(bias + done), *end = from + (channels + 3) / 4; from < end; own++) {
+            const struct fc_four four = *from++;
+            own[0] = four;
+            if (positions == 3)
+                own[FC_DSP_CHANNELS / 4] = own[FC_DSP_CHANNELS / 2] = four;
+        }
         for (int begin = 0, count; begin < all; begin += count) {
-            count = fc_min(FC_DSP_STEPS, all - begin);
-            if (done == 0 || count < all)
-                for (int p = 0; p < positions; p++)
-                    fc_layer_unpack(unpacked + 2 * p, 2 * positions, x + from[p], begin, count, l);
-            fc_layer_add(sums[0], unpacked, weights, begin, count, channels, positions, l);
+            count = fc_min(most, all - begin);
+            if (done == 0 || count < all) {
+                part.steps = count;
+                if (positions == 1) {
+                    fc_dsp_unpack(1, unpacked, &place, beside, count, l, part.less);
+                    if (count % 2) {
+                        unpacked[2 * count] = unpacked[2 * count + 1] = 0;
+                        part.steps++;
+                    }
+                } else
+                    fc_dsp_unpack(3, unpacked, &place, beside, count, l, part.less);
+            }
+            part.sums = sums;
+            part.weights = weights + 16 * begin;
+            part.hop = 8;
+            part.left = channels;
+            if (positions == 1)
+                fc_dsp_four(&part);
+            else
+                fc_dsp_three(&part);
         }
         for (int p = 0; p < positions; p++)
-            fc_layer_write(&some, at[p], channels, sums[p]);
-        weights += 4 * FC_DSP_CHANNELS * all;
-        fc_layer_next(&some, FC_DSP_CHANNELS, FC_DSP_CHANNELS);
+            fc_layer_write(&some, at[p], channels, sums + p * FC_DSP_CHANNELS);
+        weights += 4 * together * all;
+        fc_layer_next(&some, together, together);
     }
 }
 

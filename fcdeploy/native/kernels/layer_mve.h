@@ -1,85 +1,52 @@
 /* Layers of a Cortex-M55: two channels at three positions, or four channels at one, sixteen bytes of each at a time.
 
-   VMLAVA multiplies numbers that are both unsigned: weights are raised by 128, and 128 times the sum of the window's bytes is
-   taken off each of its sums.  A weight lies four bytes beside those of the other channels; four such words are gathered.  The
-   innermost loops are assembly, as compilers keep copies of what they count.  Included by layer.h. */
+   VMLAVA multiplies numbers that are both unsigned.  Weights are raised by 128 for it, and lie as [channel][run][4 bytes of the
+   run]; 128 times the sum of the window's bytes is taken off each sum.  The innermost loops are assembly, as compilers keep
+   copies of what they count.  Included by layer.h. */
 #ifndef FC_LAYER_MVE_H
 #define FC_LAYER_MVE_H
 
 #define FC_TOGETHER 12 /* positions, three by three */
 #define FC_ALONE 0
 #define FC_MVE_STEPS 144 /* of four bytes of a window, copied at once: 3 x 3 x 64 */
-#define FC_MVE_CHANNELS 32 /* whose sums are kept at once; the assembly below knows them as 128 bytes */
+#define FC_MVE_CHANNELS 64 /* whose sums are kept at once; the assembly below knows them as 256 bytes */
 
-/* Loads of weights: of the next four steps, `turn` bytes on, and of another channel, `beside` bytes from those. */
-#define FC_MVE_NEXT(q, turn) "vldrw.u32 " q ", [%q[at], #" #turn "]!\n veor " q ", " q ", %q[raised]\n"
-#define FC_MVE_BESIDE(q, beside) "vldrw.u32 " q ", [%q[at], #" beside "]\n veor " q ", " q ", %q[raised]\n"
-#define FC_MVE_BOTH(x, sum, other) \
-    "vldrb.u8 q2, [" x "], #16\n vmlava.u8 " sum ", q0, q2\n vmlava.u8 " other ", q1, q2\n"
-
-/* Two neighbouring channels at three positions; `at` are the places of the first weights of four steps, less `turn`. */
-#define FC_MVE_TWO(turn) \
-    __asm__ volatile( \
-        "ldrd %[a0], %[b0], [%[sums]]\n ldrd %[a1], %[b1], [%[sums], #128]\n ldrd %[a2], %[b2], [%[sums], #256]\n" \
-        "dlstp.8 lr, %[bytes]\n 1:\n" FC_MVE_NEXT("q0", turn) FC_MVE_BESIDE("q1", "4") \
-        FC_MVE_BOTH("%[p]", "%[a0]", "%[b0]") FC_MVE_BOTH("%[q]", "%[a1]", "%[b1]") FC_MVE_BOTH("%[r]", "%[a2]", "%[b2]") \
-        "letp lr, 1b\n" \
-        "strd %[a0], %[b0], [%[sums]]\n strd %[a1], %[b1], [%[sums], #128]\n strd %[a2], %[b2], [%[sums], #256]\n" \
-        : [a0] "=&Te"(a0), [b0] "=&Te"(b0), [a1] "=&Te"(a1), [b1] "=&Te"(b1), [a2] "=&Te"(a2), [b2] "=&Te"(b2), \
-          [p] "+r"(p), [q] "+r"(q), [r] "+r"(r), [at] "+w"(at) \
-        : [bytes] "r"(bytes), [raised] "w"(raised), [sums] "r"(sums) \
-        : "lr", "q0", "q1", "q2", "memory")
-
-/* Four neighbouring channels at one position. */
-#define FC_MVE_FOUR(turn) \
-    __asm__ volatile( \
-        "ldrd %[a0], %[b0], [%[sums]]\n ldrd %[a1], %[b1], [%[sums], #8]\n" \
-        "dlstp.8 lr, %[bytes]\n 1: vldrb.u8 q2, [%[p]], #16\n" FC_MVE_NEXT("q0", turn) FC_MVE_BESIDE("q1", "4") \
-        "vmlava.u8 %[a0], q0, q2\n vmlava.u8 %[b0], q1, q2\n" FC_MVE_BESIDE("q0", "8") FC_MVE_BESIDE("q1", "12") \
-        "vmlava.u8 %[a1], q0, q2\n vmlava.u8 %[b1], q1, q2\n letp lr, 1b\n" \
-        "strd %[a0], %[b0], [%[sums]]\n strd %[a1], %[b1], [%[sums], #8]\n" \
-        : [a0] "=&Te"(a0), [b0] "=&Te"(b0), [a1] "=&Te"(a1), [b1] "=&Te"(b1), [p] "+r"(p), [at] "+w"(at) \
-        : [bytes] "r"(bytes), [raised] "w"(raised), [sums] "r"(sums) \
-        : "lr", "q0", "q1", "q2", "memory")
-
-/* `body` for so many channels at a time, until none are left. */
-#define FC_MVE_EACH(channels, body) \
-    for (; real > 0; real -= (channels), sums += (channels), next = vaddq_n_u32(next, 4 * (channels))) { \
-        const uint8_t *p = s->start[0], *q = s->start[1], *r = s->start[2]; \
-        uint32x4_t at = next; \
-        uint32_t a0, b0, a1, b1, a2, b2; \
-        (void)q, (void)r, (void)a2, (void)b2; \
-        body; \
-    }
-
-/* Windows that are added up together: where their bytes are, and 128 times the sum of these. */
-struct fc_mve_windows {
-    const uint8_t *start[3];
-    int32_t less[3];
-    int positions, bytes;
+/* What the loops below are given. */
+struct fc_mve_part {
+    const uint8_t *x[3]; /* where the windows' bytes are that are added up together */
+    int32_t bytes;       /* of each */
+    int32_t *sums, *end; /* of the first position; those of the others 256 bytes on */
+    const int8_t *weights;
+    int32_t hop, row; /* bytes from where a channel's weights have been read to the next one's, and from channel to channel */
 };
 
-/* All channels of a tile: their sums, on top of `before` or of the sums so far, less what raising the weights adds. */
-static __attribute__((noinline, unused)) void fc_layer_tile(
-    int32_t *sums, const int32_t *before, const struct fc_mve_windows *s, const int8_t *weights, int width, int real)
+#define FC_MVE_ALL(x, sum, other) "vldrb.u8 q2, [" x "], #16\n vmlava.u8 " sum ", q0, q2\n vmlava.u8 " other ", q1, q2\n"
+
+/* On top of the sums of two channels at three positions, until no channel is left. */
+static __attribute__((naked, noinline, unused)) void fc_mve_three(struct fc_mve_part *part __attribute__((unused)))
 {
-    const uint8x16_t raised = vdupq_n_u8(128);
-    const uint32_t bytes = (uint32_t)s->bytes;
-    uint32x4_t next = vmlaq_n_u32(vdupq_n_u32((uint32_t)weights - 16 * (uint32_t)width), vidupq_n_u32(0, 1), 4 * width);
-    for (int n = 0; n < s->positions; n++) {
-        int32_t *own = sums + n * FC_MVE_CHANNELS;
-        const int32_t *from = before ? before : own;
-        for (int c = 0; c < width; c += 4)
-            vstrwq_s32(own + c, vsubq_n_s32(vldrwq_s32(from + c), s->less[n]));
-    }
-    if (s->positions == 3 && width == 16)
-        FC_MVE_EACH(2, FC_MVE_TWO(256))
-    else if (s->positions == 3)
-        FC_MVE_EACH(2, FC_MVE_TWO(128))
-    else if (width == 16)
-        FC_MVE_EACH(4, FC_MVE_FOUR(256))
-    else
-        FC_MVE_EACH(4, FC_MVE_FOUR(128))
+    __asm__("push {r4-r11, lr}\n mov r12, r0\n ldr r11, [r12, #16]\n ldr r1, [r12, #24]\n ldr r3, [r12, #32]\n add r3, r1\n"
+            "1: ldm r12, {r5, r7, r9}\n ldr lr, [r12, #12]\n"
+            "ldrd r0, r2, [r11]\n ldrd r4, r6, [r11, #256]\n ldrd r8, r10, [r11, #512]\n dlstp.8 lr, lr\n"
+            "2: vldrb.u8 q0, [r1], #16\n vldrb.u8 q1, [r3], #16\n"
+            FC_MVE_ALL("r5", "r0", "r2") FC_MVE_ALL("r7", "r4", "r6") FC_MVE_ALL("r9", "r8", "r10") "letp lr, 2b\n"
+            "strd r0, r2, [r11], #8\n strd r4, r6, [r11, #248]\n strd r8, r10, [r11, #504]\n"
+            "ldrd r0, r2, [r12, #28]\n add r1, r3, r0\n add r3, r1, r2\n"
+            "ldr r0, [r12, #20]\n cmp r11, r0\n blo 1b\n pop {r4-r11, pc}\n");
+}
+
+#define FC_MVE_ONE(weights, sum) "vldrb.u8 q1, [" weights "], #16\n vmlava.u8 " sum ", q0, q1\n"
+
+/* On top of the sums of four channels at one position, until no channel is left. */
+static __attribute__((naked, noinline, unused)) void fc_mve_four(struct fc_mve_part *part __attribute__((unused)))
+{
+    __asm__("push {r4-r11, lr}\n mov r12, r0\n ldrd r11, r10, [r12, #16]\n ldr r1, [r12, #24]\n ldr r8, [r12, #32]\n"
+            "1: add r3, r1, r8\n add r5, r3, r8\n add r7, r5, r8\n ldr r9, [r12]\n ldr lr, [r12, #12]\n"
+            "ldrd r0, r2, [r11]\n ldrd r4, r6, [r11, #8]\n dlstp.8 lr, lr\n"
+            "2: vldrb.u8 q0, [r9], #16\n" FC_MVE_ONE("r1", "r0") FC_MVE_ONE("r3", "r2") FC_MVE_ONE("r5", "r4")
+            FC_MVE_ONE("r7", "r6") "letp lr, 2b\n"
+            "strd r0, r2, [r11], #8\n strd r4, r6, [r11], #8\n"
+            "ldr r1, [r12, #28]\n add r1, r7\n cmp r11, r10\n blo 1b\n pop {r4-r11, pc}\n");
 }
 
 /* The sum of `bytes` bytes; copied to `to` where that is not NULL. */
@@ -98,25 +65,34 @@ FC_INLINE uint32_t fc_mve_sum(uint8_t *to, const uint8_t *x, int bytes)
     return sum;
 }
 
-/* `count` steps of the window at `x`, from step `begin` on, copied side by side: the sum of their bytes. */
-static __attribute__((noinline, unused)) uint32_t fc_layer_copy(
-    uint8_t *to, const uint8_t *x, int begin, int count, const struct fc_layer *l)
+/* `count` steps of the windows at `from`, from step `begin` on, copied side by side; `total` of their bytes. */
+static __attribute__((noinline, unused)) void fc_mve_copy(
+    uint8_t *to, const uint8_t *x, const int32_t *from, int positions, int begin, int count, const struct fc_layer *l,
+    uint32_t *total)
 {
     const int run = begin / l->steps;
     int line = run / l->runs_x;
     const uint8_t *row = x + line * l->run_y;
-    int k = 4 * (begin - run * l->steps), at = run % l->runs_x;
-    uint32_t sum = 0;
+    int k = 4 * (begin - run * l->steps), at = run - line * l->runs_x;
+    total[0] = total[1] = total[2] = 0;
     for (int some, left = 4 * count; left > 0; left -= some, to += some, k = 0) {
+        const uint8_t *start = row + at * l->run_x + k - (line & l->early);
         some = fc_min(left, 4 * l->steps - k);
-        sum += fc_mve_sum(to, row + at * l->run_x + k - (line & l->early), some);
+        for (int p = 0; p < positions; p++)
+            total[p] += fc_mve_sum(to + 4 * FC_MVE_STEPS * p, start + from[p], some);
         if (++at == l->runs_x) {
             at = 0;
             line++;
             row += l->run_y;
         }
     }
-    return sum;
+}
+
+/* `count` sums: `from`, or what they are, less what raising the weights adds. */
+FC_INLINE void fc_mve_begin(int32_t *sums, const int32_t *from, int count, uint32_t total)
+{
+    for (int c = 0; c < count; c += 4)
+        vstrwq_s32(sums + c, vsubq_n_s32(vldrwq_s32(from + c), (int32_t)(128 * total)));
 }
 
 /* One position or three, for the channels of a group; `copied` holds windows that are several runs. */
@@ -125,25 +101,30 @@ static __attribute__((noinline, unused)) void fc_layer_windows(
     const int8_t *weights, const int32_t *bias, const struct fc_layer *l)
 {
     int32_t sums[3][FC_MVE_CHANNELS];
-    struct fc_mve_windows s = {.positions = positions};
+    uint32_t total[3];
     const int all = l->runs_y * l->runs_x * l->steps;
+    struct fc_mve_part part = {.sums = sums[0], .row = 4 * all};
     struct fc_written some = *to;
     for (int done = 0; done < l->outs; done += FC_MVE_CHANNELS) {
         const int channels = fc_min(FC_MVE_CHANNELS, l->outs - done);
+        part.end = part.sums + channels;
         for (int begin = 0, count; begin < all; begin += count) {
             count = copied ? fc_min(FC_MVE_STEPS, all - begin) : all;
-            for (int p = 0; p < positions && (done == 0 || count < all); p++) {
-                s.start[p] = copied ? copied + 4 * FC_MVE_STEPS * p : x + from[p];
-                s.less[p] = (int32_t)(128 * (copied ? fc_layer_copy(copied + 4 * FC_MVE_STEPS * p, x + from[p], begin, count, l)
-                                                    : fc_mve_sum(0, x + from[p], 4 * all)));
+            part.bytes = 4 * count;
+            part.weights = weights + 4 * begin;
+            part.hop = part.row - (part.bytes + 15) / 16 * 16;
+            if (copied && (done == 0 || count < all))
+                fc_mve_copy(copied, x, from, positions, begin, count, l, total);
+            for (int p = 0; p < positions; p++) {
+                part.x[p] = copied ? copied + 4 * FC_MVE_STEPS * p : x + from[p];
+                if (!copied && done == 0)
+                    total[p] = fc_mve_sum(0, part.x[p], part.bytes);
+                fc_mve_begin(sums[p], begin ? sums[p] : bias + done, channels, total[p]);
             }
-            s.bytes = 4 * count;
-            for (int c = 0; c < channels; c += 16) {
-                const int width = channels - c > 8 ? 16 : 8;
-                fc_layer_tile(
-                    sums[0] + c, begin ? 0 : bias + done + c, &s, weights + 4 * c * all + 4 * width * begin, width,
-                    fc_min(width, channels - c));
-            }
+            if (positions == 3)
+                fc_mve_three(&part);
+            else
+                fc_mve_four(&part);
         }
         for (int p = 0; p < positions; p++)
             fc_layer_write(&some, at[p], channels, sums[p]);

@@ -4,15 +4,17 @@
 #define FC_SMALL 1 /* few registers, little flash: one sum after the other */
 #endif
 
+#include "order.h"
+
 #if defined(FC_PLAIN)
 #include "vectors_plain.h"
 #elif defined(__AVX2__)
 #include "vectors_avx2.h"
 #elif defined(__aarch64__)
 #include "vectors_neon.h"
-#elif defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 2)
+#elif defined(FC_ORDER_ROWS)
 #include "vectors_mve.h"
-#elif defined(__ARM_FEATURE_DSP)
+#elif defined(FC_ORDER_PAIRS)
 #include "vectors_dsp.h"
 #else
 #include "vectors_plain.h"

@@ -23,6 +23,7 @@ from fcdeploy.native.writing.text import make_comment, make_identifier
 
 TEXT_BYTES = 256 * 1024  # of weights that are written as text; of more, the assembler takes them from a file
 ARENA_ALIGNMENT = 64
+INCLUDE_ORDER = '#include "order.h"\n'
 PLACES = "const void *const *inputs, void *const *outputs, void *arena"
 
 
@@ -35,9 +36,17 @@ class CSource:
 
 
 def render_sources(
-    program: Program, calls: Sequence[KernelCall], memory: Memory, weights: bytes, offsets: Mapping[int, int]
+    program: Program,
+    calls: Sequence[KernelCall],
+    memory: Memory,
+    constants: tuple[bytes, Mapping[str, bytes]],
+    offsets: Mapping[int, int],
 ) -> CSource:
-    """All files of a network but the kernels. `offsets` are those of buffers of the arena, by their number."""
+    """All files of a network but the kernels. `constants` come in the usual order, and in others, by their names.
+
+    `offsets` are those of buffers of the arena, by their number.
+    """
+    weights, arranged = constants
     name = make_identifier(program.name)
     made = make_comment(f"Written by fcdeploy {__version__} from {program.name}: do not edit.") + "\n"
     texts: dict[str, str | bytes] = {
@@ -45,10 +54,11 @@ def render_sources(
         f"{name}.c": made + _format_code(name, program, calls, offsets),
     }
     if len(weights) <= TEXT_BYTES:
-        texts[f"{name}_weights.c"] = made + _format_weights(name, weights)
+        texts[f"{name}_weights.c"] = made + _format_weights(name, weights, arranged)
     else:
         texts[f"{name}_weights.bin"] = weights
-        texts[f"{name}_weights.S"] = _write_weights(name)
+        texts |= {f"{name}_weights_{order}.bin": each for order, each in arranged.items()}
+        texts[f"{name}_weights.S"] = _write_weights(name, list(arranged))
     return CSource(name, texts)
 
 
@@ -271,19 +281,32 @@ def _wrap(text: str, width: int = 110) -> list[str]:
 # --- weights ---
 
 
-def _format_weights(name: str, weights: bytes) -> str:
-    rows = [", ".join(map(str, weights[at : at + 32])) for at in range(0, len(weights), 32)]
-    body = ",\n".join(f"    {row}" for row in rows)
+def _format_weights(name: str, weights: bytes, arranged: Mapping[str, bytes]) -> str:
     return (
-        "#include <stdint.h>\n\n"
+        f"{INCLUDE_ORDER if arranged else ''}#include <stdint.h>\n\n"
         f"extern const uint8_t {name}_weights[];\n"
-        f"_Alignas({ARENA_ALIGNMENT}) const uint8_t {name}_weights[{len(weights)}] = {{\n{body}}};\n"
+        f"_Alignas({ARENA_ALIGNMENT}) const uint8_t {name}_weights[{len(weights)}] = {{\n"
+        f"{_choose_order(_format_bytes(weights), {order: _format_bytes(each) for order, each in arranged.items()})}}};\n"
     )
 
 
-def _write_weights(name: str) -> str:
+def _format_bytes(data: bytes) -> str:
+    return ",\n".join("    " + ", ".join(map(str, data[at : at + 32])) for at in range(0, len(data), 32)) + "\n"
+
+
+def _choose_order(usual: str, arranged: Mapping[str, str]) -> str:
+    """Text for what order.h says of the core that is compiled for."""
+    if not arranged:
+        return usual
+    parts = [f"defined(FC_ORDER_{order.upper()})\n{text}" for order, text in arranged.items()]
+    return "#if " + "#elif ".join(parts) + f"#else\n{usual}#endif\n"
+
+
+def _write_weights(name: str, arranged: Sequence[str]) -> str:
     """Weights that no C parser reads: the assembler takes the file as it is."""
-    return f"""/* The weights, from {name}_weights.bin. */
+    usual, *taken = (f'    .incbin "{name}_weights{part}.bin"\n' for part in ("", *(f"_{order}" for order in arranged)))
+    return f"""/* The weights, from {name}_weights.bin{" and its like" if taken else ""}. */
+{INCLUDE_ORDER if taken else ""}\
 #if defined(__APPLE__)
     .const
     .p2align 6
@@ -295,7 +318,7 @@ _{name}_weights:
     .globl {name}_weights
 {name}_weights:
 #endif
-    .incbin "{name}_weights.bin"
+{_choose_order(usual, dict(zip(arranged, taken, strict=True)))}\
 #if defined(__ELF__)
     .section .note.GNU-stack,"",%progbits
 #endif
