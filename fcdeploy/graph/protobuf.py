@@ -53,18 +53,41 @@ def model_of(proto: onnx.ModelProto) -> ir.Model:
 def proto_of(model: ir.Model) -> onnx.ModelProto:
     """The message of a model."""
     proto: onnx.ModelProto = ir.to_proto(model)
-    maps = {value.name: value.meta[MAP] for value in _all_values(model.graph) if MAP in value.meta}
+    _write_maps(model.graph, proto)
+    return proto
+
+
+def proto_of_view(model: ir.Model, view: ir.GraphView) -> onnx.ModelProto:
+    """The message of a model with a view of its graph in the place of the graph."""
+    versions = [onnx.helper.make_opsetid(domain, version) for domain, version in model.opset_imports.items()]
+    proto = onnx.ModelProto(ir_version=model.ir_version, opset_import=versions)
+    # onnx-ir says that a view's meta can be set, and its own class does not let it
+    ir.serde.serialize_graph_into(proto.graph, view, model_ir_version=model.ir_version)  # type: ignore[arg-type]
+    for function in model.functions.values():
+        ir.serde.serialize_function_into(proto.functions.add(), function)
+    _write_maps(view, proto)
+    return proto
+
+
+def read_type(kind: onnx.TypeProto) -> tuple[ir.TypeProtocol | None, ir.Shape | None]:
+    """Type and shape of a value's message; neither where maps are in it."""
+    if _holds_map(kind):
+        return None, None
+    return ir.serde.deserialize_type_proto_for_type(kind), ir.serde.deserialize_type_proto_for_shape(kind)
+
+
+def _write_maps(graph: ir.Graph | ir.GraphView, proto: onnx.ModelProto) -> None:
+    maps = {value.name: value.meta[MAP] for value in _all_values(graph) if MAP in value.meta}
     for info in _values(proto.graph) if maps else ():
         if info.name in maps and not info.HasField("type"):
             info.type.ParseFromString(maps[info.name])
-    return proto
 
 
 def _values(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto]:
     yield from (*graph.input, *graph.output, *graph.value_info)
 
 
-def _all_values(graph: ir.Graph) -> Iterator[ir.Value]:
+def _all_values(graph: ir.Graph | ir.GraphView) -> Iterator[ir.Value]:
     yield from graph.inputs
     for node in graph:
         yield from node.outputs

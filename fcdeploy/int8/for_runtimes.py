@@ -55,7 +55,7 @@ def describe_runtimes_kept(int8: ir.Model, runtimes: Sequence[str]) -> str:
 
 
 def _find(int8: ir.Model, runtimes: Sequence[str]) -> list[Untaken]:
-    return find_untaken(_infer_types(int8), runtimes)
+    return find_untaken(_infer_types(int8), runtimes) if runtimes else []
 
 
 def _infer_types(model: ir.Model) -> ir.Model:

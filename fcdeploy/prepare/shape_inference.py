@@ -7,6 +7,7 @@ the body of a Scan may be that of another value outside.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import onnx
 import onnx_ir as ir
@@ -14,9 +15,10 @@ import onnx_ir as ir
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.check_sizes import infer_sizes
 from fcdeploy.graph.nodes import name_of
-from fcdeploy.graph.protobuf import model_of, proto_of
+from fcdeploy.graph.protobuf import proto_of_view, read_type
 
 SMALL = 1024  # bytes; larger initializers stay out of what is serialized, so that their size does not matter
+BODIES = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
 
 def infer_shapes(model: ir.Model) -> None:
@@ -34,18 +36,17 @@ def infer_shapes(model: ir.Model) -> None:
     if inferred is None:
         return
     declared = {id(value) for value in model.graph.outputs if value.type is not None}
-    graphs = zip(model.graphs(), model_of(inferred).graphs(), strict=True)
-    for graph, known in graphs:
-        inferred_values = {value.name: value for value in _values(known)}
+    for graph, known in _pair_graphs(model.graph, inferred.graph):
+        types = {info.name: info.type for info in (*known.input, *known.value_info, *known.output)}
         for value in _values(graph):
-            other = inferred_values.get(value.name)
-            if other is None:
+            if value.name not in types:
                 continue
-            if value.type is None or (other.type is not None and id(value) not in declared):
-                value.type = other.type
+            kind, shape = read_type(types[value.name])
+            if value.type is None or (kind is not None and id(value) not in declared):
+                value.type = kind
             # the declared output is part of the contract, inference only fills gaps
-            if other.shape is not None and (value.shape is None or id(value) not in declared):
-                value.shape = other.shape
+            if shape is not None and (value.shape is None or id(value) not in declared):
+                value.shape = shape
 
 
 def infer_afresh(model: ir.Model) -> None:
@@ -120,17 +121,40 @@ def _values(graph: ir.Graph) -> list[ir.Value]:
     return [*graph.inputs, *(value for node in graph for value in node.outputs)]
 
 
+def _pair_graphs(graph: ir.Graph, message: onnx.GraphProto) -> Iterator[tuple[ir.Graph, onnx.GraphProto]]:
+    """A graph and those inside its nodes, each beside its message."""
+    yield graph, message
+    for node, written in zip(graph, message.node, strict=True):
+        if not any(attribute.type in BODIES for attribute in node.attributes.values()):
+            continue
+        for attribute in written.attribute:
+            inner = node.attributes[attribute.name]
+            if inner.type == ir.AttributeType.GRAPH:
+                yield from _pair_graphs(inner.as_graph(), attribute.g)
+            elif inner.type == ir.AttributeType.GRAPHS:
+                for one, other in zip(inner.as_graphs(), attribute.graphs, strict=True):
+                    yield from _pair_graphs(one, other)
+
+
 def _without_weights(model: ir.Model) -> onnx.ModelProto:
-    """The model with every initializer above SMALL as an input."""
-    copy = model.clone()
-    for name, value in list(copy.graph.initializers.items()):
+    """The message of the model with every initializer above SMALL as an input; the model is left as it is."""
+    kept: list[ir.Value] = []
+    outside: list[ir.Value] = []
+    for value in model.graph.initializers.values():
         tensor = value.const_value
         if tensor is None:
             continue
-        value.shape, value.type = ir.Shape(tensor.shape.numpy()), ir.TensorType(tensor.dtype)
-        if tensor.nbytes > SMALL:
-            value.const_value = None
-            del copy.graph.initializers[name]
-            if value not in copy.graph.inputs:
-                copy.graph.inputs.append(value)
-    return proto_of(copy)
+        large = tensor.nbytes > SMALL
+        stored = ir.Value(
+            name=value.name,
+            shape=ir.Shape(tensor.shape.numpy()),
+            type=ir.TensorType(tensor.dtype),
+            const_value=None if large else tensor,
+        )
+        (outside if large else kept).append(stored)
+    stored_names = {value.name for value in (*kept, *outside)}
+    inputs = [value for value in model.graph.inputs if value.name not in stored_names]
+    view = ir.GraphView(
+        [*inputs, *outside], model.graph.outputs, nodes=model.graph, initializers=kept, name=model.graph.name
+    )
+    return proto_of_view(model, view)
