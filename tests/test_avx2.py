@@ -22,7 +22,7 @@ from fcdeploy.arithmetic.kernels import avx2
 from tests.byte_convolutions import convolution_sums
 
 Array = np.ndarray[Any, Any]
-many = settings(max_examples=60, deadline=None, derandomize=True)
+many = settings(max_examples=60, deadline=None)
 
 
 EXACT = not saturates_here()

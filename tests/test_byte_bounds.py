@@ -26,7 +26,7 @@ from fcdeploy.proof.saturation import prove_no_saturation
 from fcdeploy.runtime.session import Session
 
 Array = np.ndarray[Any, Any]
-many = settings(max_examples=60, deadline=None, derandomize=True)
+many = settings(max_examples=60, deadline=None)
 numbers = st.floats(-100, 100, width=32)
 
 

@@ -22,7 +22,7 @@ from fcdeploy.samples.kept_samples import hash_sample
 hashes = st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=40)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None)
 @given(hashes, st.integers(1, 12))
 def test_sketch_knows_its_samples_whatever_the_order(numbers: list[int], times: int) -> None:
     array = np.array(numbers * times, np.uint64)
