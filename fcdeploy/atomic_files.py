@@ -27,6 +27,7 @@ from fcdeploy.files import check_output
 READY = "ready"  # holds the inode of the first output, which tells whether it was exchanged already
 OLD = "old"  # what stood in the places of the others
 LONGEST = 60  # characters of a name that go into the folder's, which may have 255 bytes
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2)
 HERE = -100  # AT_FDCWD
 
@@ -93,7 +94,22 @@ def temporary_folder() -> Iterator[Path]:
     with ExitStack() as stack:
         folder = make_temporary_folder(None, "fcdeploy-", stack) / "files"
         folder.mkdir()
-        yield folder
+        try:
+            yield folder
+        except OSError as error:
+            named = error.filename and Path(os.fsdecode(error.filename))
+            if error.errno in NO_ROOM and (not named or named.is_relative_to(folder)):
+                raise make_no_room_error() from error
+            raise
+
+
+def make_no_room_error() -> FcdeployError:
+    """What to say where a file for the time of a command cannot be written."""
+    folder = tempfile.gettempdir()
+    return FcdeployError(
+        f"cannot write to the temporary folder {folder!r}: {shutil.disk_usage(folder).free:,} bytes are free there",
+        "TMPDIR=FOLDER, one with room",
+    )
 
 
 def make_temporary_folder(parent: Path | None, prefix: str, stack: ExitStack) -> Path:

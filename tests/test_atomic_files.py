@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -102,6 +104,15 @@ def test_what_is_being_written_is_left_alone(tmp_path: Path, monkeypatch: pytest
         with temporary_folder():
             assert other.is_dir()
     assert contents(tmp_path) == {"model": "slow", "plan": "quick"}
+
+
+def test_a_full_temporary_folder_is_named() -> None:
+    with fails(f"cannot write to the temporary folder {tempfile.gettempdir()!r}: ", "TMPDIR"), temporary_folder():
+        Path("/dev/full").write_text("text")  # the system does not say which file
+    with fails("cannot write to the temporary folder"), temporary_folder() as folder:
+        raise OSError(errno.ENOSPC, "No space left on device", str(folder / "a"))
+    with pytest.raises(OSError, match="elsewhere"), temporary_folder():
+        raise OSError(errno.ENOSPC, "No space left on device", "elsewhere")
 
 
 def test_faults_at_file_operations() -> None:

@@ -87,7 +87,7 @@ def test_without_room_for_a_temporary_file_the_folder_is_named(monkeypatch: pyte
     full = ir.LazyTensor(_no_room, ir.DataType.FLOAT, ir.Shape([64, 64]), name="w")
     value = ir.Value(name="w", const_value=full, shape=full.shape, type=ir.TensorType(full.dtype))
     model = ir.Model(ir.Graph([], [value], nodes=[], initializers=[value]), ir_version=8)
-    with fails("cannot write weights to the temporary folder", "TMPDIR"), external_data.serialize(model):
+    with fails("cannot write to the temporary folder", "TMPDIR"), external_data.serialize(model):
         pass
 
 

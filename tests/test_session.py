@@ -14,7 +14,7 @@ from conftest import fails
 from networks import Net
 from small_models import product
 
-from fcdeploy.errors import FcdeployError
+from fcdeploy.errors import FcdeployError, LoadError
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime import options
 from fcdeploy.runtime.feeds import check_feeds
@@ -116,3 +116,13 @@ def test_faults_are_said_by_the_innermost_node_alone() -> None:
     assert refused.value.message.startswith(
         "onnxruntime cannot run the model on x float32[1, 4]: node 'three', a Reshape: The input tensor cannot be reshaped"
     )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full is Linux's")
+def test_a_graph_that_finds_no_room_says_nothing_of_the_model(tmp_path: Path) -> None:
+    """onnxruntime speaks of protobuf, and of a number, where it cannot write the graph that it optimized."""
+    model = product("", bytes(64))
+    for dump in (Path("/dev/full"), tmp_path / "missing" / "graph.onnx"):
+        with pytest.raises(FcdeployError, match="cannot write to the temporary folder") as caught:
+            Session(model, load=LoadOptions(dump=dump))
+        assert not isinstance(caught.value, LoadError)

@@ -59,17 +59,11 @@ def serialize(model: ir.Model) -> Iterator[tuple[bytes, str | None]]:
     # many: a temporary file beside the others
     with temporary_folder() as folder:
         data = folder / "weights"
-        try:
-            with data.open("wb") as file:
-                # onnxruntime knows one folder of weights and nothing outside it: that is the root, then
-                small = _copy_with_tensors(
-                    model, lambda tensor: _refer_from_root(tensor) or append_tensor(tensor, file, _path_from_root(data))
-                )
-        except OSError as error:
-            raise FcdeployError(
-                f"cannot write weights to the temporary folder {str(folder)!r}: {error.strerror}",
-                "TMPDIR=FOLDER, one with room",
-            ) from error
+        with data.open("wb") as file:
+            # onnxruntime knows one folder of weights and nothing outside it: that is the root, then
+            small = _copy_with_tensors(
+                model, lambda tensor: _refer_from_root(tensor) or append_tensor(tensor, file, _path_from_root(data))
+            )
         yield proto_of(small).SerializeToString(), data.anchor
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import onnx_ir as ir
 
 from fcdeploy.arrays import Array
-from fcdeploy.atomic_files import temporary_folder
+from fcdeploy.atomic_files import make_no_room_error, temporary_folder
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.graph.protobuf import load_model
 from fcdeploy.runtime.kernels import may_run, name_nodes, trace_origins
@@ -132,7 +132,10 @@ def _time_run(session: Session, feeds: Feeds) -> float:
 
 
 def _read_trace(one: _TracedModel, trace: Path) -> Profile:
-    times = read_durations(json.loads(trace.read_text()))
+    try:
+        times = read_durations(json.loads(trace.read_text()))
+    except json.JSONDecodeError as error:  # the profiler says nothing of a full disk
+        raise make_no_room_error() from error
     latency = median(one.us[WARM_UP:])
     excess = _compute_excess(list(times.values()), latency)
     optimized = load_model(one.dump).graph

@@ -13,6 +13,7 @@ import numpy as np
 import onnxruntime as ort
 
 from fcdeploy.arrays import Array
+from fcdeploy.atomic_files import make_no_room_error
 from fcdeploy.errors import FcdeployError, LoadError, NoMemoryError, first_line
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.cpu import count_usable_cores, read_cpu_flags
@@ -31,6 +32,8 @@ REPAIRABLE = (
 """What onnxruntime says of the files that this repairs."""
 NO_MEMORY = ("std::bad_alloc", "bad allocation", "Failed to allocate memory")
 """What onnxruntime's errors say then, which all have one code."""
+NOT_WRITTEN = ("Protobuf serialization failed", "SystemError : ")
+"""What they say where the optimized graph cannot be written."""
 FATAL_ONLY = 4  # onnxruntime's log severity; its warnings speak of its own rewrites, and errors are raised
 DTYPES = {
     "float": "float32",
@@ -113,6 +116,8 @@ class Session:
             try:
                 self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
             except Exception as error:  # the binding raises a dozen types, none with a common base of its own
+                if load.dump and any(words in str(error) for words in NOT_WRITTEN):
+                    raise make_no_room_error() from error
                 raise LoadError(
                     f"onnxruntime {ort.__version__} cannot load the model: {explain_fault(error)}",
                     _find_hint(error, "fcdeploy inspect MODEL shows its operators, opset and IR version"),

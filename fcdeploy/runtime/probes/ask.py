@@ -11,7 +11,7 @@ import onnx
 
 from fcdeploy.arrays import Array
 from fcdeploy.atomic_files import temporary_folder
-from fcdeploy.errors import FcdeployError
+from fcdeploy.errors import FcdeployError, LoadError
 from fcdeploy.runtime.interpreters import interpreter_environment
 from fcdeploy.runtime.kernels import INTEGER_KERNELS
 from fcdeploy.runtime.options import PRECISION
@@ -83,7 +83,7 @@ def _ask_kernels(probe: Probe) -> str:
         dump = folder / "optimized.onnx"
         try:
             Session(probe.model, threads=1, load=LoadOptions(dump=dump))
-        except FcdeployError:
+        except LoadError:
             return "does not load"
         graph = onnx.load(dump).graph
     running = [node.op_type for node in graph.node]
@@ -96,11 +96,11 @@ def _run(probe: Probe, *, optimize: bool) -> Array | str:
         precise = PRECISION in probe.entries  # asked for on every CPU
         options = LoadOptions(entries=probe.entries)
         session = Session(probe.model, threads=1, optimize=optimize, precise=precise, load=options)
-    except FcdeployError:
+    except LoadError:
         return "does not load"
     try:
         output: Array = session.run(probe.feeds)[0]
-    except FcdeployError:
+    except LoadError:
         return "fails"
     return output
 
