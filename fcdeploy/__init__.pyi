@@ -85,6 +85,7 @@ def bundle(
     calibration: str | Path | None = None,
     plan: str | Path | None = None,
     validation: str | Path | None = None,
+    bench: str | Path | None = None,
     libraries: Sequence[str | Path] = (),
     data: Data | None = None,
     samples: int | None = None,
@@ -97,10 +98,10 @@ def bundle(
 
     `triton` is the folder of a Triton model repository that gets the model as NAME/VERSION, with its configuration.
     Golden samples are the first `samples` (4, or as many as take no more bytes than the model) of `data`, else some that the
-    calibration carries, else drawn with a seed; their outputs are those of this CPU.  `calibration`, `plan` and
-    `validation` are the files of `fcdeploy calibrate`, `quantize --dry-run --json` and `validate --json`; `libraries`
-    those of `fcdeploy compile`, one for each machine, of which that for this one must answer the golden samples as the
-    model does.
+    calibration carries, else drawn with a seed; their outputs are those of this CPU.  `calibration`, `plan`, `validation`
+    and `bench` are the files of `fcdeploy calibrate`, `quantize --save-plan`, `validate --json` and `bench --json`;
+    `libraries` those of `fcdeploy compile`, one for each machine, of which that for this one must answer the golden
+    samples as the model does.
     Raises FcdeployError when they are not this model's."""
 
 def calibrate(

@@ -151,13 +151,22 @@ def test_reports_of_other_models_are_refused(model: Path, tmp_path: Path) -> Non
         bundle(model, output=out, plan=tmp_path / "plan.json")
     with fails("has format 'fcdeploy.quantize/1', expected 'fcdeploy.validate/1'", "fcdeploy validate"):
         bundle(model, output=out, validation=tmp_path / "plan.json")
-    report = {"schema": "fcdeploy.validate/1", "passed": False, "hashes": {"int8": "0" * 64}}
+    report = {"schema": "fcdeploy.validate/1", "passed": False, "samples": 8, "hashes": {"int8": "0" * 64}}
     (tmp_path / "no.json").write_text(json.dumps(report))
     with fails("no.json' is about another model", "fcdeploy validate"):
         bundle(model, output=out, validation=tmp_path / "no.json")
     report["hashes"] = {"int8": hashlib.sha256(model.read_bytes()).hexdigest()}
     (tmp_path / "no.json").write_text(json.dumps(report))
     assert "did not pass" in bundle(model, output=out, validation=tmp_path / "no.json").warnings[0]
+    with fails("has format 'fcdeploy.validate/1', expected 'fcdeploy.bench/1'", "fcdeploy bench"):
+        bundle(model, output=out, bench=tmp_path / "no.json", force=True)
+    times = {"schema": "fcdeploy.bench/1", "threads": 1, "hashes": {"int8": "0" * 64}}
+    (tmp_path / "times.json").write_text(json.dumps(times))
+    with fails("times.json' is about another model", "fcdeploy bench"):
+        bundle(model, output=out, bench=tmp_path / "times.json", force=True)
+    (tmp_path / "times.json").write_text(json.dumps({**times, "threads": "one"}))
+    with fails("threads is 'one', expected a whole number", "fcdeploy bench"):
+        bundle(model, output=out, bench=tmp_path / "times.json", force=True)
 
 
 def test_golden_samples_take_no_more_than_the_model() -> None:
@@ -288,7 +297,7 @@ def test_the_command_line(model: Path, tmp_path: Path, capsys: pytest.CaptureFix
     out = tmp_path / "net.fcd"
     assert cli.main(["bundle", str(model), "-o", str(out), "--samples", "2"]) == 0
     shown = capsys.readouterr().out.splitlines()
-    assert "without plan, calibration, validation: --plan, --calibration, --validation would put it in" in shown
+    assert "without plan, calibration, validation, bench: --plan, --calibration, --validation, --bench would put it in" in shown
     assert "2 golden samples from a seed: --data DATA takes real ones" in shown
     assert shown[-1] == f"next: fcdeploy verify {out}, on the CPU it is for"
     assert cli.main(["verify", str(out)]) == 0

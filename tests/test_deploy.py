@@ -59,7 +59,12 @@ def test_from_photos_to_a_bundle(
     assert printed[2][-2:] == [">", "fruit.validation.json"]
     manifest = load_bundle("fruit.fcd").manifest
     assert manifest.format.classes == NAMES
-    assert manifest.reports == ("plan", "calibration", "validation")
+    assert manifest.reports == ("plan", "calibration", "validation", "bench")
+    assert json.loads(Path("fruit.fcd/bench.json").read_text())["ratio"] == made["bench"]["ratio"]
+
+    assert main([*words[:4], "--eval", "train", *words[6:], "--force"]) == 2
+    said = capsys.readouterr()
+    assert "(--same-data is an option of the validate command above, which can be run by itself)" in said.err
 
     before = Path("fruit.int8.onnx").read_bytes()
     assert main(printed[1][1:]) == 0  # as it was printed
@@ -97,6 +102,7 @@ def test_no_file_is_written_over_without_being_asked_to(
     rest = ["--data", "train", "--eval", "val"]
     for model, file, more in (
         ("my model.onnx", "mine.validation.json", ()),
+        ("my model.onnx", "mine.bench.json", ()),
         ("torchvision.models:resnet18", "mine.model.py", ("--state", "w.pth")),
     ):
         Path(file).write_text("of the user")

@@ -25,7 +25,7 @@ from fcdeploy.commands.inspect import inspect
 from fcdeploy.commands.quantize import quantize
 from fcdeploy.commands.validate import validate
 from fcdeploy.files import check_output
-from fcdeploy.graph.model import read_model, refuse_unsupported
+from fcdeploy.graph.model import is_quantized, read_model, refuse_unsupported
 from fcdeploy.int8.plan_file import _read as _read_plan
 from fcdeploy.int8.timing.costs import _read_costs
 from fcdeploy.records import costs as costing
@@ -252,3 +252,19 @@ def test_one_hot_labels_are_asked_about(dtype: Any, made: tuple[Path, Path], tmp
     found = validate(model, against=model, data=tmp_path / "hot.npz", metric="regression").values["metric"]
     assert found == "regression"
     assert json.dumps(found)
+
+
+def test_what_came_out_of_quantize_in_float_is_no_float_model(made: tuple[Path, Path], tmp_path: Path) -> None:
+    """Quantized again it would come out the same, so no hint may ask for that."""
+    net = Net(1)
+    net.output(net.dense(net.op("Relu", net.dense(net.input("x", 6), 6, 200)), 200, 3))
+    model, kept = net.save(tmp_path / "wide.onnx"), tmp_path / "kept.onnx"
+    data = made[1]
+    quantize(model, data=data, costs="table", target="x86-avx2", output=kept)
+    assert not is_quantized(read_model(kept))
+    for proof in ({"device": "stm32f4"}, {"saturation": True}, {"exact": True, "data": data}):
+        with fails("kept.onnx' computes in float", "fcdeploy quantize FLOAT --int8 --costs none"):
+            inspect(kept, **proof)
+    with fails("came out of quantize, with its layers in float", "the float model it was made from"):
+        quantize(kept, data=data, output=tmp_path / "again.onnx")
+    assert not (tmp_path / "again.onnx").exists()

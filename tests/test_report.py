@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import shlex
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -151,6 +154,36 @@ def test_models_side_by_side_and_a_bundle(made: Path, tmp_path: Path) -> None:
     page = (tmp_path / "r.html").read_text()
     assert 'colspan="3">b.fcd<' in page
     assert result.lines[0].startswith("b.fcd: It is ")
+
+
+def test_the_commands_of_a_bundle_make_it_again(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they stand, but for the words in capitals, which name what no file says."""
+    monkeypatch.chdir(tmp_path)
+    bundle(
+        made / "net.int8.onnx", output="b.fcd", plan=made / "plan.json", validation=made / "validate.json",
+        bench=made / "bench.json", name="net.v2", version="3",
+    )  # fmt: skip
+    card = report(["b.fcd"], output="card.md", format="markdown").values["models"][0]
+    assert card["bench"] == json.loads((made / "bench.json").read_text())
+    text = Path("card.md").read_text()
+    before = json.loads(Path("b.fcd/manifest.json").read_text())
+    shutil.rmtree("b.fcd")
+    given = {"FLOAT": made / "net.onnx", "DATA": made / "train.npz", "EVALUATION": made / "held.npz"}
+    for command in card["commands"]:
+        assert command in text
+        words = [str(given.get(word, word)) for word in shlex.split(command)[1:]]
+        words += {"quantize": ["--costs", "none"], "bench": ["--seconds", "0.05"], "report": ["--force"]}.get(words[0], [])
+        if ">" in words:  # what a shell does
+            at = words.index(">")
+            words, file = words[:at] + words[at + 2 :], words[at + 1]
+            with Path(file).open("w") as out, contextlib.redirect_stdout(out):
+                assert main(words) in (0, 1)
+        else:
+            assert main(words) == 0, command
+    after = json.loads(Path("b.fcd/manifest.json").read_text())
+    for key in ("name", "version", "reports", "inputs", "outputs"):
+        assert after[key] == before[key]
+    assert Path("card.md").read_text().startswith(text.splitlines()[0])
 
 
 def test_a_model_card(made: Path, tmp_path: Path) -> None:

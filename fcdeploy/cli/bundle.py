@@ -19,6 +19,7 @@ from fcdeploy.cli import options
 @click.option("--calibration", type=options.FILE, metavar="C", help="Include the calibration.")
 @click.option("--plan", type=options.FILE, metavar="FILE", help="Include the plan, from quantize --save-plan.")
 @click.option("--validation", type=options.FILE, metavar="FILE", help="Include the report of validate --json.")
+@click.option("--bench", type=options.FILE, metavar="FILE", help="Include the report of bench --json.")
 @click.option(
     "--library", "libraries", type=options.FILE, multiple=True, metavar="FILE",
     help="Include native code from fcdeploy compile; once for each machine.",

@@ -20,6 +20,7 @@ from fcdeploy.files import check_output
 from fcdeploy.records.report import Report, Table, format_next
 
 IMPORTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 PHOTO = "1,3,224,224"
 SECONDS = 2.0  # for the times: a look, not a proof
 
@@ -33,6 +34,7 @@ class Files:
     int8: Path
     plan: Path
     validation: Path
+    bench: Path
     bundle: Path
 
 
@@ -80,7 +82,7 @@ def command(model: str, data: str, held_out: str, output: Path, as_json: bool, *
     fcdeploy deploy model.onnx --data photos/train --eval photos/val --preprocess torchvision-imagenet -o fruit.fcd
     """
     files = _name_files(model, output)
-    for written in (files.calibration, files.int8, files.plan, files.validation):
+    for written in (files.calibration, files.int8, files.plan, files.validation, files.bench):
         check_output(written, force=given["force"])
     how = {key: given[key] for key in ("preprocess", "classes", "label") if given[key] is not None}
     if not files.model.is_file() or ":" in model:
@@ -101,10 +103,10 @@ def _name_files(model: str, output: Path) -> Files:
             f"model {model!r} does not exist", "deploy model.onnx, FILE.py:FUNCTION or torchvision.models:resnet18"
         )
     float_model = Path(f"{stem}.onnx") if ":" in model else Path(model)
-    named = {end: Path(f"{stem}.{end}") for end in ("calib", "int8.onnx", "plan.json", "validation.json")}
+    named = {end: Path(f"{stem}.{end}") for end in ("calib", "int8.onnx", "plan.json", "validation.json", "bench.json")}
     return Files(
         float_model, named["calib"], named["int8.onnx"], named["plan.json"], named["validation.json"],
-        output if output.suffix else Path(f"{output}.fcd"),
+        named["bench.json"], output if output.suffix else Path(f"{output}.fcd"),
     )  # fmt: skip
 
 
@@ -159,7 +161,8 @@ def _run_line(
 
     force = {"force": given["force"]}
     few = {key: given[key] for key in ("samples", "seed", "states", "batch_axes") if given[key] not in (None, ())}
-    made = {"calibration": files.calibration, "plan": files.plan, "validation": files.validation}
+    made = {"calibration": files.calibration, "plan": files.plan, "validation": files.validation,
+            "bench": files.bench}
     calls = (
         CommandCall("calibrate", calibrate, (files.model,), {"data": data, "output": files.calibration, **few, **how, **force}),
         CommandCall("quantize", quantize, (files.model,),
@@ -167,7 +170,7 @@ def _run_line(
         CommandCall("validate", validate, (files.int8,),
              {"against": files.model, "data": held_out, "max_drop": given["max_drop"]}, files.validation),
         CommandCall("bench", bench, (files.int8,),
-             {"against": files.model, "seconds": SECONDS, "max_ratio": given["max_ratio"]}),
+             {"against": files.model, "seconds": SECONDS, "max_ratio": given["max_ratio"]}, files.bench),
         CommandCall("bundle", bundle, (files.int8,), {"output": files.bundle, **made, **force}),
         CommandCall("verify", verify, (files.bundle,), {}),
     )  # fmt: skip
@@ -177,8 +180,12 @@ def _run_line(
 def _run(call: CommandCall) -> Report:
     """Run a command, print it first, and its warnings after. Shows its report, and ends, where the answer is no."""
     console.say(f"$ fcdeploy {_format_call(call)}")
-    with console.progress() as on_step:
-        report = call.function(*call.arguments, on_step=on_step, **call.words)
+    try:
+        with console.progress() as on_step:
+            report = call.function(*call.arguments, on_step=on_step, **call.words)
+    except FcdeployError as error:
+        error.hint = _explain_options(error.hint, call.name)
+        raise
     if call.report is not None:
         with replace_file(call.report, force=True) as aside:
             aside.write_text(json.dumps(report.to_json(), indent=1, ensure_ascii=False))
@@ -188,6 +195,15 @@ def _run(call: CommandCall) -> Report:
     for warning in report.warnings:
         console.say(f"warning: {warning}")
     return report
+
+
+def _explain_options(hint: str, name: str) -> str:
+    """The hint of a command, which may name an option that it has and this one has not."""
+    ours = {option for parameter in command.params for option in parameter.opts}
+    missing = [option for option in OPTION.findall(hint) if option not in ours]
+    if not missing or "fcdeploy " in hint:
+        return hint
+    return f"{hint} ({missing[0]} is an option of the {name} command above, which can be run by itself)"
 
 
 def _format_call(call: CommandCall) -> str:

@@ -32,10 +32,11 @@ from fcdeploy.records import plan as plans
 from fcdeploy.records.box_layout import BoxLayout
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.data_format import UNSAID, DataFormat, choose_format, from_metadata, read_ultralytics_names
-from fcdeploy.records.manifest import NAME, VERSION, Manifest, is_plain_path
+from fcdeploy.records.manifest import NAME, REPORTS, VERSION, Manifest, is_plain_path
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, format_next
 from fcdeploy.records.signature import TensorSpec
+from fcdeploy.reporting.page.evidence_types import check_report
 from fcdeploy.runtime.cpu import detect_target, read_cpu_name, this_machine
 from fcdeploy.runtime.feeds import draw_feeds, fix_shapes
 from fcdeploy.runtime.native_library import AGAIN, NativeEngine, load_native
@@ -49,6 +50,8 @@ from fcdeploy.wording import say_count
 
 MODEL, GOLDEN = "model.onnx", "golden.npz"
 RUNS = 4  # golden samples unless --samples says otherwise; fewer where they would take more bytes than the model
+COMMANDS = {"validation": "validate", "bench": "bench"}
+"""Report of a measurement -> the command that prints it."""
 SAVE = "fcdeploy quantize MODEL --int8 --data DATA -o int8.onnx --save-plan plan.json writes it"
 
 
@@ -62,6 +65,7 @@ def bundle(
     calibration: str | Path | None = None,
     plan: str | Path | None = None,
     validation: str | Path | None = None,
+    bench: str | Path | None = None,
     libraries: Sequence[str | Path] = (),
     data: str | Path | None = None,
     samples: int | None = None,
@@ -74,14 +78,14 @@ def bundle(
 
     `triton` is the folder of a Triton model repository that gets the model as NAME/VERSION, with its configuration.
     Golden samples are the first `samples` (4, or as many as take no more bytes than the model) of `data`, else some that the
-    calibration carries, else drawn with a seed; their outputs are those of this CPU.  `calibration`, `plan` and
-    `validation` are the files of `fcdeploy calibrate`, `quantize --dry-run --json` and `validate --json`; `libraries`
-    those of `fcdeploy compile`, one for each machine, of which that for this one must answer the golden samples as the
-    model does.
+    calibration carries, else drawn with a seed; their outputs are those of this CPU.  `calibration`, `plan`, `validation`
+    and `bench` are the files of `fcdeploy calibrate`, `quantize --save-plan`, `validate --json` and `bench --json`;
+    `libraries` those of `fcdeploy compile`, one for each machine, of which that for this one must answer the golden
+    samples as the model does.
     Raises FcdeployError when they are not this model's.
     """
     path = Path(int8)
-    given = [Path(file) for file in (path, calibration, plan, validation, data, classes) if file]
+    given = [Path(file) for file in (path, calibration, plan, validation, bench, data, classes) if file]
     if output is None and triton is None:
         raise FcdeployError("there is no output: neither -o nor --triton was given", "-o model.fcd")
     check_limit(samples)
@@ -102,7 +106,8 @@ def bundle(
         warnings += _warn_of_lost_options(manifest)
 
     warnings += _warn_of_states(model)
-    reports = _collect_reports(manifest, recorded, plan, validation, hash_model(files))
+    measured = {"validation": validation, "bench": bench}
+    reports = _collect_reports(manifest, recorded, plan, measured, hash_model(files))
     if not reports.get("validation", {}).get("passed", True):
         warnings.append(f"validation report {str(validation)!r} says that the model did not pass")
 
@@ -160,14 +165,14 @@ def _collect_reports(
     manifest: Manifest,
     recorded: Calibration | None,
     plan: str | Path | None,
-    validation: str | Path | None,
+    measured: Mapping[str, str | Path | None],
     sha256: str,
 ) -> dict[str, dict[str, Any]]:
     """The reports that there are, by name. Raises FcdeployError for those of another model."""
     reports = {
         "plan": _read_plan(plan, manifest.made_from),
         "calibration": None if recorded is None else _summarize(recorded),
-        "validation": _read_validation(validation, sha256),
+        **{name: _read_report(name, file, sha256) for name, file in measured.items()},
     }
     return {key: value for key, value in reports.items() if value is not None}
 
@@ -234,7 +239,7 @@ def _warn_of_lost_options(manifest: Manifest) -> list[str]:
 
 def _find_weight_files(files: tuple[Path, ...]) -> dict[str, Path]:
     """Files of weights beside the model, under the names that the model has for them."""
-    taken = {MODEL, GOLDEN, "plan.json", "calibration.json", "validation.json"}
+    taken = {MODEL, GOLDEN, *(f"{report}.json" for report in REPORTS)}
     weight_files = {file.relative_to(files[0].parent).as_posix(): file for file in files[1:]}
     for name in weight_files:
         if not is_plain_path(name) or name in taken or name.startswith("native/"):
@@ -274,18 +279,19 @@ def _read_plan(file: str | Path | None, made: Mapping[str, str]) -> dict[str, An
     return plans.to_json(decided)
 
 
-def _read_validation(file: str | Path | None, content: str) -> dict[str, Any] | None:
-    """The report, which must be about the model of this hash."""
+def _read_report(name: str, file: str | Path | None, content: str) -> dict[str, Any] | None:
+    """The report of validate or bench, which must be about the model of this hash."""
     if file is None:
         return None
-    hint = "fcdeploy validate INT8 --against FLOAT --data DATA --json > report.json writes one"
-    report = _read_json(file, "validation report", hint)
+    command = COMMANDS[name]
+    hint = f"fcdeploy {command} INT8 --against FLOAT{' --data DATA' if name == 'validation' else ''} --json > report.json writes one"
+    report = _read_json(file, f"{name} report", hint)
     schema = report.get("schema") if isinstance(report, dict) else None
-    if schema != "fcdeploy.validate/1":
-        raise FcdeployError(f"{str(file)!r} has format {str(schema)[:40]!r}, expected 'fcdeploy.validate/1'", hint)
-    about = (report.get("hashes") or {}).get("int8")
-    if about != content:
-        raise FcdeployError(f"validation report {str(file)!r} is about another model", hint)
+    if schema != f"fcdeploy.{command}/1":
+        raise FcdeployError(f"{str(file)!r} has format {str(schema)[:40]!r}, expected 'fcdeploy.{command}/1'", hint)
+    check_report(command, report, f"{name} report {str(file)!r}", hint)
+    if (report.get("hashes") or {}).get("int8") != content:
+        raise FcdeployError(f"{name} report {str(file)!r} is about another model", hint)
     return dict(report)
 
 
@@ -355,7 +361,7 @@ def _make_report(
     size = sum(len(content) if isinstance(content, bytes) else content.stat().st_size for content in contents.values())
     lines = []
     if output is not None:
-        missing = [word for word in ("plan", "calibration", "validation") if word not in manifest.reports]
+        missing = [word for word in REPORTS if word not in manifest.reports]
         lines.append(f"{manifest.name} version {manifest.version}: {len(contents)} files, {size:,} bytes")
         if missing:
             lines.append(f"without {', '.join(missing)}: {', '.join('--' + word for word in missing)} would put it in")

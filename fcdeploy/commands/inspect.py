@@ -17,6 +17,7 @@ from fcdeploy.prepare import cost_model
 from fcdeploy.preprocessing.read import Given
 from fcdeploy.proof.exact import check_exactness
 from fcdeploy.proof.saturation import prove_no_saturation
+from fcdeploy.records import origin
 from fcdeploy.records.data_format import choose_format, from_metadata, to_json
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Section, join_sections
@@ -111,11 +112,7 @@ def _check_options(path: Path, *, exact: bool, data: Path | str | None, samples:
 
 
 def _fit_device(network: ir.Model, path: Path, limits: DeviceLimits, shapes: Mapping[str, Sequence[int]]) -> Section:
-    if not is_quantized(network):
-        raise FcdeployError(
-            f"model {str(path)!r} is not quantized: --device is about native code, which is made of int8 models",
-            f"fcdeploy quantize {quote_path(path)} --int8 --data DATA -o OUT, then inspect OUT",
-        )
+    _check_quantized(network, path, "--device is about native code, which is made of integers")
     return describe_device(fit(build_model(network, shapes, limits.device), limits))
 
 
@@ -130,17 +127,23 @@ def _read_kernels(path: Path) -> list[dict[str, Any]]:
 
 def _report_saturation(network: ir.Model, path: Path) -> Section:
     """The worst layer first; those that add in 32 bits last."""
-    _check_quantized(network, path, "--saturation")
+    _check_quantized(network, path, "--saturation is about sums of byte products, and it has none")
     proofs = sorted(prove_no_saturation(network), key=lambda row: math.inf if row.margin is None else row.margin)
     return describe_saturation(proofs)
 
 
-def _check_quantized(network: ir.Model, path: Path, option: str) -> None:
-    if not is_quantized(network):
+def _check_quantized(network: ir.Model, path: Path, why: str) -> None:
+    if is_quantized(network):
+        return
+    if origin.KEY in network.metadata_props:  # quantized again it would come out the same
         raise FcdeployError(
-            f"model {str(path)!r} is not quantized: {option} is about sums of byte products, and it has none",
-            f"fcdeploy quantize {quote_path(path)} --int8 --data DATA -o OUT, then inspect OUT",
+            f"model {str(path)!r} computes in float, as quantize found right where it was made: {why}",
+            "fcdeploy quantize FLOAT --int8 --costs none --data DATA -o OUT makes integers of every layer it can",
         )
+    raise FcdeployError(
+        f"model {str(path)!r} is not quantized: {why}",
+        f"fcdeploy quantize {quote_path(path)} --int8 --data DATA -o OUT, then inspect OUT",
+    )
 
 
 def _compare_exactly(
@@ -151,7 +154,7 @@ def _compare_exactly(
     preprocess: Given,
     on_step: OnStep | None,
 ) -> Section:
-    _check_quantized(network, path, "--exact")
+    _check_quantized(network, path, "--exact is about sums of byte products, and it has none")
     inputs = input_specs(network)
     limit = choose_batch_size(inputs, FEW) if samples is None else samples
     recorded = from_metadata(network.metadata_props, str(path))

@@ -18,7 +18,7 @@ from fcdeploy.reporting.page.describe import describe
 from fcdeploy.reporting.page.layers import list_layers
 from fcdeploy.reporting.page.overlay import make_overlays
 from fcdeploy.reporting.page.render import draw, render
-from fcdeploy.reporting.page.subject import Subject, read_evidence, read_subjects
+from fcdeploy.reporting.page.subject import BUNDLED, Subject, read_evidence, read_subjects
 from fcdeploy.wording import quote_path, say_count
 
 SUFFIXES = {"html": ".html", "markdown": ".md", "model-explorer": ".overlay"}
@@ -60,7 +60,7 @@ def report(
     described, pictures = [], []
     for subject in subjects:
         rows = list_layers(subject)
-        values = {**describe(subject, rows), "commands": list_commands(subject, target)}
+        values = {**describe(subject, rows), "commands": list_commands(subject, target, format)}
         described.append(values)
         pictures.append(draw(values, rows))
     step("drawing", 1, 2)
@@ -98,27 +98,36 @@ def _write_overlays(paths: Sequence[Path], given: Sequence[Path], target: Path, 
     return Report("report", values, lines=lines)
 
 
-def list_commands(subject: Subject, output: Path) -> list[str]:
+def list_commands(subject: Subject, output: Path, format: str = "html") -> list[str]:
     """The commands that give the figures, as far as the reports say how they were run; what they do not say in capitals."""
-    quantize, validate, bench = (subject.reports.get(name) for name in ("quantize", "validate", "bench"))
-    name = quote_path(subject.name)
+    reports, bundle = subject.reports, subject.bundle
+    name = quote_path(subject.name if bundle is None else f"{bundle['name']}.int8.onnx")
     target = subject.made.get("target", "")
     made_for = f" --target {quote_path(target)}" if target else ""  # a file of a stranger may say anything
-    said = " --json > quantize.json" if quantize else ""
-    commands = [f"fcdeploy quantize FLOAT --int8 --data DATA{made_for} -o {name}{said}"]
-    if validate:
+    plan = " --save-plan plan.json" if bundle and subject.plan else ""
+    said = " --json > quantize.json" if "quantize" in reports else ""
+    commands = [f"fcdeploy quantize FLOAT --int8 --data DATA{made_for}{plan} -o {name}{said}"]
+    if validate := reports.get("validate"):
         limit = "" if validate.get("max_drop") is None else f" --max-drop {validate['max_drop']:g}"
         layers = " --layers" if validate.get("layers") else ""
         commands.append(
             f"fcdeploy validate {name} --against FLOAT --data EVALUATION{limit}{layers} --json > validate.json"
         )
-    if bench:
+    if bench := reports.get("bench"):
         nodes = " --per-node" if bench.get("per_node") else ""
         commands.append(
             f"fcdeploy bench {name} --against FLOAT --threads {quote_path(str(bench['threads']))}{nodes} --json > bench.json"
         )
-    added = "".join(f" --add {kind}.json" for kind in ("quantize", "validate", "bench") if kind in subject.reports)
-    return [*commands, f"fcdeploy report {name}{added} -o {quote_path(output.name)}"]
+    if bundle is not None:
+        words = [f"--{word} {kind}.json" for kind, word in BUNDLED.items() if kind in reports]
+        words += ["--plan plan.json"] if plan else []
+        words += [f"--name {quote_path(bundle['name'])}"] if "." in bundle["name"] else []
+        words += [f"--version {quote_path(bundle['version'])}"] if bundle["version"] != "1" else []
+        commands.append(" ".join(["fcdeploy bundle", name, *words, "-o", quote_path(subject.name)]))
+    apart = [kind for kind in ("quantize", "validate", "bench") if kind in reports and (not bundle or kind not in BUNDLED)]
+    added = "".join(f" --add {kind}.json" for kind in apart)
+    how = "" if format == "html" else f" --format {format}"
+    return [*commands, f"fcdeploy report {quote_path(subject.name)}{added}{how} -o {quote_path(output.name)}"]
 
 
 def make_report(described: Sequence[Mapping[str, Any]], target: Path, size: int, seconds: float) -> Report:

@@ -20,7 +20,7 @@ from fcdeploy.graph.missing_numbers import find_missing
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.graph.protobuf import load_model
 from fcdeploy.graph.weights import initializer_bytes
-from fcdeploy.records import sample_layout
+from fcdeploy.records import origin, sample_layout
 from fcdeploy.records.sample_layout import SampleLayout
 from fcdeploy.records.signature import TensorSpec as TensorSpec
 from fcdeploy.user_code import operator_libraries
@@ -136,6 +136,11 @@ def refuse_unsupported(model: ir.Model, name: str) -> None:
     """Raise when the model is quantized already, has no inputs, or uses operators that nothing here could run."""
     if not input_specs(model):
         raise make_no_inputs_error()
+    if origin.KEY in model.metadata_props and not is_quantized(model):
+        raise FcdeployError(
+            f"model {name!r} came out of quantize, with its layers in float, expected the model that went in",
+            "give the float model it was made from",
+        )
     for node in model.graph.all_nodes():
         where = f"model {name!r}: node {node.name!r}"
         if works_on_integers(node):

@@ -33,7 +33,7 @@ DTYPES = (
     "bool",
     *(f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)),
 )
-REPORTS = ("plan", "calibration", "validation")
+REPORTS = ("plan", "calibration", "validation", "bench")
 AGAIN = "make it again: fcdeploy bundle INT8 -o BUNDLE"
 
 

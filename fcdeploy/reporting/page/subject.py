@@ -24,6 +24,8 @@ from fcdeploy.runtime.kernels import Kernel, find_kernels
 from fcdeploy.wording import quote_path
 
 NOT_OURS = "give the files that fcdeploy validate, bench and quantize print with --json, a plan or a calibration"
+BUNDLED = {"validate": "validation", "bench": "bench"}
+"""Report -> what it is called in a bundle."""
 MOST = 64 << 20  # bytes of a JSON report
 Values = Mapping[str, Any]
 
@@ -109,7 +111,7 @@ def read_subject(path: Path) -> Subject:
         opened = open_bundle(path)
         file = path / opened.manifest.model
         content = {name: json.loads(opened.read(f"{name}.json")) for name in opened.manifest.reports}
-        reports = {"validate": content["validation"]} if "validation" in content else {}
+        reports = {kind: content[name] for kind, name in BUNDLED.items() if name in content}
         for kind, values in reports.items():
             check_report(kind, values, f"bundle {str(path)!r}", "fcdeploy bundle makes it again")
         plan = plans.from_json(content["plan"], f"bundle {str(path)!r}: plan") if "plan" in content else None
@@ -140,8 +142,10 @@ def belongs(one: Evidence, subject: Subject, *, alone: bool) -> bool:
             hashes = one.content.get("hashes", {})
             return bool(hashes.get("int8") == subject.sha256) if hashes else alone
         case "quantize":
-            output = one.content.get("output")
-            return output is not None and Path(output).name == subject.path.name
+            output = Path(one.content.get("output") or "")
+            if subject.bundle is not None:  # whose model has lost its file's name
+                return alone or output.name.partition(".")[0] == subject.bundle["name"]
+            return output.name == subject.path.name
         case "plan":
             return plans.digest(one.content) == subject.made.get("plan")
     return (one.content.model, one.content.data) == (subject.made.get("float"), subject.made.get("data"))
