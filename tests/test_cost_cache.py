@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from networks import Net, quantize_net, random_data
 
 from fcdeploy.cli import main
-from fcdeploy.int8.timing import cost_cache
+from fcdeploy.int8.timing import choose_kernels, cost_cache
 from fcdeploy.int8.timing import costs as times
 from fcdeploy.records.costs import Choice, Costs, Rates, TimeTrial, from_text, hash_choice, to_text
 from fcdeploy.runtime.cache import VARIABLE, cache_folder
@@ -34,6 +35,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(VARIABLE, str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(times, "find_noise", lambda _: "")  # of a busy machine nothing would be kept
+    monkeypatch.setattr(times, "is_uneven", lambda _: False)  # or timed again
     dense().save(Path("model.onnx"))
     np.savez("data.npz", **DATA)
     return tmp_path / "cache" / "costs"
@@ -119,6 +121,29 @@ def test_costs_measured_anew_take_the_place_of_those_kept(kept: Path, quantize: 
     assert anew["costs"]["hash"] != made.hash
     assert not anew["costs"]["measured_before"]
     assert from_text(kept.read_text(), "costs").hash == anew["costs"]["hash"]
+
+
+def test_a_figure_of_a_busy_moment_is_taken_anew(
+    kept: Path, quantize: Quantize, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The choice stands, unless it turns out slower than float beyond doubt."""
+    monkeypatch.setattr(times, "is_uneven", lambda trial: trial.high > 100)
+    costs = from_text(kept.read_text(), "costs")
+    uneven = TimeTrial(Choice(("a", "b")), 0.4, 0.0001, 900.0)
+    kept.write_text(to_text(replace(costs, confirmed=(uneven,))))
+    told = quantize("two.onnx")
+    assert [node["node"] for node in told["nodes_float"]] == ["a", "b"]
+    assert told["ratio_low"] > 0.0001
+    assert told["ratio_high"] < 900
+    (now,) = from_text(kept.read_text(), "costs").confirmed
+    assert (now.choice, now.ratio) == (uneven.choice, told["ratio"])
+
+    slow = replace(uneven, choice=Choice())
+    kept.write_text(to_text(replace(costs, confirmed=(slow,))))
+    with monkeypatch.context() as patch:
+        patch.setattr(choose_kernels, "confirm", lambda *_, **__: TimeTrial(Choice(), 2.0, 1.9, 2.1))
+        told = quantize("three.onnx")
+    assert not told["costs"]["measured_before"]
 
 
 def test_a_file_of_costs_is_written_from_the_cache(kept: Path, quantize: Quantize) -> None:

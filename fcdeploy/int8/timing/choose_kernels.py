@@ -85,6 +85,22 @@ def measure_choices(problem: Problem, everything: Plan, *, source: str, on_step:
     return costs
 
 
+def confirm_again(problem: Problem, everything: Plan, costs: Costs, on_step: OnStep | None) -> Costs | None:
+    """The costs with the choice that was taken timed once more: it stands, the figure may have been of a busy moment.
+
+    None where the choice turns out slower than float beyond doubt: then it was wrong.
+    """
+    feeds, before = take_run(problem.model, problem.samples), costs.confirmed[-1]
+    int8 = problem.build(plan_choice(problem, everything, before.choice))
+    reference = choose_reference(problem.load_original(), problem.model, feeds)
+    again = confirm(reference, int8, before.choice, feeds, on_step=on_step)
+    if again.low > SLOWER and not set(before.choice.slow) >= set(costs.layers):
+        return None
+    if again.high - again.low >= before.high - before.low:
+        return costs
+    return replace(costs, confirmed=(*costs.confirmed[:-1], replace(again, sqnr_db=before.sqnr_db)))
+
+
 def _find_plain(costs: Costs, integers: Choice) -> Choice:
     """What is taken unless another choice is faster beyond doubt: `integers` everywhere, or float where these are slower."""
     everywhere = next((trial for trial in costs.trials if trial.choice == integers), None)

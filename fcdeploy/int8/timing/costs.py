@@ -11,7 +11,15 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.files import read_small_file
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.timing import cost_cache
-from fcdeploy.int8.timing.choose_kernels import JUDGED, SLOWER, best_trial, choose, measure_choices, plan_choice
+from fcdeploy.int8.timing.choose_kernels import (
+    JUDGED,
+    SLOWER,
+    best_trial,
+    choose,
+    confirm_again,
+    measure_choices,
+    plan_choice,
+)
 from fcdeploy.int8.timing.partition import list_slow
 from fcdeploy.int8.timing.rate_table import estimate_costs
 from fcdeploy.records import costs as costing
@@ -108,8 +116,11 @@ def _measure_or_reuse(problem: Problem, everything: Plan, asked: str | Path, on_
     model = problem.calibration.model
     kept = cost_cache.file_of(model, everything, take_run(problem.model, problem.samples))
     costs, warning = (None, "") if asked == MEASURE else cost_cache.read(kept, model)
+    if costs is not None and costs.confirmed and is_uneven(costs.confirmed[-1]):
+        costs = confirm_again(problem, everything, costs, on_step)
+        warning = "" if costs is None else cost_cache.write(kept, costs)
     if costs is not None:
-        return CostBasis(costs, before=True)
+        return CostBasis(costs, before=True, warnings=tuple(filter(None, [warning])))
     source = f"{read_cpu_name()}, onnxruntime {read_versions()['onnxruntime']}"
     costs = measure_choices(problem, everything, source=source, on_step=on_step)
     noise = find_noise(costs)
@@ -130,9 +141,19 @@ def find_noise(costs: Costs) -> str:
     """
     decided_by = (*costs.confirmed, *costs.trials[:1]) if costs.trials else costs.confirmed
     for trial in decided_by:
-        if (trial.high - trial.low) > WIDEST * trial.ratio and trial.low <= SLOWER <= trial.high:
+        if is_uneven(trial) and trial.low <= SLOWER <= trial.high:
             return f"{format_interval(trial)} of the float time"
     return ""
+
+
+def is_uneven(trial: TimeTrial) -> bool:
+    """Whether the interval is too wide for the ratio to be a figure, whatever may be decided by it."""
+    return trial.high - trial.low > WIDEST * trial.ratio
+
+
+def find_taken(costs: Costs) -> TimeTrial:
+    """The last that is known of the choice that was taken, of costs that were measured."""
+    return costs.confirmed[-1] if costs.confirmed else best_trial(costs.trials)
 
 
 def describe_times(basis: CostBasis) -> Iterator[str]:
@@ -145,7 +166,7 @@ def describe_times(basis: CostBasis) -> Iterator[str]:
         return
     tried = (*costs.trials, *costs.confirmed)
     everywhere = min(tried, key=lambda trial: len(trial.choice.slow))
-    taken = costs.confirmed[-1] if costs.confirmed else best_trial(costs.trials)
+    taken = find_taken(costs)
     if taken.choice.slow and set(taken.choice.slow) >= set(costs.layers):
         yield from _describe_float(costs, taken, everywhere)
     else:
@@ -158,7 +179,7 @@ def describe_times(basis: CostBasis) -> Iterator[str]:
             f"{taken.sqnr_db:.1f} dB on {JUDGED} samples before bias correction, where integers everywhere with a scale "
             f"for each channel reach {costs.sqnr_db:.1f} dB"
         )
-    if taken.high - taken.low > WIDEST * taken.ratio:
+    if is_uneven(taken):
         yield (
             f"this machine was too noisy to time it well: {format_interval(taken)}; layers stay integers where float did not "
             "clearly save time; fcdeploy bench measures longer, and --costs measure decides again"
@@ -199,5 +220,4 @@ def format_interval(trial: TimeTrial) -> str:
 
 def _format_ratio(trial: TimeTrial) -> str:
     """The ratio, or the ends of its interval where that is too wide for a result."""
-    wide = trial.high - trial.low > WIDEST * trial.ratio
-    return f"between {trial.low:.2f} and {trial.high:.2f}" if wide else f"{trial.ratio:.2f}"
+    return f"between {trial.low:.2f} and {trial.high:.2f}" if is_uneven(trial) else f"{trial.ratio:.2f}"
