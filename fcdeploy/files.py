@@ -12,7 +12,15 @@ from fcdeploy.wording import quote_path
 DATA_SUFFIXES = {
     ".npy", ".npz", ".csv", ".bin", ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".tif", ".tiff", ".webp",
 }  # fmt: skip
+HALVES = ("first", "second")  # as `transform split` ends the names of its files
 MOST_BYTES = 256 << 20  # of a file that is read as a whole and is no model, weights or samples
+
+
+def name_model(path: Path) -> str:
+    """What a model is called by its file: the name up to its first dot, of half a model with which half it is."""
+    stem, _, rest = path.name.partition(".")
+    half = rest.partition(".")[0]
+    return f"{stem}-{half}" if half in HALVES else stem
 
 
 def check_file(path: Path, what: str) -> None:

@@ -33,7 +33,7 @@ from fcdeploy.bundles import golden
 from fcdeploy.bundles.load import load_bundle
 from fcdeploy.bundles.read import open_bundle
 from fcdeploy.bundles.write import write_bundle
-from fcdeploy.commands.bundle import _keep_few, bundle
+from fcdeploy.commands.bundle import _keep_few, _make_name, bundle
 from fcdeploy.commands.calibrate import calibrate
 from fcdeploy.commands.quantize import quantize
 from fcdeploy.commands.validate import validate
@@ -403,3 +403,8 @@ def test_a_machine_without_what_makes_models_verifies(made: Path, model: Path) -
         "error: inspect needs 'onnx_ir', which is not installed",
         "hint: pip install fcdeploy; fcdeploy-runtime verifies and serves",
     ]
+
+
+def test_halves_of_a_model_have_names_of_their_own() -> None:
+    names = {"net.first.onnx": "net-first", "net.second.int8.onnx": "net-second", "first.onnx": "first", "a.b.onnx": "a"}
+    assert {name: _make_name(Path(name)) for name in names} == names

@@ -413,6 +413,25 @@ def test_for_native_code(command: Command) -> None:
     assert (code, err.splitlines()[0]) == (2, "error: engine 'tflite' is unknown, expected onnxruntime, native")
 
 
+def test_what_quantize_inspect_split_and_compile_say_of_native_code_is_the_same(command: Command) -> None:
+    """And of its multiplications what they say of the float model: channels of zeros in front of byte kernels are none."""
+    words = ["--device", "stm32f4", "--data", "data.npz", "-o", "native.onnx", "--floor", "none"]
+    _, out, _ = command.text("--engine", "native", *words)
+    native = next(line for line in out.splitlines() if line.startswith("native code: "))
+    row = fcdeploy.inspect("native.onnx", device="stm32f4").values
+    made = fcdeploy.compile("native.onnx", dry_run=True, allow_float=True, emit="object", target="cortex-m4")
+    said = " ".join(made.report.lines)
+    for steps in (f"{len(row['device']['steps'])} steps", f"{len(made.report.values['steps'])} steps"):
+        assert steps in native
+        assert steps in said
+    for arena in (row["device"]["ram_arena"], made.report.values["arena_bytes"]):
+        assert f"arena {arena:,} bytes" in native
+        assert f"arena {arena:,} bytes" in said
+    assert row["macs"] == made.report.values["macs"] == fcdeploy.inspect("model.onnx").values["macs"]
+    assert row["parameters"] == fcdeploy.inspect("model.onnx").values["parameters"]
+    assert fcdeploy.split("native.onnx").values["cuts"][-1]["macs"] == row["macs"] - 8 * 3
+
+
 def test_what_native_code_has_no_kernel_for_is_not_written(command: Command) -> None:
     net = Net(0)
     y = net.op(

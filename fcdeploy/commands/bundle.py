@@ -20,7 +20,7 @@ from fcdeploy.bundles.libraries import name_libraries
 from fcdeploy.bundles.write import Content, check_bundle_output, encode_json, write_bundle
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate.box_layouts import find_box_layout
-from fcdeploy.files import read_small_file
+from fcdeploy.files import name_model, read_small_file
 from fcdeploy.graph.light_reader import read_outline
 from fcdeploy.graph.model import files_of, hash_model, input_specs, measure_size, read_model
 from fcdeploy.graph.opset import oldest_runtime
@@ -303,8 +303,8 @@ def _read_json(file: str | Path, what: str, hint: str) -> Any:
 
 
 def _make_name(path: Path) -> str:
-    """The file's name up to its first dot, as an address can have it: "my fruit.int8.onnx" is served as my-fruit."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", path.name.split(".")[0]).strip("-_") or "model"
+    """The model's name as an address can have it: "my fruit.int8.onnx" is served as my-fruit."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name_model(path)).strip("-_") or "model"
 
 
 def _check_pattern(option: str, value: str, pattern: Any, wanted: str) -> str:

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from fcdeploy.atomic_files import replace_files
 from fcdeploy.errors import FcdeployError
+from fcdeploy.files import HALVES
 from fcdeploy.graph.model import files_of, hash_model, is_quantized, save_model
 from fcdeploy.native.device_limits import find_last_cut, find_limits
 from fcdeploy.preprocessing.read import Given
@@ -140,7 +141,8 @@ def _write(
 
 def _name_halves(output: Path) -> tuple[Path, Path]:
     stem = output.name.removesuffix(".onnx")
-    return output.with_name(f"{stem}.first.onnx"), output.with_name(f"{stem}.second.onnx")
+    first, second = (output.with_name(f"{stem}.{half}.onnx") for half in HALVES)
+    return first, second
 
 
 def _choose_latest(rows: list[Cut], memory: int | None, macs: int | None) -> Cut:
@@ -206,7 +208,7 @@ def _make_report(
     parts = f"{cut.weights:,} of weights, {'?' if cut.activations is None else f'{cut.activations:,}'} of activations"
     lines = [
         f"cut behind {cut.node!r}: {cut.tensor!r} crosses, {size} bytes of {cut.dtype} a sample{with_scale}",
-        f"first half: {takes} bytes of memory ({parts}), "
+        f"first half, as onnxruntime runs it: {takes} bytes of memory ({parts}), "
         f"{'?' if cut.macs is None else f'{cut.macs:,}'} multiply-accumulates",
         f"run one behind the other: {describe_equality(equal, source)} -> {targets[0]}, {targets[1]}",
     ]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fcdeploy.errors import FcdeployError
+from fcdeploy.files import name_model
 from fcdeploy.native.calls.call import SLACK, KernelCall, Weights
 from fcdeploy.native.calls.choose import choose_call
 from fcdeploy.native.calls.layers import arrange_weights
@@ -81,7 +82,7 @@ def choose_name(given: str | None, path: Path) -> str:
 
     Raises FcdeployError where it is no name of C, or that of a kernel's file or of a header of C.
     """
-    name = given or make_identifier(path.name.split(".")[0])
+    name = given or make_identifier(name_model(path))
     if given and given != make_identifier(given):
         raise FcdeployError(f"--name {given!r} is no name in C, expected letters, digits and _", "--name net")
     taken = name.lower() in RESERVED | {file.stem for file in KERNELS.glob("*.h")} or name.lower().startswith("fc_")

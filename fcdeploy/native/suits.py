@@ -64,7 +64,7 @@ def add_native(report: Report, built: Built) -> Report:
         "steps": len(built.calls), "float_steps": floats, "macs": built.program.macs,
         "flash_weight_bytes": len(built.weights), "arena_bytes": built.arena_bytes,
     }  # fmt: skip
-    steps = say_count(len(built.program.steps), "step")
+    steps = say_count(len(built.calls), "step")
     line = (
         f"native code: {steps}, {len(floats) or 'none'} of them in float, {len(built.weights):,} bytes of weights, "
         f"arena {built.arena_bytes:,} bytes"

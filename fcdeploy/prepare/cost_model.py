@@ -8,7 +8,8 @@ Counted as textbooks count (e.g. Sze et al., "Efficient Processing of Deep Neura
     LSTM, GRU, RNN          steps * batch * (elements of W + elements of R)
 
 A bias adds no multiplication.  Parameters are what training learns: the running mean and variance of a
-BatchNormalization are not among them, nor are scales and zero points; weights that layers share count once.
+BatchNormalization are not among them, nor are scales and zero points; weights that layers share count once.  Channels of
+zeros that a Pad puts in front of a convolution, which byte kernels are faster with, count for nothing.
 A free leading axis is taken as 1, other free axes as long as those of a sample, where one was named (`count_at`).
 """
 
@@ -28,6 +29,7 @@ from fcdeploy.graph.nodes import (
     find_constants,
     input_of,
     name_of,
+    producer_of,
     subgraphs_of,
     tensor_of,
 )
@@ -126,6 +128,10 @@ def list_layer_costs(model: ir.Model) -> list[LayerCost]:
         parameters = (
             _count_packed(node) if _is_packed(node) else sum(prod(find_shape(value) or ()) for value in weights)
         )
+        filled = _count_filled_channels(node)
+        if filled and parameters:
+            shape = _shape_of_input(node, DATA_AND_WEIGHT[node.op_type][1]) or (0, 1)
+            parameters -= prod(shape) // shape[1] * filled
         sizes = [size_of(value, stored) for value in node.outputs if value.name]
         rows.append(
             LayerCost(
@@ -168,9 +174,22 @@ def count_macs(node: ir.Node) -> int | None:
     if data is None or weight is None or out is None:
         return None
     if node.op_type.endswith("Conv") or node.op_type == "ConvInteger":
-        return prod(out) * prod(weight[1:])
+        return prod(out) * (weight[1] - _count_filled_channels(node)) * prod(weight[2:])
     transposed = node.op_type.endswith("Gemm") and attribute_of(node, "transA", 0) == 1
     return prod(out) * data[0 if transposed else -1]
+
+
+def _count_filled_channels(node: ir.Node) -> int:
+    """How many of a convolution's input channels a Pad fills with zeros."""
+    if node.op_type not in ("Conv", "ConvInteger", "QLinearConv"):
+        return 0
+    pad = producer_of(input_of(node, 0))
+    while pad is not None and pad.op_type in CONVERSIONS:
+        pad = producer_of(pad.inputs[0])
+    if pad is None or pad.op_type != "Pad" or attribute_of(node, "group", 1) != 1:
+        return 0
+    before, after = _shape_of_input(pad, 0), find_shape(pad.outputs[0])
+    return 0 if before is None or after is None or len(after) < 3 else max(0, after[1] - before[1])
 
 
 def weight_bytes(model: ir.Model) -> int:

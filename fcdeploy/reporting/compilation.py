@@ -33,7 +33,7 @@ def build_report(
     lines = [
         f"{program.macs:,} multiply-accumulates in {say_count(len(built.calls), 'step')}"
         + (f", {len(floats)} of them in float" if floats else ""),
-        f"{len(built.weights):,} bytes of weights; arena {built.memory.nbytes:,} bytes, {_compare_arena(built.memory)}",
+        f"{len(built.weights):,} bytes of weights; arena {built.arena_bytes:,} bytes, {_compare_arena(built.memory)}",
     ]
     if proof is not None:
         values |= {"proof": _describe_proof(proof)}

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from fcdeploy.bundles.read import open_bundle
 from fcdeploy.errors import FcdeployError
+from fcdeploy.files import name_model
 from fcdeploy.graph.model import files_of, hash_model, measure_size, read_model
 from fcdeploy.prepare.cost_model import LayerCost, fix_leading_axis, list_layer_costs
 from fcdeploy.records import calibration as calibrations
@@ -144,7 +145,7 @@ def belongs(one: Evidence, subject: Subject, *, alone: bool) -> bool:
         case "quantize":
             output = Path(one.content.get("output") or "")
             if subject.bundle is not None:  # whose model has lost its file's name
-                return alone or output.name.partition(".")[0] == subject.bundle["name"]
+                return alone or name_model(output) == subject.bundle["name"]
             return output.name == subject.path.name
         case "plan":
             return plans.digest(one.content) == subject.made.get("plan")
