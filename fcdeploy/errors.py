@@ -21,6 +21,7 @@ VALUE = r"-?\d[\w.]*|-?inf\b|nan\b|[A-Z]\w*\b|\w*[.:/][\w.:/,]*\w"  # number, pl
 ONLY_OPTIONS = re.compile(r"(?:(?:--[a-z][a-z0-9-]+|-o) \S+ ?)+")
 COMMAND = re.compile(r"((?:fcdeploy [a-z]+|merge) .*)")
 MOST_COMPARED = 1000  # names, and letters of one, among which one of a similar name is looked for
+SHORTEST_START = 4  # letters by which a longer name is known
 RENAMED = {
     "-o": "output", "--shape": "shapes", "--input": "inputs", "--csv": "csv_file", "--all-tensors": "everything",
     "--batch-axis": "batch_axes", "--library": "libraries", "--for": "runtimes",
@@ -57,12 +58,40 @@ def quote_names(names: Iterable[str]) -> str:
 
 
 def suggest_name(name: str, known: Iterable[str], otherwise: str) -> str:
-    """A hint at the known name that is nearest to one that is not, of the first thousand; `otherwise` where none is near."""
+    """A hint at the known name that a mistyped one was meant to be; `otherwise` where none looks like it."""
+    close = find_close(name, known)
+    return otherwise if close is None else f"did you mean {close!r}?"
+
+
+def find_close(name: str, known: Iterable[str]) -> str | None:
+    """The known name, of the first thousand, that this one is but for a slip or two, or is the beginning of.
+
+    Other letters than a slip of one in seven are another word: a wrong guess sends people the wrong way.
+    """
     import difflib  # here, as only mistakes need it
 
-    few = [one for one in islice(known, MOST_COMPARED) if len(one) < MOST_COMPARED]
-    close = difflib.get_close_matches(name[:MOST_COMPARED], few, 1)
-    return f"did you mean {close[0]!r}?" if close else otherwise
+    wanted = _strip_name(name[:MOST_COMPARED])
+    few = {one: _strip_name(one) for one in islice(known, MOST_COMPARED) if len(one) < MOST_COMPARED}
+    longer = [one for one, text in few.items() if len(wanted) >= SHORTEST_START and text.startswith(wanted)]
+    if len(longer) == 1:
+        return longer[0]
+    matcher = difflib.SequenceMatcher(b=wanted, autojunk=False)
+    found: list[tuple[float, str]] = []
+    for one, text in few.items():
+        most = max(len(text), len(wanted))
+        matcher.set_seq1(text)
+        for ratio in (matcher.real_quick_ratio, matcher.quick_ratio, matcher.ratio):  # the cheap bounds first
+            slips = most - ratio() * (len(text) + len(wanted)) / 2
+            if slips > 1 + most // 8 or slips == most:
+                break
+        else:
+            found.append((slips, one))
+    return min(found)[1] if found else None
+
+
+def _strip_name(name: str) -> str:
+    """Without what all options share, and capitals."""
+    return name.lstrip("-").casefold()
 
 
 def first_line(error: BaseException) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 import fcdeploy
 from fcdeploy import cli
-from fcdeploy.errors import FcdeployError, speak_python
+from fcdeploy.errors import FcdeployError, find_close, speak_python
 
 
 def parameters(name: str) -> dict[str, inspect.Parameter]:
@@ -75,3 +75,17 @@ def test_every_option_can_be_told_to_python(name: str) -> None:
             long = next((word for word in option.opts if word.startswith("--") and len(option.opts) == 1), None)
             told = speak_python(long or option.opts[0], known)
             assert told in (option.name, f"{option.name}=True"), option.opts
+
+
+def test_a_near_name_is_a_slip_and_no_other_word() -> None:
+    known = ("--int8", "--ops", "--help", "--calibration", "--interval", "--seed", "--data", "--output", "--max-drop")
+    for name, close in {
+        "--int4": "--int8", "--calib": "--calibration", "--seeds": "--seed", "--dtaa": "--data", "--Output": "--output",
+        "--max-dorp": "--max-drop", "--calbration": "--calibration", "calibration": "--calibration",
+    }.items():  # fmt: skip
+        assert find_close(name, known) == close
+    for name in ("--opset", "--eval", "--model", "--gpu", "--dtype", "--input", "--name", "--o", "--", "-", ""):
+        assert find_close(name, known) is None, name
+    assert find_close("dgo", ["cat", "dog"]) == "dog"
+    assert find_close("bird", ["cat", "dog"]) is None
+    assert find_close("a" * 5000, ["b" * 999] * 5000) is None

@@ -273,7 +273,7 @@ def broken(name: str, command: Command) -> list[str]:
         onnx.save(proto, "model.onnx")
     options = {
         "ranges": ["--ranges", "best"], "effort": ["--effort", "most"], "target": ["--target", "z80"],
-        "keep": ["--keep-float", "nobody"], "unknown option": ["--ranks", "mse"],
+        "keep": ["--keep-float", "nobody"], "unknown option": ["--rangs", "mse"],
         "plan and keep": ["--keep-float", "first"], "plan of another target": ["--target", "arm64"],
     }  # fmt: skip
     if name == "plan kind":
@@ -333,7 +333,7 @@ MISTAKES = {
     "effort": ("--effort 'most' is unknown, expected fast, balanced", "--effort fast"),
     "target": ("--target 'z80' is unknown, expected host, portable", "fcdeploy doctor"),
     "keep": ("--keep-float 'nobody' fits no node of the model", "fcdeploy inspect"),
-    "unknown option": ("unknown option '--ranks'", "did you mean"),
+    "unknown option": ("unknown option '--rangs'", "did you mean"),
     "plan and keep": ("--keep-float and --plan were both given", '"kind" to "float"'),
     "plan of another target": ("is for target 'x86-avx2', not 'arm64'", "--target x86-avx2"),
     "plan kind": ("node 0 has kind 'int3', expected int8", "--dry-run"),

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import click
 
 from fcdeploy import __version__, console
-from fcdeploy.errors import FcdeployError
+from fcdeploy.errors import FcdeployError, find_close
 from fcdeploy.wording import quote_path
 
 COMMANDS = {
@@ -155,17 +155,18 @@ def _explain_usage(mistake: click.ClickException) -> FcdeployError:
     path = context.command_path if context else "fcdeploy"
     see = f"{path} --help"
     if isinstance(mistake, click.NoSuchOption):
-        return FcdeployError(f"{path}: unknown option {mistake.option_name!r}", _suggest(mistake.possibilities, see))
+        there = [word for option in context.command.params for word in option.opts] if context else []
+        return FcdeployError(f"{path}: unknown option {mistake.option_name!r}", _suggest(mistake.option_name, there, see))
     if isinstance(mistake, click.exceptions.NoSuchCommand):
         there = context.command.list_commands(context) if context and isinstance(context.command, click.Group) else []
-        known = importlib.import_module("difflib").get_close_matches(mistake.command_name, there, 1)
         return FcdeployError(
             f"unknown command {mistake.command_name!r}, expected one of {', '.join(there)}",
-            _suggest(known, see),
+            _suggest(mistake.command_name, there, see),
         )
     text = mistake.format_message().strip().removesuffix(".")
     return FcdeployError(f"{path}: {text[:1].lower()}{text[1:]}", see)
 
 
-def _suggest(close: list[str] | None, see: str) -> str:
-    return f"did you mean {close[0]!r}? {see} lists all" if close else f"{see} lists all"
+def _suggest(name: str, there: list[str], see: str) -> str:
+    close = find_close(name, there)
+    return f"{see} lists all" if close is None else f"did you mean {close!r}? {see} lists all"

@@ -81,7 +81,7 @@ def make_sensitivity_tables(
         title = (
             f"share of the error: each left unrounded in turn, {say_count(ranking.samples, 'sample')}; need not add up"
         )
-        yield Table(title, ("", "error (95 %)", "alone", "clipped", "range", "pairs"), tuple(body))
+        yield Table(title, ("", "error (95 %)", "tensor", "clipped", "range", "pairs"), tuple(body))
 
     # what comes back with nodes in float, and for how much time
     if rows:
