@@ -297,7 +297,10 @@ def test_the_command_line(model: Path, tmp_path: Path, capsys: pytest.CaptureFix
     out = tmp_path / "net.fcd"
     assert cli.main(["bundle", str(model), "-o", str(out), "--samples", "2"]) == 0
     shown = capsys.readouterr().out.splitlines()
-    assert "without plan, calibration, validation, bench: --plan, --calibration, --validation, --bench would put it in" in shown
+    assert (
+        "without plan, calibration, validation, bench: --plan, --calibration, --validation, --bench would put it in"
+        in shown
+    )
     assert "2 golden samples from a seed: --data DATA takes real ones" in shown
     assert shown[-1] == f"next: fcdeploy verify {out}, on the CPU it is for"
     assert cli.main(["verify", str(out)]) == 0
@@ -406,5 +409,10 @@ def test_a_machine_without_what_makes_models_verifies(made: Path, model: Path) -
 
 
 def test_halves_of_a_model_have_names_of_their_own() -> None:
-    names = {"net.first.onnx": "net-first", "net.second.int8.onnx": "net-second", "first.onnx": "first", "a.b.onnx": "a"}
+    names = {
+        "net.first.onnx": "net-first",
+        "net.second.int8.onnx": "net-second",
+        "first.onnx": "first",
+        "a.b.onnx": "a",
+    }
     assert {name: _make_name(Path(name)) for name in names} == names

@@ -172,7 +172,9 @@ def test_the_commands_of_a_bundle_make_it_again(made: Path, tmp_path: Path, monk
     for command in card["commands"]:
         assert command in text
         words = [str(given.get(word, word)) for word in shlex.split(command)[1:]]
-        words += {"quantize": ["--costs", "none"], "bench": ["--seconds", "0.05"], "report": ["--force"]}.get(words[0], [])
+        words += {"quantize": ["--costs", "none"], "bench": ["--seconds", "0.05"], "report": ["--force"]}.get(
+            words[0], []
+        )
         if ">" in words:  # what a shell does
             at = words.index(">")
             words, file = words[:at] + words[at + 2 :], words[at + 1]

@@ -156,7 +156,9 @@ def _explain_usage(mistake: click.ClickException) -> FcdeployError:
     see = f"{path} --help"
     if isinstance(mistake, click.NoSuchOption):
         there = [word for option in context.command.params for word in option.opts] if context else []
-        return FcdeployError(f"{path}: unknown option {mistake.option_name!r}", _suggest(mistake.option_name, there, see))
+        return FcdeployError(
+            f"{path}: unknown option {mistake.option_name!r}", _suggest(mistake.option_name, there, see)
+        )
     if isinstance(mistake, click.exceptions.NoSuchCommand):
         there = context.command.list_commands(context) if context and isinstance(context.command, click.Group) else []
         return FcdeployError(

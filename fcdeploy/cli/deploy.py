@@ -161,8 +161,7 @@ def _run_line(
 
     force = {"force": given["force"]}
     few = {key: given[key] for key in ("samples", "seed", "states", "batch_axes") if given[key] not in (None, ())}
-    made = {"calibration": files.calibration, "plan": files.plan, "validation": files.validation,
-            "bench": files.bench}
+    made = {"calibration": files.calibration, "plan": files.plan, "validation": files.validation, "bench": files.bench}
     calls = (
         CommandCall("calibrate", calibrate, (files.model,), {"data": data, "output": files.calibration, **few, **how, **force}),
         CommandCall("quantize", quantize, (files.model,),

@@ -284,7 +284,8 @@ def _read_report(name: str, file: str | Path | None, content: str) -> dict[str, 
     if file is None:
         return None
     command = COMMANDS[name]
-    hint = f"fcdeploy {command} INT8 --against FLOAT{' --data DATA' if name == 'validation' else ''} --json > report.json writes one"
+    data = " --data DATA" if name == "validation" else ""
+    hint = f"fcdeploy {command} INT8 --against FLOAT{data} --json > report.json writes one"
     report = _read_json(file, f"{name} report", hint)
     schema = report.get("schema") if isinstance(report, dict) else None
     if schema != f"fcdeploy.{command}/1":

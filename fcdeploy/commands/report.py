@@ -124,7 +124,9 @@ def list_commands(subject: Subject, output: Path, format: str = "html") -> list[
         words += [f"--name {quote_path(bundle['name'])}"] if "." in bundle["name"] else []
         words += [f"--version {quote_path(bundle['version'])}"] if bundle["version"] != "1" else []
         commands.append(" ".join(["fcdeploy bundle", name, *words, "-o", quote_path(subject.name)]))
-    apart = [kind for kind in ("quantize", "validate", "bench") if kind in reports and (not bundle or kind not in BUNDLED)]
+    apart = [
+        kind for kind in ("quantize", "validate", "bench") if kind in reports and (not bundle or kind not in BUNDLED)
+    ]
     added = "".join(f" --add {kind}.json" for kind in apart)
     how = "" if format == "html" else f" --format {format}"
     return [*commands, f"fcdeploy report {quote_path(subject.name)}{added}{how} -o {quote_path(output.name)}"]

@@ -11,7 +11,6 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.atomic_files import temporary_folder
-from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.protobuf import proto_of
 
 OUTSIDE_FROM = 1 << 12  # bytes of a tensor; a smaller one stays in the model file
