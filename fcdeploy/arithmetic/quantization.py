@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fcdeploy.arrays import Float32, Float64
+from fcdeploy.arrays import Array, Float32, Float64
 from fcdeploy.records.plan import LIMITS as PLANNED
 from fcdeploy.records.plan import QParams, Range
 
@@ -46,15 +46,19 @@ def broadcast_along(scale: NDArray[np.floating] | tuple[float, ...], axis: int |
     return values if axis is None else values.reshape([-1 if i == axis else 1 for i in range(ndim)])
 
 
-def quantize(x: NDArray[np.floating], q: QParams) -> NDArray[np.integer]:
-    """round(x / scale) + zero_point, halves to even, saturated."""
-    lowest, highest = LIMITS[q.dtype]
-    scale = broadcast_along(np.asarray(q.scale, np.float32), q.axis, x.ndim)
+def round_to_integers(x: Array, scale: Array | np.floating, zero_point: Array | int, dtype: str) -> Float64:
+    """QuantizeLinear: round(x / scale) + zero_point, halves to even, saturated as integers of `dtype`; all broadcast."""
     # float32, as the runtime divides: float64 would round some halves the other way
     with np.errstate(over="ignore"):  # what becomes infinite saturates
         quotient = x.astype(np.float32) / scale.astype(np.float32)
-    integers = np.rint(quotient).astype(np.float64) + q.zero_point
-    return np.clip(integers, lowest, highest).astype(q.dtype)
+    integers = np.rint(quotient).astype(np.float64) + zero_point
+    return np.asarray(np.clip(integers, *LIMITS[dtype]))
+
+
+def quantize(x: NDArray[np.floating], q: QParams) -> NDArray[np.integer]:
+    """`round_to_integers` by a tensor's parameters, in its type."""
+    scale = broadcast_along(np.asarray(q.scale, np.float32), q.axis, x.ndim)
+    return round_to_integers(x, scale, q.zero_point, q.dtype).astype(q.dtype)
 
 
 def dequantize(integers: NDArray[np.integer], q: QParams) -> Float32:

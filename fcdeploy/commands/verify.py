@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from fcdeploy.bundles.read import open_bundle
 from fcdeploy.records.manifest import Manifest
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
+from fcdeploy.reporting.units import format_decibels
 from fcdeploy.runtime.cpu import detect_target, read_cpu_name
 from fcdeploy.wording import say_count
 
@@ -91,6 +91,4 @@ def _describe_cpus(manifest: Manifest) -> str:
 
 
 def _format_decibels(one: OutputDifference) -> str:
-    if one.sqnr_db is None or one.sqnr_db == math.inf:
-        return ""
-    return f"{one.sqnr_db:.1f} dB"
+    return "" if one.sqnr_db is None else format_decibels(one.sqnr_db, same="")

@@ -36,9 +36,14 @@ class Loss:
     p_value: float | None
 
 
+def digits_of(unit: str) -> str:
+    """How many digits of an amount in this unit are shown, for `format`."""
+    return ".2f" if unit == SHARE else ".4g"
+
+
 def format_amount(drop: float, unit: str) -> str:
     """Format a drop with its unit: '1.20 points', '0.0031 (unit of the labels)'."""
-    return f"{drop:.2f} points" if unit == SHARE else f"{drop:.4g} ({unit})"
+    return f"{drop:{digits_of(unit)}} {'points' if unit == SHARE else f'({unit})'}"
 
 
 def check_max_drop(max_drop: float | None) -> None:

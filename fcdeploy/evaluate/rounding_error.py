@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from fcdeploy.arithmetic.metrics import Fidelity, measure_fidelity
-from fcdeploy.arithmetic.quantization import LIMITS, broadcast_along
+from fcdeploy.arithmetic.quantization import LIMITS, broadcast_along, round_to_integers
 from fcdeploy.arrays import Array
 from fcdeploy.evaluate.layers import QuantizedTensor
 
@@ -66,7 +64,7 @@ def measure_rounding(tensor: QuantizedTensor, x: Array) -> RoundingError:
     low, high = LIMITS[tensor.dtype]
     steps, point = (broadcast_along(each, tensor.axis, x.ndim) for each in (tensor.scale, tensor.zero_point))
     exact = x / steps + point
-    integers = np.clip(np.rint(exact), low, high)
+    integers = round_to_integers(x, steps, point, tensor.dtype)
     back = (integers - point) * steps
     outside = (exact < low - 0.5) | (exact > high + 0.5)
     clipping = float(((back - x)[outside] ** 2).sum())

@@ -22,8 +22,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from fcdeploy.arithmetic.kernels import avx2, dynamic, reference
+from fcdeploy.arithmetic.kernels import avx2, dynamic
 from fcdeploy.arithmetic.kernels.reference import QuantizedArray
+from fcdeploy.arithmetic.quantization import round_to_integers
 from fcdeploy.arithmetic.rounding_ties import is_half
 from fcdeploy.arithmetic.weights.layout import to_rows, unpack_blocks
 from fcdeploy.arrays import Array, Arrays
@@ -236,7 +237,7 @@ def _compute_pair(task: RecomputedNode, computed: Arrays, budget: int) -> tuple[
     value = OPERATORS[task.node.op_type](task.node, operands, to.scale)
     clipped = np.clip(value, np.float32(to.low), np.float32(to.high))
     levels = clipped.astype(np.float64) / np.float64(to.scale)
-    return real, reference.quantize_real(clipped, to.scale, to.zero_point, to.dtype), is_half(levels)
+    return real, round_to_integers(clipped, to.scale, to.zero_point, to.dtype).astype(to.dtype), is_half(levels)
 
 
 def _compare(name: str, op: str, real: Array, expected: Array, *, of: int, floats: bool) -> LayerExactness:
@@ -353,5 +354,5 @@ def _finish(task: RecomputedNode, sums: NDArray[np.int64], scales: tuple[float, 
         return avx2.dequantize_sums(sums, scales, bias=bias)
     integers = avx2.requantize_sums(sums, (*scales, float(to.scale)), to.zero_point, bias=bias, dtype=to.dtype)
     ends = np.array([to.low, to.high], np.float32)
-    low, high = reference.quantize_real(ends, to.scale, to.zero_point, to.dtype)
+    low, high = round_to_integers(ends, to.scale, to.zero_point, to.dtype).astype(to.dtype)
     return np.clip(integers, low, high)

@@ -24,7 +24,7 @@ import onnx_ir as ir
 from fcdeploy.arithmetic.interval_arithmetic import Interval, make_interval
 from fcdeploy.arithmetic.kernels import neon
 from fcdeploy.arithmetic.kernels.avx2 import HIGHEST, LOWEST, pair_range
-from fcdeploy.arithmetic.quantization import LIMITS, broadcast_along
+from fcdeploy.arithmetic.quantization import LIMITS, broadcast_along, round_to_integers
 from fcdeploy.arithmetic.weights.layout import lay_out_importance, to_rows
 from fcdeploy.arrays import Array
 from fcdeploy.graph.model import works_on_integers
@@ -375,7 +375,7 @@ def _quantize_constant(node: ir.Node) -> Array | None:
         broadcast_along(each.astype(np.float64), axis if each.size > 1 else None, weight.ndim)
         for each in (scale, point)
     )
-    return np.asarray(np.clip(np.rint(weight / step.astype(np.float32)) + zero, *LIMITS[kind]).astype(kind))
+    return round_to_integers(weight, step, zero, kind).astype(kind)
 
 
 def _is_depthwise(node: ir.Node, weight: Array | None) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from fcdeploy.evaluate.metric import SHARE
+from fcdeploy.evaluate.loss import digits_of
 from fcdeploy.int8.timing.choose_kernels import SLOWER
 from fcdeploy.int8.timing.costs import describe_times, list_ratios
 from fcdeploy.records.report import Report, Table
@@ -98,7 +98,7 @@ def _format_changed(number: int, stop: MeasuredStep) -> str:
 
 def _format_drop(stop: MeasuredStep, unit: str) -> str:
     loss = stop.result.loss
-    digits = ".2f" if unit == SHARE else ".4g"
+    digits = digits_of(unit)
     between = "" if loss.low is None or loss.high is None else f" ({loss.low:{digits}} .. {loss.high:{digits}})"
     return f"{loss.drop:{digits}}{between}"
 
@@ -133,7 +133,7 @@ def _make_lines(result: SearchResult, share: float) -> Iterator[str]:
 def _format_verdict(result: SearchResult, decided: str, needed: int | None, *, written: bool) -> str:
     evaluation, loss = result.evaluation, result.result.loss
     unit, samples = evaluation.metric.unit, evaluation.samples
-    digits = ".2f" if unit == SHARE else ".4g"
+    digits = digits_of(unit)
     allowed = f"allowed {result.goal.max_drop:g} {unit}, on {say_count(samples, 'sample')}"
     figures = f"{evaluation.metric.name} drop {loss.drop:{digits}}, {allowed}"
     best = "; the best is written all the same" if written else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from fcdeploy.evaluate.metric import SHARE, Metric
 from fcdeploy.evaluate.rounding_error import RoundingError
 from fcdeploy.proof.saturation import SaturationProof
 from fcdeploy.records.report import Table
+from fcdeploy.reporting.units import format_decibels
 from fcdeploy.sensitivity.advice import describe_source, format_percent
 from fcdeploy.sensitivity.error_sources import ErrorSource
 from fcdeploy.sensitivity.groups import Remedy
@@ -71,7 +71,7 @@ def make_sensitivity_tables(
             (
                 _describe_shortly(cost.source),
                 _format_span(100 * cost.share, 100 * cost.low, 100 * cost.high, ".0f", " %"),
-                "" if seen is None else _format_decibels(seen.sqnr_db),
+                "" if seen is None else format_decibels(seen.sqnr_db, same="exact", digits=0),
                 "" if seen is None or seen.clipped is None else _format_small(seen.clipped),
                 "" if seen is None or seen.used is None else format_percent(seen.used),
                 "" if margin is None else f"{margin:.0f} %",
@@ -140,7 +140,3 @@ def _describe_shortly(source: ErrorSource) -> str:
 
 def _format_small(share: float) -> str:
     return "0 %" if share == 0 else "<0.01 %" if share < 1e-4 else f"{100 * share:.2f} %"
-
-
-def _format_decibels(value: float) -> str:
-    return "exact" if value == math.inf else f"{value:.0f} dB"

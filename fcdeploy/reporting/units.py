@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 
@@ -21,6 +22,11 @@ def format_count(number: int | None) -> str:
         if number >= unit:
             return f"{number / unit:.3g} {name}"
     return f"{number:,}"
+
+
+def format_decibels(value: float, *, same: str = "identical", digits: int = 1) -> str:
+    """A ratio of signal to noise for people: 31.2 dB, or that there is no noise."""
+    return same if value == math.inf else f"{value:.{digits}f} dB"
 
 
 def format_lengths(shape: Sequence[int | None]) -> str:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
 from fcdeploy.arithmetic.significance import is_near_chance
 from fcdeploy.errors import quote_names
 from fcdeploy.evaluate.compare import Answers, LayerSums
-from fcdeploy.evaluate.loss import NOTHING, Loss, format_amount
+from fcdeploy.evaluate.loss import NOTHING, Loss, digits_of, format_amount
 from fcdeploy.evaluate.metric import SHARE, Metric
 from fcdeploy.records.report import Table
+from fcdeploy.reporting.units import format_decibels
 from fcdeploy.runtime.cpu import detect_target
 from fcdeploy.wording import say_count
 
@@ -151,7 +151,7 @@ def _format_value(value: float, unit: str) -> str:
 def _format_drop(loss: Loss, unit: str) -> str:
     parts = [f"drop {format_amount(loss.drop, unit)}"]
     if loss.low is not None and loss.high is not None:
-        digits = ".2f" if unit == SHARE else ".4g"
+        digits = digits_of(unit)
         parts.append(f"95 % interval {loss.low:{digits}} to {loss.high:{digits}}")
     if loss.p_value is not None:
         parts.append(f"p = {loss.p_value:.2g}")
@@ -166,4 +166,4 @@ def _format_cosine(outputs: list[dict[str, Any]]) -> str:
 def _format_decibels(value: float | None) -> str:
     if value is None:
         return "not measured: no output is floating point"
-    return "identical" if value == math.inf else f"{value:.1f} dB"
+    return format_decibels(value)

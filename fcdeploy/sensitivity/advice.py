@@ -7,8 +7,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from fcdeploy.evaluate.compare import Answers
-from fcdeploy.evaluate.loss import Loss, format_amount
-from fcdeploy.evaluate.metric import SHARE, Metric
+from fcdeploy.evaluate.loss import Loss, digits_of, format_amount
+from fcdeploy.evaluate.metric import Metric
 from fcdeploy.evaluate.rounding_error import RoundingError
 from fcdeploy.sensitivity.error_sources import ErrorSource
 from fcdeploy.sensitivity.groups import Remedy
@@ -105,7 +105,7 @@ def _explain_noise(metric: Metric | None, loss: Loss | None, samples: int) -> st
         return f"int8 is no worse than float on {count}"
     if loss.low is None or loss.high is None:
         return f"one sample cannot tell the drop of {format_amount(loss.drop, metric.unit)} from chance"
-    digits = ".2f" if metric.unit == SHARE else ".4g"
+    digits = digits_of(metric.unit)
     interval = f"95 % interval {loss.low:{digits}} to {loss.high:{digits}}"
     return f"the drop of {format_amount(loss.drop, metric.unit)} is no more than chance on {count}, {interval}"
 

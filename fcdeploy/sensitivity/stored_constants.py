@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from fcdeploy.arithmetic.metrics import measure_fidelity
 from fcdeploy.arithmetic.pixels import Pixels, scale_weight_for_bytes
-from fcdeploy.arithmetic.quantization import LIMITS, broadcast_along
+from fcdeploy.arithmetic.quantization import broadcast_along, round_to_integers
 from fcdeploy.arrays import Array
 from fcdeploy.graph.nodes import array_of, attribute_of, integer_type_of, name_of, operator_of, output_axis, producer_of
 
@@ -77,7 +77,7 @@ def dequantize_constant(value: ir.Value) -> Array:
         step, point = (_spread_steps(each, node, real) for each in (scale, zero))
         kind = integer_type_of(node)
         assert kind is not None, "a QuantizeLinear is in front of it"
-        integers = np.clip(np.rint(real / step) + point, *LIMITS[kind.name.lower()])
+        integers = round_to_integers(real, step, point, kind.name.lower())
     step, point = (_spread_steps(each, node, integers) for each in (scale, zero))
     return np.asarray((integers.astype(np.float64) - point) * step, np.float32)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hmac
 import math
-import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -36,6 +35,7 @@ from fcdeploy.serve.request import (
     unpack_texts,
 )
 from fcdeploy.serve.routes import EXTENSIONS, ServerState, describe_model
+from fcdeploy.serve.tensors import to_little_endian
 from fcdeploy.wording import say_count
 
 CODES = {
@@ -155,7 +155,7 @@ def write_outputs(answer: Any, outputs: Mapping[str, Array], *, raw: bool) -> No
         tensor = answer.outputs.add(name=name, datatype=datatype, shape=array.shape)
         if raw:
             answer.raw_output_contents.append(
-                pack_texts(array) if datatype == "BYTES" else _to_little_endian(array).tobytes()
+                pack_texts(array) if datatype == "BYTES" else to_little_endian(array).tobytes()
             )
         elif datatype == "BYTES":
             tensor.contents.bytes_contents.extend(encode_texts(array))
@@ -173,7 +173,7 @@ def _write_typed(contents: Any, field: str, array: Array) -> None:
     while size > 127:
         length.append(size & 127 | 128)
         size >>= 7
-    contents.MergeFromString(bytes([tag, *length, size]) + _to_little_endian(array).tobytes())
+    contents.MergeFromString(bytes([tag, *length, size]) + to_little_endian(array).tobytes())
 
 
 def _check_shape(spec: TensorSpec, tensor: Any) -> tuple[int, ...]:
@@ -233,10 +233,6 @@ def _find_timeout(request: Any, seconds: float | None) -> float | None:
     """The call's deadline, or the parameter `timeout` in microseconds: what ends first."""
     given = [p.value.int64_param / 1e6 for p in request.parameters if p.key == "timeout" and p.value.int64_param > 0]
     return min([*given, *([] if seconds is None else [seconds])], default=None)
-
-
-def _to_little_endian(array: Array) -> Array:
-    return array if sys.byteorder == "little" else array.astype(array.dtype.newbyteorder("<"))
 
 
 async def start_grpc(

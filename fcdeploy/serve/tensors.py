@@ -149,13 +149,14 @@ def pack(array: Array) -> bytes | memoryview:
     """The bytes of a tensor; those of a large one where they lie."""
     if array.dtype.kind == "O":
         return pack_texts(array)
-    array = _to_little_endian(array)
+    array = to_little_endian(array)
     if array.nbytes <= LARGE:
         return array.tobytes()
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
-def _to_little_endian(array: Array) -> Array:
+def to_little_endian(array: Array) -> Array:
+    """The same numbers as protocols write them."""
     return array if sys.byteorder == "little" else array.astype(array.dtype.newbyteorder("<"))
 
 

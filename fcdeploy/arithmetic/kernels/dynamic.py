@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from fcdeploy.arithmetic.kernels import avx2
+from fcdeploy.arithmetic.quantization import round_to_integers
 from fcdeploy.arrays import Array
 
 
@@ -25,7 +26,7 @@ def choose_dynamic_qparams(x: Array) -> tuple[np.float32, int]:
 def dynamic_dense(x: Array, weight: Array, scale: Array, zero_point: Array, qparams: tuple[np.float32, int]) -> Array:
     """Float activations (M, K) times rows (N, K) of bytes with a scale and a zero point each -> (M, N)."""
     step, zero = qparams
-    integers = np.clip(np.rint(x / step) + zero, 0, 255).astype(np.uint8)
+    integers = round_to_integers(x, step, zero, "uint8").astype(np.uint8)
     points = zero_point.astype(np.int64) if zero_point.size > 1 else zero_point.astype(np.int64).reshape(())
     sums = avx2.dense_sums(integers, weight, zero_point=zero, weight_zero_point=points, exact=True)
     return sums * (np.float64(step) * scale.astype(np.float64))

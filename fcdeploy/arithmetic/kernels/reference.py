@@ -1,7 +1,7 @@
 """What integer operators without weights are to compute: dequantize, the operator in float32, quantize (ONNX).
 
 Where a kernel of onnxruntime rounds in another order, and that would show, its order is taken; it is the same on every
-CPU.  Every function takes integers, their scale and zero point as `QuantizedArray`, and returns float32 for `quantize_real`.
+CPU.  Every function takes integers, their scale and zero point as `QuantizedArray`, and returns float32 before it is rounded.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from fcdeploy.arithmetic.kernels.avx2 import gather_windows
-from fcdeploy.arithmetic.quantization import LIMITS
 from fcdeploy.arithmetic.windows import Window
 from fcdeploy.arrays import Array, Float32
 
@@ -27,13 +26,6 @@ class QuantizedArray:
     @property
     def real(self) -> Float32:
         return (self.integers.astype(np.int32) - self.zero_point).astype(np.float32) * self.scale
-
-
-def quantize_real(real: Float32, scale: np.float32, zero_point: int, dtype: str) -> Array:
-    """round(real / scale) + zero point, halves to even, saturated."""
-    lowest, highest = LIMITS[dtype]
-    integers = np.rint(real / scale).astype(np.float64) + zero_point
-    return np.asarray(np.clip(integers, lowest, highest), dtype=dtype)
 
 
 def add(a: QuantizedArray, b: QuantizedArray) -> Float32:
