@@ -188,7 +188,10 @@ def _carry_out(
     planned = plan_request(request, problem, on_step)
     if request.dry_run:
         shapes_only = {name_of(node) for node in problem.model.graph if computes_shapes(node)}
-        report = build_dry_run_report(changes, planned.plan, planned.basis, shapes_only, time.perf_counter() - begin)
+        report = build_dry_run_report(
+            changes, planned.plan, planned.basis, shapes_only, time.perf_counter() - begin,
+            timed=planned.search_result is None,
+        )  # fmt: skip
         if planned.search_result is not None:
             return add_search(report, planned.search_result, count_macs_by_node(problem.model))
         return report if request.floor is None else replace(report, lines=(*report.lines, NOT_JUDGED))
@@ -232,8 +235,9 @@ def _describe(
     device = None if request.limits is None else request.limits.device
     purpose, following = describe_purpose(request.model, request.output, plan, native=request.native, device=device)
     result = QuantizationOutcome(
-        plan, planned.basis, kernels, macs, written.float_bytes, written.bytes, planned.tried, purpose, following
-    )
+        plan, planned.basis, kernels, macs, written.float_bytes, written.bytes, planned.tried, purpose, following,
+        timed=planned.search_result is None and not (held and held.left_out),
+    )  # fmt: skip
     warnings = [*warn_too_few(problem.calibration), *warn_left_out(problem, plan), *planned.basis.warnings]
     warnings += filter(None, [describe_version()])
     report = build_report(request.output, int8, result, begin, warnings)

@@ -10,7 +10,7 @@ from typing import Any
 from fcdeploy.arithmetic.outliers import Outlier, find_outliers
 from fcdeploy.int8.calibrating.statistics import PLENTY
 from fcdeploy.int8.judgement import Judgement
-from fcdeploy.int8.timing.costs import CostBasis, describe_times, format_interval, list_ratios
+from fcdeploy.int8.timing.costs import CostBasis, format_interval, list_ratios
 from fcdeploy.int8.timing.final_times import FinalTimes
 from fcdeploy.records.report import Report, Table
 from fcdeploy.search.candidates import Candidate
@@ -33,8 +33,7 @@ def add_floor(
         *_describe_outliers(held),
     ]
     values = {**report.values, **_values(held, unseen), "sqnr_db": judgement.worst_db}
-    before = set(describe_times(basis)) if held.left_out else set()  # times of the plan before nodes left int8
-    if before:
+    if held.left_out and basis.costs is not None:  # what was measured before is of another plan
         values |= list_ratios(times.usual)
         if times.usual is None:
             lines.append("the time was not measured again: fcdeploy bench OUT --against FLOAT does")
@@ -45,7 +44,7 @@ def add_floor(
     return replace(
         report,
         values=values,
-        lines=(*(line for line in report.lines[:-1] if line not in before), *lines, *report.lines[-1:]),
+        lines=(*report.lines[:-1], *lines, *report.lines[-1:]),
         warnings=warnings,
     )
 

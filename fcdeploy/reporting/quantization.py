@@ -36,6 +36,7 @@ class QuantizationOutcome:
     """What was decided, by which costs, the kernels it led to, the multiplications of each node, and bytes on disk.
 
     `tried` says between what effort `best` chose; `purpose` what the file is for, and `following` which command comes next.
+    `timed`: the times of `basis` are those of what was written.
     """
 
     plan: Plan
@@ -47,6 +48,7 @@ class QuantizationOutcome:
     tried: str
     purpose: str
     following: str
+    timed: bool
 
     @property
     def share(self) -> float | None:
@@ -69,7 +71,7 @@ def build_report(
     seconds = time.perf_counter() - begin
     ratio = result.bytes_int8 / result.bytes_float
     lines = (
-        *describe_times(basis),
+        *(describe_times(basis) if result.timed else ()),
         *([result.tried] if result.tried else []),
         *_describe_image_inputs(plan),
         f"{_count_integer_kernels(result)} in integer kernels, {_format_share(result.share)}",
@@ -153,9 +155,18 @@ def _format_scales(q: QParams) -> str:
 
 
 def build_dry_run_report(
-    changes: Sequence[Changes], decided: Plan, basis: CostBasis, shapes_only: Collection[str], seconds: float
+    changes: Sequence[Changes],
+    decided: Plan,
+    basis: CostBasis,
+    shapes_only: Collection[str],
+    seconds: float,
+    *,
+    timed: bool,
 ) -> Report:
-    """What preparing did and declined, and the plan itself; rows of nodes that are `shapes_only` are of less interest."""
+    """What preparing did and declined, and the plan itself; rows of nodes that are `shapes_only` are of less interest.
+
+    `timed`: the times of `basis` are those of this plan.
+    """
     passes = [change for change in changes if change.count or change.declined]
     nodes = tuple((d.node, d.op, d.kind, d.why) for d in decided.nodes)
     tensors = tuple((name, q.dtype, _format_scales(q), str(q.zero_point), q.why) for name, q in decided.tensors.items())
@@ -173,4 +184,6 @@ def build_dry_run_report(
     line = f"{integer} of {say_count(len(nodes), 'node')} on integers for target {decided.target}; nothing was written"
     prepared = [{"pass": c.name, "changes": c.count, "declined": list(c.declined)} for c in passes]
     values = {"plan": plans.to_json(decided), "prepared": prepared, "seconds": round(seconds, 3), "output": None}
-    return Report("quantize", values, tables, (*describe_times(basis), line), warnings=basis.warnings)
+    return Report(
+        "quantize", values, tables, (*(describe_times(basis) if timed else ()), line), warnings=basis.warnings
+    )

@@ -8,7 +8,7 @@ from typing import Any
 
 from fcdeploy.evaluate.loss import digits_of
 from fcdeploy.int8.timing.choose_kernels import SLOWER
-from fcdeploy.int8.timing.costs import describe_times, list_ratios
+from fcdeploy.int8.timing.costs import list_ratios
 from fcdeploy.records.report import Report, Table
 from fcdeploy.search.search import MeasuredStep, SearchResult
 from fcdeploy.search.verdict import count_samples_needed, judge_drop
@@ -47,9 +47,8 @@ def add_search(report: Report, result: SearchResult, macs: Mapping[str, int]) ->
         **list_ratios(result.path[-1].time), "search_seconds": round(result.seconds, 3), "in_time": result.in_time,
     }  # fmt: skip
     tables = (_make_path_table(result, unit), *([_make_front_table(result, unit)] if len(result.front) > 1 else []))
-    before = set(describe_times(result.basis))  # of the plan that the search began with
     lines = (
-        *_make_time_lines(result), *(line for line in report.lines if line not in before), *_make_lines(result, share),
+        *_make_time_lines(result), *report.lines, *_make_lines(result, share),
         _format_verdict(result, decided, needed, written=report.values["output"] is not None),
     )  # fmt: skip
     return replace(
