@@ -62,6 +62,14 @@ def test_npz_never_unpickles(tmp_path: Path) -> None:
         samples(path)
 
 
+def test_npz_of_texts_without_letters(tmp_path: Path) -> None:
+    """As many as the header says, in no bytes."""
+    text = header((1 << 40,)).replace(b"'<f4'", b"'<U0'")
+    path = zipped(tmp_path / "data.npz", {"x.npy": text})
+    with fails("array 'x' holds <U0, texts of no letters, expected numbers or text"):
+        samples(path)
+
+
 def test_npz_header_declares_more_than_the_member_holds(tmp_path: Path) -> None:
     path = zipped(tmp_path / "data.npz", {"x.npy": header((1 << 40, 3, 4)) + b"\0" * 48})
     with fails("declares (1099511627776, 3, 4) float32, which is 52776558133248 bytes, but holds 48"):

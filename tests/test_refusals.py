@@ -28,6 +28,7 @@ from fcdeploy.files import check_output
 from fcdeploy.graph.model import is_quantized, read_model, refuse_unsupported
 from fcdeploy.int8.plan_file import _read as _read_plan
 from fcdeploy.int8.timing.costs import _read_costs
+from fcdeploy.proof.saturation import prove_no_saturation
 from fcdeploy.records import costs as costing
 from fcdeploy.records.data_format import read_classes
 from fcdeploy.runtime import options
@@ -268,3 +269,29 @@ def test_what_came_out_of_quantize_in_float_is_no_float_model(made: tuple[Path, 
     with fails("came out of quantize, with its layers in float", "the float model it was made from"):
         quantize(kept, data=data, output=tmp_path / "again.onnx")
     assert not (tmp_path / "again.onnx").exists()
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (1,)], ids=str)
+@pytest.mark.parametrize("op", ["MatMul", "Gemm", "Conv", "Add"])
+def test_weights_of_few_axes_are_no_defect(
+    op: str, shape: tuple[int, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A layer's weight may be one number or a row of them, where it is one at all."""
+    dequantize = [
+        helper.make_node("DequantizeLinear", ["xq", "xs", "xz"], ["xd"], "dx"),
+        helper.make_node("DequantizeLinear", ["w", "ws", "wz"], ["wd"], "dw", axis=0),
+    ]
+    nodes = [helper.make_node("QuantizeLinear", ["x", "xs", "xz"], ["xq"], "q"), *dequantize]
+    nodes += [helper.make_node(op, ["xd", "wd"], ["y"], "layer")]
+    for scales in ((), (4,)):
+        constants = {"xs": np.float32(0.1), "xz": np.uint8(3), "w": np.ones(shape, np.int8)}
+        constants |= {"ws": np.full(scales, 0.1, np.float32), "wz": np.zeros(scales, np.int8)}
+        path = graph(tmp_path / f"{len(scales)}.onnx", nodes, **constants)
+        np.savez(tmp_path / "d.npz", x=np.ones((3, 4), np.float32))
+        prove_no_saturation(read_model(path))
+        for words in (
+            ["inspect", "--saturation"],
+            ["validate", "--against", str(path), "--data", str(tmp_path / "d.npz")],
+        ):
+            main([words[0], str(path), *words[1:]])
+            assert "internal" not in capsys.readouterr().err

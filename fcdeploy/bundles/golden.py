@@ -11,7 +11,6 @@ import math
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO
 
 import numpy as np
 from numpy.lib import format as npy
@@ -20,6 +19,7 @@ from fcdeploy.arithmetic.metrics import measure_fidelity
 from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError, first_line, quote_names
 from fcdeploy.records.manifest import AGAIN
+from fcdeploy.samples import arrays
 
 Run = tuple[Arrays, Arrays]
 """What was fed, and what came out."""
@@ -32,7 +32,7 @@ EQUAL, TIES, DIFFERENT = "equal", "ties", "different"
 
 def to_bytes(runs: Sequence[Run]) -> bytes:
     """The file: equal for equal runs."""
-    arrays = {
+    members = {
         f"{index}/{side}/{name}.npy": array
         for index, run in enumerate(runs)
         for side, ends in zip(("input", "output"), run, strict=True)
@@ -40,7 +40,7 @@ def to_bytes(runs: Sequence[Run]) -> bytes:
     }
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name, array in sorted(arrays.items()):
+        for name, array in sorted(members.items()):
             content = io.BytesIO()
             plain = _as_plain(np.ascontiguousarray(array).reshape(array.shape))
             npy.write_array(content, plain, version=(1, 0), allow_pickle=False)
@@ -65,30 +65,27 @@ def from_bytes(content: bytes, inputs: Sequence[str], outputs: Sequence[str], so
                 if info.compress_type != zipfile.ZIP_STORED or side not in ("input", "output"):
                     raise ValueError(f"{info.filename!r} is no array of a run")
                 with archive.open(info) as file:
-                    runs.setdefault(int(number), ({}, {}))[side == "output"][name] = _read_array(file, info.file_size)
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, RuntimeError, NotImplementedError) as error:
+                    header = arrays.read_header(file, info.file_size, f"{info.filename!r}")
+                    array = arrays.read_whole(file, header, f"{info.filename!r}")
+                runs.setdefault(int(number), ({}, {}))[side == "output"][name] = array
+    except (
+        FcdeployError,
+        zipfile.BadZipFile,
+        ValueError,
+        OSError,
+        EOFError,
+        RuntimeError,
+        NotImplementedError,
+    ) as error:
         raise FcdeployError(f"{source}: the golden samples are damaged: {first_line(error)[:120]}", AGAIN) from error
     for index, (feeds, answers) in sorted(runs.items()):
-        for arrays, wanted in ((feeds, inputs), (answers, outputs)):
-            if set(arrays) != set(wanted):
+        for held, wanted in ((feeds, inputs), (answers, outputs)):
+            if set(held) != set(wanted):
                 raise FcdeployError(
-                    f"{source}: golden run {index} has {quote_names(arrays)}, expected {quote_names(wanted)}",
+                    f"{source}: golden run {index} has {quote_names(held)}, expected {quote_names(wanted)}",
                     AGAIN,
                 )
     return [runs[index] for index in sorted(runs)]
-
-
-def _read_array(file: IO[bytes], size: int) -> Array:
-    """An array whose header is believed only as far as the bytes that are there."""
-    if npy.read_magic(file) != (1, 0):
-        raise ValueError("an array of another npy version than 1.0")
-    shape, fortran, dtype = npy.read_array_header_1_0(file)
-    if dtype.hasobject or fortran:
-        raise ValueError("an array of objects, or in Fortran order")
-    data = file.read(size)
-    if len(data) != math.prod(shape) * dtype.itemsize:
-        raise ValueError(f"an array of shape {shape} in {len(data)} bytes")
-    return np.frombuffer(data, dtype).reshape(shape)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from fcdeploy.errors import FcdeployError, suggest_name
+from fcdeploy.records.json_keys import is_number
 from fcdeploy.records.preprocessing import COLOURS, LARGEST, LAYOUTS, METHODS, Preprocessing, PreprocessingStep
 from fcdeploy.records.signature import TensorSpec, format_shape
 
@@ -276,8 +277,7 @@ def _check_choice(given: Mapping[str, Any], key: str, allowed: tuple[str, ...], 
 
 def _check_numbers(value: Any, key: str, depth: int, name: str) -> tuple[float, ...]:
     values = value if isinstance(value, list) else [value]
-    numbers = all(type(v) in (int, float) and math.isfinite(v) for v in values)
-    if len(values) not in (1, depth) or not numbers:
+    if len(values) not in (1, depth) or not all(map(is_number, values)):
         wanted = "a number" if depth == 1 else f"a number or {depth} of them"
         example = 1.0 if depth == 1 else [1.0] * depth
         raise FcdeployError(f"{name}: {key!r} is {value!r}, expected {wanted}", f"{key} = {example}")

@@ -379,7 +379,12 @@ def _quantize_constant(node: ir.Node) -> Array | None:
 
 
 def _is_depthwise(node: ir.Node, weight: Array | None) -> bool:
-    return weight is not None and weight.shape[1] == 1 and weight.shape[0] == attribute_of(node, "group", 1)
+    return (
+        weight is not None
+        and weight.ndim > 1
+        and weight.shape[1] == 1
+        and weight.shape[0] == attribute_of(node, "group", 1)
+    )
 
 
 def _to_rows(node: ir.Node, weights: list[Array | None]) -> tuple[Array, ...] | None:
@@ -392,8 +397,8 @@ def _to_rows(node: ir.Node, weights: list[Array | None]) -> tuple[Array, ...] | 
             rows.append(to_rows(weight, 0))
         elif node.op_type in ("Gemm", "QGemm") and attribute_of(node, "transB", 0) == 1:
             rows.append(weight)
-        elif weight.ndim == 1:
-            rows.append(weight[None])
+        elif weight.ndim <= 1:
+            rows.append(np.atleast_2d(weight))
         else:
             rows.append(np.moveaxis(weight, -2, -1).reshape(-1, weight.shape[-2]))
     return tuple(rows)

@@ -5,12 +5,11 @@ Its JSON comes from files that someone else may have written, so `from_json` che
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.records.json_keys import check_keys
+from fcdeploy.records.json_keys import check_keys, is_number
 
 MOST_CLASSES = 100_000  # of one anchor, of which the background may be the last
 LATER: dict[str, Any] = {"class_count": None, "first_class": 0}  # keys that older files do not have
@@ -87,4 +86,4 @@ def from_json(data: Any, source: str, hint: str) -> BoxLayout:
 
 
 def _is_share(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and 0 <= value <= 1
+    return is_number(value) and 0 <= value <= 1

@@ -69,7 +69,7 @@ def read_checkpoint(path: Path, bound: dict[str, Any]) -> Checkpoint:
         if len(stamps) != len(calibrations):
             raise ValueError("its parts do not fit")
         state = Checkpoint(dict(header["bound"]), dict(header["passes"]), shards, bad, stamps, calibrations)
-    except (ValueError, KeyError, TypeError, RecursionError, FcdeployError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError, FcdeployError) as error:
         raise FcdeployError(f"progress {str(path)!r} is damaged", HINT) from error
 
     # sound, but perhaps of another model, other data or options

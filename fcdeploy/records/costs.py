@@ -97,7 +97,7 @@ def from_text(text: str, source: str) -> Costs:
         trials, confirmed = (tuple(map(_parse_trial, data[key])) for key in ("trials", "confirmed"))
         layers, sqnr_db = tuple(map(str, data["layers"])), _parse_decibels(data["sqnr_db"])
         return Costs(str(data["model"]), str(data["source"]), rates, nodes, layers, trials, confirmed, sqnr_db)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise FcdeployError(f"{source} is not a file of costs: {error}", hint) from error
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from fcdeploy.files import read_small_file
 from fcdeploy.records import box_layout
 from fcdeploy.records import preprocessing as preprocessings
 from fcdeploy.records.box_layout import BoxLayout
-from fcdeploy.records.json_keys import check_keys
+from fcdeploy.records.json_keys import check_keys, is_number
 from fcdeploy.records.preprocessing import Preprocessing
 
 KEY = "fcdeploy.format"  # of a model's metadata
@@ -147,7 +146,7 @@ def _read_statistics(row: Any, where: str, hint: str) -> InputStatistics:
     check_keys(row, set(InputStatistics.__dataclass_fields__), where, hint)
     lists = isinstance(row["means"], list | tuple)
     numbers = [row["low"], row["high"], *(row["means"] if lists else ())]
-    finite = all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
+    finite = all(map(is_number, numbers))
     if not lists or not finite or not isinstance(row["name"], str) or len(row["means"]) > 3:
         raise FcdeployError(f"{where} has {str(row)[:60]!r}, expected a name and finite numbers", hint)
     return InputStatistics(row["name"], row["low"], row["high"], tuple(row["means"]))

@@ -1,7 +1,8 @@
-"""The keys of a JSON object that someone else may have written."""
+"""The keys and numbers of a JSON object that someone else may have written."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Set
 from typing import Any
 
@@ -17,3 +18,8 @@ def check_keys(row: Any, keys: Set[str], where: str, hint: str, *, optional: Set
         raise FcdeployError(f"{where} has the unknown key {unknown[0][:60]!r}, expected {expected}", hint)
     if missing := sorted(keys - set(row) - optional):
         raise FcdeployError(f"{where} has no {missing[0]!r}", hint)
+
+
+def is_number(value: Any) -> bool:
+    """A finite number: no truth, and no integer of hundreds of digits, which JSON may hold and a float not."""
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max

@@ -125,6 +125,10 @@ def from_json(data: Any, source: str) -> Manifest:
     known = {key: data[key] for key in CHECKS} | {"files": files, "reports": tuple(data["reports"])}
     known["format"] = _read_format(data, source)
     known |= {key: tuple(_spec_from_row(row, f"{source}: {key}") for row in data[key]) for key in ("inputs", "outputs")}
+    for key in ("inputs", "outputs"):
+        names = [spec.name for spec in known[key]]
+        if double := next((name for name in names if names.count(name) > 1), ""):
+            raise FcdeployError(f"{source}: {key} has {double[:60]!r} twice", AGAIN)
     if known["format"].boxes is not None:
         _check_boxes(known["format"].boxes, known["outputs"], source)
     return Manifest(**known)

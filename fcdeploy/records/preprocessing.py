@@ -5,13 +5,12 @@ Its JSON comes from files that someone else may have written, so `from_json` che
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.records.json_keys import check_keys
+from fcdeploy.records.json_keys import check_keys, is_number
 
 COLOURS = ("RGB", "BGR", "gray")
 LAYOUTS = ("NCHW", "NHWC")
@@ -147,12 +146,12 @@ def _step_from_json(row: Any, where: str, hint: str) -> PreprocessingStep:
 
 
 def _is_positive(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and value > 0
+    return is_number(value) and value > 0
 
 
 def _are_numbers(values: Any) -> bool:
     fits = isinstance(values, list | tuple) and len(values) in (1, 3)
-    return fits and all(type(n) in (int, float) and math.isfinite(n) for n in values)
+    return fits and all(map(is_number, values))
 
 
 def _are_lengths(values: Any, counts: tuple[int, ...], least: int = 1) -> bool:

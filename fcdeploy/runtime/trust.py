@@ -161,6 +161,8 @@ def _find_suspects(node: ir.Node) -> Iterator[Suspect]:
     integers, scales = array_of(weight.inputs[0]), array_of(weight.inputs[1])
     if integers is None or scales is None or weight.inputs[0] is None or weight.inputs[0].dtype not in BYTES:
         return
+    if not integers.ndim:  # one number, which has no axes
+        return
     axis, right = _get_axis(weight, integers.ndim), _get_output_axis(node, integers.ndim)
     if scales.size > 1 and "block_size" not in weight.attributes and axis != right:
         zeros = array_of(weight.inputs[2]) if len(weight.inputs) > 2 else None

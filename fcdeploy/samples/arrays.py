@@ -56,6 +56,8 @@ def read_header(file: IO[bytes], held: int, what: str) -> Header:
             f"{what} holds Python objects (dtype object), which are never unpickled, expected numbers",
             "make every sample the same shape, or use a generator: --data FILE.py:FUNCTION; text is saved as array.astype(str)",
         )
+    if not dtype.itemsize:  # as many as it says, in no bytes
+        raise FcdeployError(f"{what} holds {dtype.str}, texts of no letters, expected numbers or text", SAVE_AGAIN)
     if any(not isinstance(n, int) or n < 0 for n in shape):
         raise FcdeployError(f"{what} declares the shape {shape}, expected lengths of 0 or more", SAVE_AGAIN)
     offset = file.tell()
