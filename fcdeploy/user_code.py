@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -41,12 +42,13 @@ def load_function(reference: str) -> tuple[Callable[..., Any], ModuleType]:
 
 def load_file(path: Path) -> ModuleType:
     """Run a Python file as a module; its own folder is importable, as it is for `python FILE.py`."""
-    name = f"fcdeploy_user_{path.stem}"
+    whole = str(path.resolve())
+    name = f"fcdeploy_user_{path.stem}_{zlib.crc32(whole.encode()):08x}"  # files of one name lie in many folders
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    folder = str(path.resolve().parent)
+    folder = str(Path(whole).parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)
     sys.modules[name] = module  # dataclasses and pickles look their module up there

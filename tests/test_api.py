@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import sys
 import typing
 from collections.abc import Callable, Iterator
@@ -16,12 +17,14 @@ import onnx_ir as ir
 import pytest
 import torch
 from conftest import fails
+from networks import Net
 from onnx import numpy_helper
 
 import fcdeploy
 from fcdeploy.api import functions, results
 from fcdeploy.api.build import build_result
 from fcdeploy.records.report import Report
+from fcdeploy.user_code import load_function
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -238,3 +241,31 @@ def test_no_result_holds_any() -> None:
     for name in fcdeploy.RESULTS:
         for kind in typing.get_type_hints(getattr(fcdeploy, name)).values():
             assert Any not in set(mentions(kind))
+
+
+def test_inputs_whose_names_would_be_one_file(tmp_path: Path) -> None:
+    """A / in a name is written _, and two arrays in one file would be neither."""
+    net = Net()
+    net.output(net.op("Add", net.input("a/b", 3), net.input("a_b", 3)))
+    rows = {"a/b": np.ones((4, 3), np.float32), "a_b": np.zeros((4, 3), np.float32)}
+    with fails("'a/b' and 'a_b' would both be in a_b.npy, expected a file for each", "give an .npz"):
+        fcdeploy.calibrate(net.save(tmp_path / "m.onnx"), data=rows, output=tmp_path / "m.calib")
+    (tmp_path / "npy").mkdir()
+    np.save(tmp_path / "npy" / "a_b.npy", rows["a_b"])
+    with fails("would both be in a_b.npy"):
+        fcdeploy.calibrate(tmp_path / "m.onnx", data=str(tmp_path / "npy"), output=tmp_path / "m.calib")
+    np.savez(tmp_path / "m.npz", **rows)
+    assert (
+        fcdeploy.calibrate(tmp_path / "m.onnx", data=str(tmp_path / "m.npz"), output=tmp_path / "m.calib").samples == 4
+    )
+
+
+def test_files_of_one_name_are_modules_of_their_own(tmp_path: Path) -> None:
+    made = []
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        file = tmp_path / folder / "data.py"
+        file.write_text(f"class Sample:\n    where = {folder!r}\n\ndef make():\n    return Sample()\n")
+        made.append(load_function(f"{file}:make")[0]())
+    assert [one.where for one in made] == ["one", "two"]
+    assert [pickle.loads(pickle.dumps(one)).where for one in made] == ["one", "two"]

@@ -117,9 +117,17 @@ def test_the_graph_s_end_says_which_scores_are_probabilities(
     """Whatever one sample's numbers are, for all have the same form; only where the end tells nothing an answer does."""
     nodes = (Node(end, "", "", ("a", "b"), ("c",)), Node("DequantizeLinear", "", "", ("c", "s"), ("y",)))
     kind = find_probabilities(Outline(nodes, {}, {}, {}, 17), "y", np.array([scores]) if end == "Div" else None)
-    found = _rank(np.array(scores), (), 2, kind)
+    found = _rank(np.array(scores), ("cat", "dog"), 2, kind)
     assert [row["score"] for row in found] == scores
     assert [row["probability"] for row in found if "probability" in row] == pytest.approx(shares or [], abs=1e-3)
+
+
+def test_numbers_without_names_are_no_logits() -> None:
+    """Three lengths that a dense layer estimates have no probabilities."""
+    for names in ((), ("width",)):
+        rows = _rank(np.array([3.0, 1.0, 2.0]), names, 3, "softmax")
+        assert [(row["class"], row["score"]) for row in rows] == [(0, 3.0), (2, 2.0), (1, 1.0)]
+        assert not any("probability" in row for row in rows)
 
 
 def test_an_answer_that_is_not_one_row_a_sample() -> None:

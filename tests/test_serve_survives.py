@@ -176,6 +176,14 @@ def test_one_broken_bundle_blocks_no_other_and_what_serves_goes_on(model: Path, 
         for _ in range(2):
             await engine.refresh()
         assert [each.name for each in engine.list_models()] == ["b", "find_models", "load_model", "m", "new"]
+
+        for number in range(3):  # names that come and go
+            (folder / f"bad{number}.onnx").write_bytes(b"broken")
+            for _ in range(2):
+                await engine.refresh()
+            (folder / f"bad{number}.onnx").unlink()
+        await engine.refresh()
+        assert not engine._failed and not engine._pending
         await engine.stop()
 
     with pytest.MonkeyPatch.context() as patch:

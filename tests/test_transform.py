@@ -253,6 +253,12 @@ def test_what_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
 
 
+def test_samples_are_counted_where_they_lie() -> None:
+    fed = {"scale": np.ones(()), "x": np.ones((3, 5), np.float32)}
+    for axes, count in ((None, 3), ({"x": 1}, 5), ({"x": None}, 1), ({"scale": None, "x": 0}, 3)):
+        assert compare(lambda fed: [fed["x"]], lambda fed: [fed["x"]], [fed], axes=axes).samples == count
+
+
 def test_the_difference_is_of_the_largest_value() -> None:
     a, b = np.array([[1.0, -4.0]], np.float32), np.array([[1.0, -4.5], [0, 0]], np.float32)[:1]
     found = compare(lambda _: [a], lambda _: [b], [{"x": a}, {"x": a}])

@@ -25,6 +25,7 @@ from fcdeploy.preprocessing.tables import arrange_columns, convert_row
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.samples import checks
 from fcdeploy.samples.class_labels import is_numeral
+from fcdeploy.samples.npy import name_files
 
 SAMPLES = "a dict of input name -> array, an array, or (array, label)"
 
@@ -150,7 +151,10 @@ class Stream:
                 )
                 if not index:
                     checks.check_names(arrays, inputs, "data")
-                    files = {name: stack.enter_context(_Column(folder, name, arrays[name])) for name in arrays}
+                    files = {
+                        name: stack.enter_context(_Column(folder / f"{stem}.npy", name, arrays[name]))
+                        for stem, name in name_files(arrays).items()
+                    }
                 _check_same_names(arrays, files, index)
                 for name, array in arrays.items():
                     files[name].append(array, index)
@@ -160,9 +164,8 @@ class Stream:
 class _Column:
     """A .npy that grows: its header has room for any number of rows, and gets the number when it is closed."""
 
-    def __init__(self, folder: Path, name: str, first: Array) -> None:
-        self.name, self.dtype, self.shape, self.rows = name, first.dtype, first.shape, 0
-        self.path = folder / f"{name.replace('/', '_')}.npy"
+    def __init__(self, path: Path, name: str, first: Array) -> None:
+        self.path, self.name, self.dtype, self.shape, self.rows = path, name, first.dtype, first.shape, 0
 
     def __enter__(self) -> _Column:
         self.file: BinaryIO = self.path.open("wb")

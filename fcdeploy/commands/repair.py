@@ -63,7 +63,7 @@ def repair(
                 way(inputs)
             return after(inputs)
 
-        equality = compare(before, run_every_way, compared.feeds, on_step=on_step)
+        equality = compare(before, run_every_way, compared.feeds, axes=compared.axes, on_step=on_step)
         refuse_different(equality, f"repair of {str(path)!r}")
     count = sum(len(fault.nodes) for fault in faults)
     values = {

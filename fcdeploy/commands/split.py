@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 
+from fcdeploy.arrays import Array
 from fcdeploy.atomic_files import replace_files
 from fcdeploy.errors import FcdeployError
 from fcdeploy.files import HALVES
@@ -24,6 +25,7 @@ from fcdeploy.runtime.trust import refuse_untrusted
 from fcdeploy.samples.states import parse_states
 from fcdeploy.transform.cut import Cut, Cuts, fix_shapes, leave_out_idle, quantization_of, split_model
 from fcdeploy.transform.equality import (
+    ComparedSamples,
     Comparison,
     Equality,
     Feeds,
@@ -103,7 +105,7 @@ def split(
     else:
         cut = cuts.at(at) if at is not None else _choose_latest(leave_out_idle(rows), memory, macs)
     first, second = split_model(network, cut, hash_model(files_of(network, path)))
-    equal = _write((first, second), targets, Session(path).run, compared.feeds, force=force, on_step=on_step)
+    equal = _write((first, second), targets, Session(path).run, compared, force=force, on_step=on_step)
     scale, zero = quantization_of(network, cut.tensor)
     if is_quantized(network) and scale is None:
         warnings.append(f"the model is quantized, but {cut.tensor!r}, which crosses, is {cut.dtype}")
@@ -123,7 +125,7 @@ def _write(
     models: tuple[ir.Model, ir.Model],
     targets: tuple[Path, ...],
     whole: Run,
-    fed: Iterable[Feeds],
+    compared: ComparedSamples,
     *,
     force: bool,
     on_step: OnStep | None,
@@ -134,7 +136,11 @@ def _write(
         save_model(models[1], other)
         device, server = Session(one), Session(other)
         name = device.outputs[0]
-        differences = compare(whole, lambda inputs: server.run({name: device.run(inputs)[0]}), fed, on_step=on_step)
+
+        def run_both(inputs: Feeds) -> Sequence[Array]:
+            return server.run({name: device.run(inputs)[0]})
+
+        differences = compare(whole, run_both, compared.feeds, axes=compared.axes, on_step=on_step)
         refuse_different(differences, "the pair of halves")
     return differences
 

@@ -142,7 +142,7 @@ def _transform(
     slides, why = (None, "") if name != "dense-to-conv" else _try_sliding(network, before, compared.sizes)
     with replace_file(output, force=force) as aside:
         save_model(network, aside)
-        equality = compare(before, Session(aside).run, compared.feeds, on_step=on_step)
+        equality = compare(before, Session(aside).run, compared.feeds, axes=compared.axes, on_step=on_step)
         refuse_different(equality, f"{name} of {str(path)!r}")
     ends = list(zip(before_outputs, output_specs(network), strict=True))
     return _make_report(

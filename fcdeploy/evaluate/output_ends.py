@@ -225,7 +225,7 @@ def _class_axis(node: ir.Node) -> tuple[int | None, int | None]:
     if is_op(node, "Conv", "ConvTranspose") and weight is not None and weight.shape is not None:
         length = weight.shape[0 if node.op_type == "Conv" else 1]
         return 1, length if isinstance(length, int) else None
-    if is_op(node, "Gemm", "MatMul") and weight is not None and (rank_of(weight) or 0) > 1:
+    if is_op(node, "Gemm", "MatMul") and weight is not None and weight.shape is not None and len(weight.shape) > 1:
         length = weight.shape[output_axis(node)]
         read = rank_of(node.inputs[0]) if node.op_type == "MatMul" else 2
         return (None if read is None else read - 1), length if isinstance(length, int) else None

@@ -10,7 +10,7 @@ A single .npy file is the first form for a model with one input.  Files are read
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -40,7 +40,7 @@ def open_npy(path: Path, inputs: Sequence[TensorSpec]) -> Source:
     files = listing.list_names(path, {".npy"})
     if len(inputs) == 1 and not (path / f"{_to_file_stem(inputs[0].name)}.npy").exists():
         return _open_per_sample(path, files, inputs[0])
-    names = {_to_file_stem(spec.name): spec.name for spec in inputs}
+    names = name_files([spec.name for spec in inputs])
     return _open_per_input(
         {names.get(f.stem, f.stem): f for f in map(path.joinpath, listing.decode_names(files))}, path.name, inputs
     )
@@ -109,6 +109,19 @@ def _load(file: Path, source: str, place: str) -> Array:
     what = f"{source}: {file.name!r}"
     with arrays.report_damage(source, place), file.open("rb") as handle:
         return arrays.read_whole(handle, arrays.read_header(handle, file.stat().st_size, what), what)
+
+
+def name_files(names: Iterable[str]) -> dict[str, str]:
+    """The stem of each array's file, and the array. Raises FcdeployError where two would be in one."""
+    stems: dict[str, str] = {}
+    for name in names:
+        other = stems.setdefault(_to_file_stem(name), name)
+        if other != name:
+            raise FcdeployError(
+                f"{other!r} and {name!r} would both be in {_to_file_stem(name)}.npy, expected a file for each",
+                "give an .npz, or samples one by one: --data FILE.py:FUNCTION",
+            )
+    return stems
 
 
 def _to_file_stem(name: str) -> str:

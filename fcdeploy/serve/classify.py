@@ -290,9 +290,11 @@ def _count_classes(array: Array) -> int:
 def _rank(scores: Array, names: Sequence[str], top: int, probabilities: Probabilities) -> list[dict[str, Any]]:
     """The best classes, equal ones in the order of their numbers, with probabilities where the model says what these are.
 
-    Of sigmoids each is the probability of its own class, and softmax would be false.
+    Of sigmoids each is the probability of its own class, and softmax would be false; so it would of three lengths that a dense
+    layer estimates: numbers are logits where there is a name for each of them.
     """
-    shares = scores if probabilities == "scores" else _softmax(scores) if probabilities else None
+    logits = probabilities == "softmax" and len(names) == len(scores)
+    shares = scores if probabilities == "scores" else _softmax(scores) if logits else None
     best = np.argsort(-scores, kind="stable")[:top]
     return [
         {

@@ -291,7 +291,11 @@ class BatchingEngine:
             self._say_once(f"{str(path)!r} is left out", str(reason).removeprefix(f"model {str(path)!r}: "))
         for place, stamp in found:
             await self._refresh(place, stamp)
-        here = {(place.name, place.version) for place, _ in found}
+        places = {place for place, _ in found}
+        for remembered in (self._failed, self._pending):  # of files that are gone
+            for place in [place for place in remembered if place not in places]:
+                del remembered[place]
+        here = {(place.name, place.version) for place in places}
         gone = [
             key
             for key, served in self._served.items()

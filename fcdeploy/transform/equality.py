@@ -59,6 +59,11 @@ class ComparedSamples:
     sizes: list[TensorSpec]
     feeds: Iterator[Feeds]
 
+    @property
+    def axes(self) -> dict[str, int | None]:
+        """Input -> the axis along which its samples lie."""
+        return {spec.name: spec.sample_axis for spec in self.sizes}
+
 
 @dataclass(frozen=True)
 class Equality:
@@ -111,10 +116,18 @@ def _draw_batches(sizes: Sequence[TensorSpec], batch: int | None) -> Iterator[Fe
         yield draw_feeds([replace(one, shape=(length, *one.shape[1:])) if length else one for one in sizes], seed=seed)
 
 
-def compare(before: Run, after: Run, feeds: Iterable[Feeds], *, on_step: OnStep | None = None) -> Equality:
+def compare(
+    before: Run,
+    after: Run,
+    feeds: Iterable[Feeds],
+    *,
+    axes: Mapping[str, int | None] | None = None,
+    on_step: OnStep | None = None,
+) -> Equality:
     """Run both on every batch; outputs are compared as rows, whatever their shape.
 
-    Raises FcdeployError for results that are not finite, or not as many.
+    `axes` says along which axis of an input samples lie, the first unless it says so.  Raises FcdeployError for results that
+    are not finite, or not as many.
     """
     samples, elements, equal = 0, 0, 0
     largest: dict[int, float] = {}
@@ -136,7 +149,7 @@ def compare(before: Run, after: Run, feeds: Iterable[Feeds], *, on_step: OnStep 
                 raise FcdeployError(f"output {index} is not finite on these samples", "--data DATA gives others")
             largest[index] = max(largest.get(index, 0.0), float(np.abs(a).max(initial=0.0)))
             apart[index] = max(apart.get(index, 0.0), float(np.abs(a - b).max(initial=0.0)))
-        samples += _count_samples(fed)
+        samples += _count_samples(fed, axes)
         if on_step:
             on_step("comparing", samples, None)
     relative = max((_relative_difference(apart[index], largest[index]) for index in apart), default=0.0)
@@ -162,5 +175,6 @@ def _relative_difference(apart: float, largest: float) -> float:
     return apart / largest if largest > 0 else math.inf if apart else 0.0
 
 
-def _count_samples(fed: Mapping[str, Array]) -> int:
-    return next((len(array) for array in fed.values() if array.ndim), 1)
+def _count_samples(fed: Mapping[str, Array], axes: Mapping[str, int | None] | None) -> int:
+    along = ((array, (axes or {}).get(name, 0)) for name, array in fed.items())
+    return next((array.shape[axis] for array, axis in along if axis is not None and array.ndim > axis), 1)
