@@ -18,6 +18,7 @@ from fcdeploy.graph.model import input_specs, name_everything
 from fcdeploy.int8.calibrating.observe import observe
 from fcdeploy.int8.planning.check_plan import check_plan
 from fcdeploy.int8.planning.plan_graph import Overrides, plan_graph
+from fcdeploy.int8.planning.stored_biases import shift_stored_biases
 from fcdeploy.int8.planning.types import round_packed_layers
 from fcdeploy.int8.planning.weights import RoundedLayer, round_layers
 from fcdeploy.int8.refining.correct_layers import correct_layers
@@ -190,6 +191,7 @@ def quantize_net(
     layers = round_layers(prepared, plan, calibration, TARGETS[target].pair_limit, correctable=correct)
     others = round_packed_layers(prepared, plan, calibration, TARGETS[target].pair_limit)
     int8 = prepared.clone()
+    shift_stored_biases(int8, plan, calibration)
     rewrite(int8, plan, {**layers, **others})
     if correct:
         correct_layers(prepared, int8, plan, calibration.kept, target=TARGETS[target])

@@ -13,6 +13,7 @@ from fcdeploy.graph.model import read_model
 from fcdeploy.graph.scratch import Scratch
 from fcdeploy.graph.weights import initializer_bytes, is_large
 from fcdeploy.int8.planning.plan_graph import Overrides, plan_graph
+from fcdeploy.int8.planning.stored_biases import shift_stored_biases
 from fcdeploy.int8.planning.types import round_packed_layers
 from fcdeploy.int8.planning.weights import round_layers
 from fcdeploy.int8.writing.rewrite import rewrite
@@ -100,6 +101,7 @@ class Problem:
         layers = round_layers(self.model, plan, self.calibration, limit, correctable=correctable, scratch=scratch)
         others = round_packed_layers(self.model, plan, self.calibration, limit, scratch=scratch)
         int8 = self.model.clone()
+        shift_stored_biases(int8, plan, self.calibration)
         rewrite(int8, plan, {**layers, **others}, scratch=scratch)
         if limit is None:  # whatever runs it adds as the target's kernels do, which this CPU's may not
             options.write_options(int8, {options.PRECISION: "1"})

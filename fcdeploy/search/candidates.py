@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from fcdeploy.graph.edit import set_constant
-from fcdeploy.graph.nodes import constant_array, name_of, output_axis
+from fcdeploy.graph.edit import add_constant, set_constant
+from fcdeploy.graph.nodes import bias_of, constant_array, name_of, operator_of, output_axis
 from fcdeploy.int8.floor import Floor
 from fcdeploy.int8.judge import Judge
 from fcdeploy.int8.judgement import Judgement
-from fcdeploy.int8.planning.weights import find_int8_layers, round_layers
+from fcdeploy.int8.planning.weights import bias_name, find_int8_layers, round_layers
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.refining.refine import is_refined, refine_built
 from fcdeploy.prepare.cost_model import count_macs_by_node
@@ -21,7 +21,7 @@ from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
 
 STEADY_DB = 3.0  # by which corrections must be better for models to be repaired with them
-PLAIN = "biases as in the float model"
+PLAIN = "no corrections on samples"
 ROUNDED = "weights rounded by what their layers read"
 OF_WEIGHTS = 0.2  # of the error, that comes of weights alone: of less, better rounding cannot take off 1 dB
 MOST_CORRECTED = 2e10  # of the samples that corrections run on: more take as long as ten trials
@@ -78,10 +78,17 @@ def is_of_weights(best: Candidate, judge: Judge) -> bool:
     for node, weight in find_int8_layers(model.graph, plan):
         if plan.tensors[name_of(node.inputs[0])].pixels:  # its integers are of other weights
             continue
-        shape = constant_array(weight).shape
-        integers = rounded[name_of(node)].weight.numpy()[tuple(map(slice, shape))]  # without channels of zeros
+        layer, shape = rounded[name_of(node)], constant_array(weight).shape
+        integers = layer.weight.numpy()[tuple(map(slice, shape))]  # without channels of zeros
         along = [-1 if axis == output_axis(node) else 1 for axis in range(len(shape))]
         scale = np.asarray(plan.tensors[name_of(weight)].scale).reshape(along)
+        bias, index = bias_of(node), operator_of(node).bias
+        if bias is not None and layer.bias is not None and index is not None:
+            real = layer.bias * np.asarray(plan.tensors[bias_name(node)].scale)
+            shape = constant_array(bias).shape
+            node.replace_input_with(
+                index, add_constant(model.graph, f"{node.name}/b", real.reshape(shape).astype(np.float32))
+            )
         set_constant(weight, (integers * scale).astype(np.float32))
     return judge.measure(model, RANKED).noise >= OF_WEIGHTS * judge.measure(best.int8, RANKED).noise
 

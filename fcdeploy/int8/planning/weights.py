@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from fcdeploy.arithmetic.pixels import Pixels, compute_byte_importance, compute_byte_means, scale_weight_for_bytes
+from fcdeploy.arithmetic.pixels import Pixels, compute_byte_importance, scale_weight_for_bytes
 from fcdeploy.arithmetic.quantization import LIMITS, choose_bias_qparams
 from fcdeploy.arithmetic.weights.layout import from_rows, lay_out_importance, to_rows
 from fcdeploy.arithmetic.weights.rounding import (
@@ -34,6 +34,7 @@ from fcdeploy.graph.nodes import (
 from fcdeploy.graph.scratch import Scratch, keep_tensors
 from fcdeploy.graph.weights import read_blocks
 from fcdeploy.int8.nodes import is_depthwise, missing_channels, weight_only_inputs
+from fcdeploy.int8.planning.mean_errors import compute_mean_error, read_means
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Plan, QParams
 from fcdeploy.tables.types import TYPES
@@ -162,30 +163,20 @@ def round_layers(
         bias = bias_array(node)
         if bias is None and correctable and operator_of(node).bias is not None:
             bias = np.zeros(len(scale))
-        if bias is not None and grid:
-            bias = bias - _mean_error(node, weight, integers, scale, grid, calibration)
+        if bias is not None:
+            means = read_means(node, integers.shape.numpy(), calibration, grid)
+            bias = bias - compute_mean_error(_compute_errors(node, weight, integers, scale, grid), means)
         rounded = None if bias is None else round_bias(bias, plan.tensors[bias_name(node)])
         layers[name_of(node)] = RoundedLayer(integers, rounded, missing_channels(node) > 0)
     return layers
 
 
-def _mean_error(
-    node: ir.Node,
-    weight: ir.Value,
-    integers: ir.TensorProtocol,
-    scale: Float64,
-    grid: Pixels,
-    calibration: Calibration,
+def _compute_errors(
+    node: ir.Node, weight: ir.Value, integers: ir.TensorProtocol, scale: Float64, grid: Pixels
 ) -> Float64:
-    """What rounding the weights of a layer on bytes, which are never negative, adds to its mean output, (out,)."""
-    moments = calibration.tensors[name_of(node.inputs[0])].moments
-    if moments is None:
-        return np.zeros(len(scale))
+    """What rounding added to each weight of a layer, in rows (out, K)."""
     exact = np.concatenate([rows for _, rows in lay_out_kernel(node, weight, grid)])
-    error = scale[:, None] * to_rows(integers.numpy(), 0) - exact
-    mean = compute_byte_means(moments.mean(), grid, integers.shape[1])  # type: ignore[arg-type]
-    error *= np.tile(mean, error.shape[1] // len(mean))
-    return np.asarray(error.sum(axis=1))  # unlike BLAS in one order, whatever the number of threads
+    return np.asarray(scale[:, None] * to_rows(integers.numpy(), output_axis(node)) - exact)
 
 
 def round_weight(
