@@ -16,7 +16,7 @@ same plan: each tool that can do harm is kept only where it helps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
@@ -25,7 +25,6 @@ from fcdeploy.evaluate.output_ends import find_ends
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.int8.floor import Floor
 from fcdeploy.int8.judge import FIRST, Judge
-from fcdeploy.int8.nodes import weight_only_inputs
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.refining.recalibrate import recalibrate
 from fcdeploy.int8.refining.refine import add_refinements
@@ -36,6 +35,7 @@ from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
 from fcdeploy.search import ladder
 from fcdeploy.search.builder import Builder, begin_building
+from fcdeploy.search.by_place import CHEAP, leave_by_place
 from fcdeploy.search.candidates import (
     RANKED,
     Candidate,
@@ -49,7 +49,7 @@ from fcdeploy.search.candidates import (
     round_by_inputs,
     start_alike,
 )
-from fcdeploy.search.ladder import Forms, NodeGroup, PathStep, Score
+from fcdeploy.search.ladder import Forms, NodeGroup, Score
 
 GOOD_DB = 50.0  # of the worst output: from there on other methods for the ranges are not tried
 PERFECT_DB = 80.0  # from there on nothing is compared: what is left of the error is the judged samples' chance
@@ -66,8 +66,6 @@ MOST_WORK = 3e11  # multiplications of a ranking: what takes more is repaired by
 MOST_LOOKED = 2e10  # multiplications of a look at one of several methods: 16 samples of most networks
 RANKINGS = 1  # of all roundings; later steps go by it
 MOST_TRIALS = 16  # models that are built and judged by the ranking; a number, so that a busy machine decides nothing
-PARTS = 8  # of the nodes in float before or behind a place, each tried as integers again
-CHEAP = 1.1  # of the time with everything in int8, by costs: what holds the floor in less is not improved by a ranking
 
 
 @dataclass(frozen=True)
@@ -226,7 +224,7 @@ def _leave_int8(
 
     # what tensors lose is nearly all of it, and a tensor leaves with the weights of its nodes: half of the runs
     groups = [group for group in builder.groups if group.kind == "tensor"] or builder.groups
-    by_place = _leave_by_place(builder, lambda forms: measure(forms, floor))  # of those that miss it no more is asked
+    by_place = leave_by_place(builder, lambda forms: measure(forms, floor))  # of those that miss it no more is asked
     long = sum(builder.macs.values()) * len(groups) * RANKED > MOST_WORK
     if by_place is not None and (long or by_place.score.cost <= CHEAP * builder.cost({})):
         return _carry_out(best, builder, [by_place], by_place.forms, judge, floor)
@@ -238,63 +236,6 @@ def _leave_int8(
         path += ladder.take_back(groups, path, choices)
     last = ladder.choose_best([path[-1], *path], () if by_place is None else (by_place,), 0.0)
     return _carry_out(best, builder, path, last.forms, judge, floor)
-
-
-def _leave_by_place(builder: Builder, measure: Callable[[Forms], Score]) -> PathStep | None:
-    """The cheapest choice that holds the floor among: all nodes up to a place in float, all from one on, all.
-
-    Weights are stored in 8 bits, or in 16 where not even all in float hold it with those; None where neither does.  More
-    nodes in float are taken to be no worse, so that each place is found by bisection.
-    """
-    stored = {name_of(node) for node in builder.problem.model.graph if weight_only_inputs(node)}
-    for rung, alike in (("bytes", ("float", "weight_only")), ("wide", ("float",))):
-        nodes = [d.node for d in builder.plan({}).nodes if d.kind not in alike]  # others are no less already
-
-        def leave(some: Sequence[str], rung: str = rung) -> PathStep:
-            forms = {node: rung if node in stored else "float" for node in some}
-            return PathStep((), forms, measure(forms))
-
-        everything = leave(nodes)
-        if ladder.meets_bound(everything.score, 0.0):
-            first = min((everything, *_bisect(nodes, leave)), key=lambda step: step.score.cost)
-            if first.score.cost <= CHEAP * builder.cost({}):
-                return first
-            last = min((first, *_bisect(nodes[::-1], leave)), key=lambda step: step.score.cost)
-            return _thin_out([node for node in nodes if node in last.forms], last, leave, builder.cost)
-    return None
-
-
-def _thin_out(
-    order: Sequence[str], held: PathStep, leave: Callable[[Sequence[str]], PathStep], cost: Callable[[Forms], float]
-) -> PathStep:
-    """A step that holds the floor with fewer nodes in float: neighbours return to int8 together, those that save most first."""
-    size = max(1, -(-len(order) // PARTS))
-    parts = [order[at : at + size] for at in range(0, len(order), size)]
-
-    def without(part: Sequence[str]) -> list[str]:
-        return [node for node in order if node in held.forms and node not in part]
-
-    saved = {part[0]: cost({node: held.forms[node] for node in without(part)}) for part in parts}
-    for part in sorted(parts, key=lambda part: saved[part[0]]):
-        step = leave(without(part))
-        if ladder.meets_bound(step.score, 0.0) and step.score.cost < held.score.cost:
-            held = step
-    return held
-
-
-def _bisect(order: Sequence[str], leave: Callable[[Sequence[str]], PathStep]) -> list[PathStep]:
-    """Steps with fewer and fewer nodes of an order in float that hold the floor."""
-    low, high = 0, len(order)  # of nodes in float: too few, enough
-    held = []
-    while high - low > max(1, len(order) // 32):
-        middle = (low + high) // 2
-        step = leave(order[:middle])
-        if ladder.meets_bound(step.score, 0.0):
-            held.append(step)
-            high = middle
-        else:
-            low = middle
-    return held
 
 
 def _carry_out(

@@ -1,0 +1,92 @@
+"""Nodes leave int8 by place: all up to one, or all behind one, found by bisection and thinned out.
+
+Often the first layers are the cause, or the last.  More nodes in float, and more weights in 16 bits, are taken to be no worse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+from fcdeploy.graph.nodes import name_of
+from fcdeploy.int8.nodes import weight_only_inputs
+from fcdeploy.int8.planning.weight_noise import order_by_noise
+from fcdeploy.search import ladder
+from fcdeploy.search.builder import Builder
+from fcdeploy.search.ladder import Forms, PathStep, Score
+
+PARTS = 8  # of the nodes in float before or behind a place, each tried as integers again
+CHEAP = 1.1  # of the time with everything in int8, by costs: what holds the floor in less is not improved by a ranking
+FINEST = 32  # parts of an order, at whose ends a bisection stops
+
+Leave = Callable[[Sequence[str]], PathStep]
+
+
+def leave_by_place(builder: Builder, measure: Callable[[Forms], Score]) -> PathStep | None:
+    """The cheapest choice that holds the floor among: all nodes up to a place in float, all from one on, all.
+
+    Weights are stored in 8 bits, those in 16 without which not even all in float hold it; None where these do not either.
+    """
+    kinds = builder.plan({}).kinds
+    nodes = [node for node, kind in kinds.items() if kind not in ("float", "weight_only")]
+    stored = {name_of(node) for node in builder.problem.model.graph if weight_only_inputs(node)}
+
+    def leave(some: Collection[str], wide: Collection[str] = ()) -> PathStep:
+        forms = {node: "wide" for node in wide if kinds[node] == "weight_only"}
+        forms |= {node: _choose_rung(node, stored, wide) for node in some}
+        return PathStep((), forms, measure(forms))
+
+    everything, wide = leave(nodes), tuple[str, ...]()
+    if not ladder.meets_bound(everything.score, 0.0):
+        floats = builder.plan(everything.forms)
+        order = order_by_noise(builder.problem.model, floats, builder.problem.calibration)
+        everything = leave(nodes, order)
+        if not ladder.meets_bound(everything.score, 0.0):
+            return None
+        for step in _bisect(order, lambda some: leave(nodes, some)):
+            everything = step
+        wide = tuple(node for node in order if everything.forms.get(node) == "wide")
+
+    def leave_some(some: Collection[str]) -> PathStep:
+        return leave(some, wide)
+
+    first = min((everything, *_bisect(nodes, leave_some)), key=lambda step: step.score.cost)
+    if first.score.cost <= CHEAP * builder.cost({}):
+        return first
+    last = min((first, *_bisect(nodes[::-1], leave_some)), key=lambda step: step.score.cost)
+    return _thin_out([node for node in nodes if node in last.forms], last, leave_some, builder.cost)
+
+
+def _choose_rung(node: str, stored: Collection[str], wide: Collection[str]) -> str:
+    """What a node outside int8 is: in float from few bits where it has weights to store."""
+    return ("wide" if node in wide else "bytes") if node in stored else "float"
+
+
+def _thin_out(order: Sequence[str], held: PathStep, leave: Leave, cost: Callable[[Forms], float]) -> PathStep:
+    """A step that holds the floor with fewer nodes in float: neighbours return to int8 together, those that save most first."""
+    size = max(1, -(-len(order) // PARTS))
+    parts = [order[at : at + size] for at in range(0, len(order), size)]
+
+    def without(part: Sequence[str]) -> list[str]:
+        return [node for node in order if node in held.forms and node not in part]
+
+    saved = {part[0]: cost({node: held.forms[node] for node in without(part)}) for part in parts}
+    for part in sorted(parts, key=lambda part: saved[part[0]]):
+        step = leave(without(part))
+        if ladder.meets_bound(step.score, 0.0) and step.score.cost < held.score.cost:
+            held = step
+    return held
+
+
+def _bisect(order: Sequence[str], leave: Leave) -> list[PathStep]:
+    """Steps with fewer and fewer of an order's first nodes taken that hold the floor."""
+    low, high = 0, len(order)  # nodes taken: too few, enough
+    held = []
+    while high - low > max(1, len(order) // FINEST):
+        middle = (low + high) // 2
+        step = leave(order[:middle])
+        if ladder.meets_bound(step.score, 0.0):
+            held.append(step)
+            high = middle
+        else:
+            low = middle
+    return held
