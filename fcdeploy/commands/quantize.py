@@ -26,7 +26,7 @@ from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.read_back import Written, gains_nothing, leave_as_it_was, run_and_read_back
 from fcdeploy.int8.refining.refine import refine, warn_left_out
 from fcdeploy.int8.timing.final_times import time_result
-from fcdeploy.int8.writing.metadata import write_metadata
+from fcdeploy.int8.writing.metadata import finish_model
 from fcdeploy.native.device_limits import find_limits
 from fcdeploy.native.suits import add_native, build_native, find_lengths, is_native
 from fcdeploy.prepare.cost_model import count_macs_by_node
@@ -209,7 +209,7 @@ def _write(request: Request, planned: Planned, files: tuple[Path, ...], begin: f
             return build_refusal(request.model, held, time.perf_counter() - begin)
     else:
         int8 = refine(problem, plan, on_step)
-    write_metadata(int8, problem.calibration, plan)
+    finish_model(int8, problem.calibration, plan)
     refuse_untaken(problem, int8, request.runtimes)
     plan_file = [] if request.save_plan is None else [Path(request.save_plan)]
     # in place once everything that is said of the file has been found out: no answer, no file

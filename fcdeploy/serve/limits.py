@@ -27,5 +27,5 @@ class QueueLimits:
     max_batch: int | None = None
     max_delay: float = 0.0
     max_requests: int = 1024
-    max_bytes: int = 1 << 26
+    max_bytes: int = 3 << 24
     seconds: float = 30.0

@@ -1,4 +1,4 @@
-"""What an int8 file says of itself: what it was made from, which samples it knows, and what a session of it must set."""
+"""The end of an int8 model's making: the lowest versions that can say it, and what it says of itself."""
 
 from __future__ import annotations
 
@@ -20,12 +20,24 @@ from fcdeploy.tables.targets import TARGETS
 from fcdeploy.tables.types import INT8
 
 
-def write_metadata(int8: ir.Model, calibration: Calibration, plan: Plan) -> None:
-    """Say in the model what it was made from, in the lowest opset and IR version that can say it."""
+def finish_model(int8: ir.Model, calibration: Calibration, plan: Plan) -> None:
+    """The last changes before the model is written, in place; none of them changes what it computes.
+
+    The lowest opset and IR version that can say it, what it was made from and which samples it knows, what a session of it
+    must set, and nothing that follows from the rest.
+    """
     store_unblocked(int8.graph)
     opset, _ = lowest_opset(int8)
     lower_opset(int8, opset)
     int8.ir_version = lowest_ir_version(int8)
+    _write_metadata(int8, calibration, plan)
+    if TARGETS[plan.target].pair_limit is None and all(proof.exact_on_x86 for proof in prove_no_saturation(int8)):
+        options.drop_option(int8, options.PRECISION)  # it would only cost time
+    strip(int8)
+
+
+def _write_metadata(int8: ir.Model, calibration: Calibration, plan: Plan) -> None:
+    """Say in the model what it was made from, and which samples it knows."""
     int8.producer_name, int8.producer_version = "fcdeploy", __version__
     made = {
         "float": calibration.model,
@@ -44,6 +56,3 @@ def write_metadata(int8: ir.Model, calibration: Calibration, plan: Plan) -> None
     weights = sum(value.const_value.nbytes for value in int8.graph.initializers.values() if value.const_value)
     if calibration.samples:  # ranges that were measured elsewhere come without
         int8.metadata_props[fingerprints.KEY] = fingerprints.to_text(calibration.seen, weights)
-    if TARGETS[plan.target].pair_limit is None and all(proof.exact_on_x86 for proof in prove_no_saturation(int8)):
-        options.drop_option(int8, options.PRECISION)  # it would only cost time
-    strip(int8)
