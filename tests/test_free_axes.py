@@ -79,3 +79,34 @@ def test_whose_fault_it_is(tmp_path: Path) -> None:
     report = add_lengths(Report("quantize", {}, (), ("last",)), only)
     assert report.warnings[0].startswith("at h=13 w=15 the int8 model does not run, and the float one does: ")
     assert report.lines[0] == "free lengths tried: none run"
+
+
+def test_shares_of_classes_count_where_the_largest_is_another(tmp_path: Path) -> None:
+    """One sample in between two classes: its shares move by a third, and the class stays."""
+
+    def save_classes(name: str, *logits: float) -> Path:
+        nodes = [
+            h.make_node("ReduceMean", ["x"], ["m"], axes=[2, 3], keepdims=0),
+            h.make_node("Mul", ["m", "zero"], ["flat"]),
+            h.make_node("Add", ["flat", "logits"], ["l"]),
+            h.make_node("Softmax", ["l"], ["y"], axis=1),
+        ]
+        constants = {"zero": np.zeros((1, 3), np.float32), "logits": np.array([logits], np.float32)}
+        value = h.make_tensor_value_info
+        graph = h.make_graph(
+            nodes, "g", [value("x", onnx.TensorProto.FLOAT, ["n", 3, "h", "w"])],
+            [value("y", onnx.TensorProto.FLOAT, ["n", 3])],
+            [onnx.numpy_helper.from_array(array, key) for key, array in constants.items()],
+        )  # fmt: skip
+        onnx.save(h.make_model(graph, opset_imports=[h.make_opsetid("", 13)], ir_version=8), tmp_path / name)
+        return tmp_path / name
+
+    exact = save_classes("float.onnx", 0.1, 0.0, -9.0)
+    feeds = {"x": np.ones((1, 3, 12, 12), np.float32)}
+
+    def decibels(*logits: float) -> list[float | None]:
+        near = ir.load(save_classes("near.onnx", *logits))
+        return [each.sqnr_db for each in try_lengths(exact, read_model(exact), near, feeds)]
+
+    assert decibels(1.5, 0.0, -9.0) == [None] * 4
+    assert all(each is not None and each < 20 for each in decibels(0.0, 1.5, -9.0))
