@@ -194,7 +194,7 @@ FC_INLINE float fc_sine(float x, int32_t quadrant)
     c = c * square + 0.0416666666f;
     const float sine = r + r * square * s, fourth = square * square;
     const float cosine = 1.0f - 0.5f * square + fourth * c;
-    const int32_t turn = ((int32_t)n + quadrant) & 3;
+    const uint32_t turn = (fc_bits(shifted) + (uint32_t)quadrant) & 3; /* n lies in its last bits */
     const float value = turn & 1 ? cosine : sine;
     return turn & 2 ? -value : value;
 }

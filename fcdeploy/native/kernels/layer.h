@@ -213,6 +213,102 @@ FC_INLINE void fc_layer_write_all(
         fc_layer_write(to, at[p], count, vectors, sums + p * vectors);
 }
 
+#if defined(FC_LOWERED)
+/* The biases of a tile and 128 times the sums of its weights. */
+FC_INLINE void fc_layer_raise(int32_t *to, const int32_t *bias, const int8_t *weights, const int vectors, const struct fc_layer *l)
+{
+    fc_ints sums[FC_TILE / FC_LANES];
+    FC_UNROLL
+    for (int v = 0; v < vectors; v++)
+        sums[v] = vdupq_n_s32(0);
+    for (int k = l->runs_y * l->runs_x * l->steps; k > 0; k--, weights += vectors * 4 * FC_LANES) {
+        FC_UNROLL
+        for (int v = 0; v < vectors; v++)
+            sums[v] = fc_sum_weights(sums[v], fc_weights(weights + v * 4 * FC_LANES));
+    }
+    FC_UNROLL
+    for (int v = 0; v < vectors; v++)
+        vst1q_s32(to + v * FC_LANES, fc_raise(fc_load_ints(bias + v * FC_LANES), sums[v]));
+}
+#endif
+
+#if defined(fc_dot_lane)
+
+/* Four bytes of each position, of sixteen that were loaded together. */
+#define FC_LAYER_LANE(lane) \
+    FC_UNROLL \
+    for (int v = 0; v < vectors; v++) { \
+        const fc_ints w = fc_weights(weights + v * 4 * FC_LANES); \
+        FC_UNROLL \
+        for (int p = 0; p < positions; p++) \
+            sums[p * vectors + v] = fc_dot_lane(sums[p * vectors + v], x[p], w, lane); \
+        FC_LAYER_SUM_WEIGHTS \
+    } \
+    weights += vectors * 4 * FC_LANES;
+#if defined(FC_LOWERED)
+#define FC_LAYER_SUM_WEIGHTS \
+    if (positions == 1) \
+        extra[v] = fc_sum_weights(extra[v], w);
+#else
+#define FC_LAYER_SUM_WEIGHTS
+#endif
+
+/* `positions` times `vectors` sums, kept in registers: both are constants wherever this is called.
+
+   Where operands are FC_LOWERED, `bias` is that of fc_layer_raise, but for one position, whose weights are added up here. */
+FC_INLINE void fc_layer_block(
+    const int positions, const int vectors, const int wide, const int even, const uint8_t *x0, const int32_t *from, const int8_t *weights,
+    const int32_t *bias, const struct fc_layer *l, const struct fc_written *to, const int32_t *at, int count)
+{
+    fc_ints sums[16];
+    const uint8_t *start[16];
+    (void)wide, (void)even;
+#if defined(FC_LOWERED)
+    fc_ints extra[FC_TILE / FC_LANES];
+    FC_UNROLL
+    for (int v = 0; v < vectors; v++)
+        extra[v] = vdupq_n_s32(0);
+#endif
+    FC_UNROLL
+    for (int p = 0; p < positions; p++) {
+        start[p] = x0 + from[p];
+        FC_UNROLL
+        for (int v = 0; v < vectors; v++)
+            sums[p * vectors + v] = fc_load_ints(bias + v * FC_LANES);
+    }
+    for (int ry = 0; ry < l->runs_y; ry++) {
+        for (int rx = 0; rx < l->runs_x; rx++) {
+            ptrdiff_t run = (ptrdiff_t)ry * l->run_y + (ptrdiff_t)rx * l->run_x - (ry & l->early);
+            int left = l->steps;
+            for (; left >= 4; left -= 4, run += 16) {
+                fc_ints x[8];
+                FC_UNROLL
+                for (int p = 0; p < positions; p++)
+                    x[p] = fc_operand(vreinterpretq_s32_u8(vld1q_u8(start[p] + run)));
+                FC_LAYER_LANE(0)
+                FC_LAYER_LANE(1)
+                FC_LAYER_LANE(2)
+                FC_LAYER_LANE(3)
+            }
+            for (; left > 0; left--, run += 4) {
+                fc_ints x[8];
+                FC_UNROLL
+                for (int p = 0; p < positions; p++)
+                    x[p] = fc_operand(fc_splat(start[p] + run));
+                FC_LAYER_LANE(0)
+            }
+        }
+    }
+#if defined(FC_LOWERED)
+    FC_UNROLL
+    for (int v = 0; v < vectors; v++)
+        sums[v] = positions == 1 ? fc_raise(sums[v], extra[v]) : sums[v];
+#endif
+    fc_layer_write_all(to, at, count, positions, vectors, sums);
+}
+
+#else
+
 /* `positions` times `vectors` sums, kept in registers: both are constants wherever this is called.
 
    Where windows lie at `even` distances, those of eight positions are four addresses and a distance, which fit the registers. */
@@ -264,6 +360,8 @@ FC_INLINE void fc_layer_block(
 
 #endif
 
+#endif
+
 /* All positions of a group for one tile of channels. */
 FC_INLINE void fc_layer_tile(
     const int block, const int vectors, const int wide, int positions, const uint8_t *x, const int32_t *from,
@@ -271,13 +369,21 @@ FC_INLINE void fc_layer_tile(
     int count)
 {
     int p = 0;
+    const int32_t *const own = bias;
+#if defined(FC_LOWERED)
+    int32_t raised[FC_TILE];
+    if (positions >= block) {
+        fc_layer_raise(raised, bias, weights, vectors, l);
+        bias = raised;
+    }
+#endif
     for (; p + block <= positions; p += block)
         if (block > 4 && !wide && from[p + block - 1] - from[p] == (block - 1) * l->x_column)
             fc_layer_block(block, vectors, wide, 1, x, from + p, weights, bias, l, to, at + p, count);
         else
             fc_layer_block(block, vectors, wide, 0, x, from + p, weights, bias, l, to, at + p, count);
     for (; p < positions; p++)
-        fc_layer_block(1, vectors, wide, 0, x, from + p, weights, bias, l, to, at + p, count);
+        fc_layer_block(1, vectors, wide, 0, x, from + p, weights, own, l, to, at + p, count);
 }
 
 FC_INLINE void fc_layer_run(

@@ -40,6 +40,10 @@ FC_INLINE fc_ints fc_dot(fc_ints sum, fc_ints x, fc_ints w)
 
 FC_INLINE fc_ints fc_dot_wide(fc_ints sum, fc_ints x, fc_ints w) { return fc_dot(sum, x, w); }
 
+/* Four bytes of x in one lane, for all of w; x as fc_operand has it. */
+#define fc_dot_lane(sum, x, w, lane) vsudotq_laneq_s32(sum, vreinterpretq_s8_s32(w), vreinterpretq_u8_s32(x), lane)
+FC_INLINE fc_ints fc_operand(fc_ints x) { return x; }
+
 #elif defined(__ARM_FEATURE_DOTPROD)
 
 /* x * w = (x - 128) * w + 64 * w + 64 * w; what depends on weights alone is computed once for all positions. */
@@ -52,6 +56,14 @@ FC_INLINE fc_ints fc_dot(fc_ints sum, fc_ints x, fc_ints w)
 }
 
 FC_INLINE fc_ints fc_dot_wide(fc_ints sum, fc_ints x, fc_ints w) { return fc_dot(sum, x, w); }
+
+/* Four bytes of x in one lane, for all of w; x as fc_operand has it. */
+#define fc_dot_lane(sum, x, w, lane) vdotq_laneq_s32(sum, vreinterpretq_s8_s32(w), vreinterpretq_s8_s32(x), lane)
+FC_INLINE fc_ints fc_operand(fc_ints x) { return veorq_s32(x, vreinterpretq_s32_u8(vdupq_n_u8(128))); }
+
+#define FC_LOWERED 1 /* operands are 128 less than x: 128 times the sums of weights are added elsewhere */
+FC_INLINE fc_ints fc_sum_weights(fc_ints sum, fc_ints w) { return vdotq_s32(sum, vdupq_n_s8(1), vreinterpretq_s8_s32(w)); }
+FC_INLINE fc_ints fc_raise(fc_ints sum, fc_ints weights) { return vaddq_s32(sum, vshlq_n_s32(weights, 7)); }
 
 #else
 
