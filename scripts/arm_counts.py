@@ -1,8 +1,8 @@
-"""Instructions of 64-bit ARM that one run of a shipped network takes under qemu: native code, and onnxruntime on the same int8 model.
+"""Instructions of 64-bit ARM that a run of a shipped network takes under qemu: native code, and onnxruntime on the same model.
 
-QEMU_AARCH64 is a qemu-aarch64 that takes plugins, QEMU_ICOUNT a plugin that writes @COUNT at each getppid() of the guest, ARM_PYTHON a
-Python as scripts/test-arm wants it, which runs in that qemu with that plugin. What a model of one Identity takes of the same
-interpreter is taken off: it is what the call costs in Python.
+QEMU_AARCH64 is a qemu-aarch64 that takes plugins, QEMU_ICOUNT a plugin that writes @COUNT at each getppid() of the guest,
+ARM_PYTHON a Python as scripts/test-arm wants it, which runs in that qemu with that plugin. What a model of one Identity takes of
+the same interpreter is taken off: it is what the call costs in Python.
 
     PYTHONPATH=tests .venv/bin/python scripts/arm_counts.py [NETWORK ...]
 """
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def main(names: list[str]) -> int:
             shapes = {key: value.shape for key, value in feeds.items()}
             built = build(read_program(read_model(model), "net", shapes))
             for cpu in CPUS:
-                native, other = count_native(built, feeds, folder, cpu), count_onnxruntime(model, feeds, folder, cpu)
+                native, other = count_native(built, feeds, folder, cpu), count_onnxruntime(model, folder, cpu)
                 missed += native > BAR * other
                 click.echo(f"{name:<20} {cpu:<12} {native:>12,} {other:>12,} {native / other:>6.2f}")
     return 1 if missed else 0
@@ -105,7 +106,7 @@ def count_native(built: Built, feeds: Mapping[str, np.ndarray[Any, Any]], folder
     return read_counts(done.stderr.decode())[-1]
 
 
-def count_onnxruntime(model: Path, feeds: Mapping[str, Any], folder: Path, cpu: str) -> int:
+def count_onnxruntime(model: Path, folder: Path, cpu: str) -> int:
     """Instructions of the last of some runs, less those of an Identity."""
     value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
     out = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
@@ -121,7 +122,7 @@ def count_onnxruntime(model: Path, feeds: Mapping[str, Any], folder: Path, cpu: 
 def read_counts(text: str) -> list[int]:
     """Instructions from each mark of the plugin to the next."""
     marks = [int(each) for each in re.findall(r"@(\d+)", text)]
-    return [later - earlier for earlier, later in zip(marks, marks[1:], strict=False)]
+    return [later - earlier for earlier, later in pairwise(marks)]
 
 
 if __name__ == "__main__":

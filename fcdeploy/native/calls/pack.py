@@ -10,6 +10,7 @@ from fcdeploy.native.program.pairs import leaves_16_bits
 
 TILE, NARROW = 16, 8  # channels computed together; the last ones of a group fill 16 or 8
 FOUR = 4  # bytes that one lane multiplies at once
+LOWEST = -128
 RAISED = np.uint8(128)  # added to a byte, which makes an unsigned number of a signed one
 ORDERS = ("pairs", "rows")  # of weights of layers beside the usual one: for SMLAD, for Helium (kernels/order.h)
 
@@ -26,7 +27,10 @@ def list_tiles(outs: int) -> list[tuple[int, int]]:
 
 
 def pack_layer_weights(rows: Array, groups: int) -> tuple[NDArray[np.int8], NDArray[np.uint8]]:
-    """Weights (out, runs, length) as [group][tile][run][four][channel][4], and whether each tile can leave 16 bits."""
+    """Weights (out, runs, length) as [group][tile][run][four][channel][4], and whether each tile can leave 16 bits.
+
+    Two neighbouring products can, on AVX2; on NEON two of -128 that are multiplied by -128 (bytes are made signed).
+    """
     outs, runs, length = len(rows) // groups, rows.shape[1], rows.shape[2]
     steps = -(-length // FOUR)
     packed, wide = [], []
@@ -37,7 +41,7 @@ def pack_layer_weights(rows: Array, groups: int) -> tuple[NDArray[np.int8], NDAr
             count = min(width, outs - first)
             part[:count, :, :length] = own[first : first + count]
             packed.append(part.reshape(width, runs, steps, FOUR).transpose(1, 2, 0, 3).reshape(-1))
-            wide.append(leaves_16_bits(part.reshape(-1, 2)))
+            wide.append(leaves_16_bits(part.reshape(-1, 2)) or bool((part == LOWEST).any()))
     return np.concatenate(packed), np.array(wide, np.uint8)
 
 

@@ -309,6 +309,75 @@ FC_INLINE void fc_layer_block(
 
 #else
 
+#if defined(FC_HALVES)
+/* Four bytes of each position, and four more with the weights that lie `further` on; 0 where there are none. */
+#define FC_LAYER_HALVES(further) \
+    FC_UNROLL \
+    for (int v = 0; v < vectors; v++) { \
+        const int8x16_t w0 = vld1q_s8(weights + v * 4 * FC_LANES), w1 = vld1q_s8(weights + v * 4 * FC_LANES + (further)); \
+        FC_UNROLL \
+        for (int p = 0; p < positions; p++) \
+            fc_dot_halves(&low[p * vectors + v], &high[p * vectors + v], first[p], w0, second[p], w1); \
+        if (positions == 1) { \
+            extra[v] = fc_sum_weights(extra[v], vreinterpretq_s32_s8(w0)); \
+            if (further) \
+                extra[v] = fc_sum_weights(extra[v], vreinterpretq_s32_s8(w1)); \
+        } \
+    }
+
+/* As fc_layer_block; `bias` is that of fc_layer_raise, but for one position, whose weights are added up here. */
+FC_INLINE void fc_layer_halves(
+    const int positions, const int vectors, const uint8_t *x, const int32_t *from, const int8_t *weights, const int32_t *bias,
+    const struct fc_layer *l, const struct fc_written *to, const int32_t *at, int count)
+{
+    fc_ints low[8], high[8], sums[8], extra[FC_TILE / FC_LANES];
+    const uint8_t *start[4];
+    const int next = vectors * 4 * FC_LANES;
+    FC_UNROLL
+    for (int v = 0; v < vectors; v++)
+        extra[v] = vdupq_n_s32(0);
+    FC_UNROLL
+    for (int p = 0; p < positions; p++) {
+        start[p] = x + from[p];
+        FC_UNROLL
+        for (int v = 0; v < vectors; v++)
+            low[p * vectors + v] = high[p * vectors + v] = vdupq_n_s32(0);
+    }
+    for (int ry = 0; ry < l->runs_y; ry++) {
+        for (int rx = 0; rx < l->runs_x; rx++) {
+            ptrdiff_t run = (ptrdiff_t)ry * l->run_y + (ptrdiff_t)rx * l->run_x - (ry & l->early);
+            int left = l->steps;
+            for (; left > 1; left -= 2, run += 8) {
+                int8x16_t first[4], second[4];
+                FC_UNROLL
+                for (int p = 0; p < positions; p++)
+                    fc_operands(&first[p], &second[p], start[p] + run);
+                FC_LAYER_HALVES(next)
+                weights += 2 * next;
+            }
+            if (left) {
+                int8x16_t first[4], second[4];
+                FC_UNROLL
+                for (int p = 0; p < positions; p++)
+                    first[p] = fc_operand(start[p] + run), second[p] = vdupq_n_s8(0);
+                FC_LAYER_HALVES(0)
+                weights += next;
+            }
+        }
+    }
+    FC_UNROLL
+    for (int p = 0; p < positions; p++) {
+        FC_UNROLL
+        for (int v = 0; v < vectors; v++) {
+            const int i = p * vectors + v;
+            sums[i] = vaddq_s32(vpaddq_s32(low[i], high[i]), fc_load_ints(bias + v * FC_LANES));
+            sums[i] = positions == 1 ? fc_raise(sums[i], extra[v]) : sums[i];
+        }
+    }
+    fc_layer_write_all(to, at, count, positions, vectors, sums);
+}
+#endif
+
 /* `positions` times `vectors` sums, kept in registers: both are constants wherever this is called.
 
    Where windows lie at `even` distances, those of eight positions are four addresses and a distance, which fit the registers. */
@@ -319,6 +388,12 @@ FC_INLINE void fc_layer_block(
     fc_ints sums[16];
     const uint8_t *start[16];
     ptrdiff_t four = even ? (ptrdiff_t)4 * l->x_column : 0;
+#if defined(FC_HALVES)
+    if (!wide) {
+        fc_layer_halves(positions, vectors, x, from, weights, bias, l, to, at, count);
+        return;
+    }
+#endif
     FC_UNROLL
     for (int p = 0; p < positions; p++) {
         start[p] = x + from[p];
@@ -372,7 +447,7 @@ FC_INLINE void fc_layer_tile(
     const int32_t *const own = bias;
 #if defined(FC_LOWERED)
     int32_t raised[FC_TILE];
-    if (positions >= block) {
+    if (positions >= block && !wide) {
         fc_layer_raise(raised, bias, weights, vectors, l);
         bias = raised;
     }

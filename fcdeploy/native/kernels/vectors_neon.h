@@ -13,9 +13,10 @@
 #define FC_PAIRS 0
 #else
 #define FC_PAIRS 1
+#define FC_HALVES 1 /* layers keep two sums of each channel */
 #endif
-#define FC_POSITIONS_16 4
-#define FC_POSITIONS_8 8
+#define FC_POSITIONS_16 (FC_PAIRS ? 2 : 4)
+#define FC_POSITIONS_8 (FC_PAIRS ? 4 : 8)
 
 typedef int32x4_t fc_ints;
 typedef float32x4_t fc_reals;
@@ -66,6 +67,31 @@ FC_INLINE fc_ints fc_sum_weights(fc_ints sum, fc_ints w) { return vdotq_s32(sum,
 FC_INLINE fc_ints fc_raise(fc_ints sum, fc_ints weights) { return vaddq_s32(sum, vshlq_n_s32(weights, 7)); }
 
 #else
+
+/* Eight bytes, less 128: the first four of them in `first` and the others in `second`, over and over. */
+FC_INLINE void fc_operands(int8x16_t *first, int8x16_t *second, const uint8_t *p)
+{
+    const int32x2_t eight = vreinterpret_s32_u8(veor_u8(vld1_u8(p), vdup_n_u8(128)));
+    *first = vreinterpretq_s8_s32(vdupq_lane_s32(eight, 0));
+    *second = vreinterpretq_s8_s32(vdupq_lane_s32(eight, 1));
+}
+
+FC_INLINE int8x16_t fc_operand(const uint8_t *p)
+{
+    return vreinterpretq_s8_u8(veorq_u8(vreinterpretq_u8_s32(fc_splat(p)), vdupq_n_u8(128)));
+}
+
+/* Two products of bytes within -128 and 127 fit in 16 bits, unless all four are -128. */
+FC_INLINE void fc_dot_halves(fc_ints *low, fc_ints *high, int8x16_t x0, int8x16_t w0, int8x16_t x1, int8x16_t w1)
+{
+    const int16x8_t near = vmlal_s8(vmull_s8(vget_low_s8(x0), vget_low_s8(w0)), vget_low_s8(x1), vget_low_s8(w1));
+    *low = vpadalq_s16(*low, near);
+    *high = vpadalq_s16(*high, vmlal_high_s8(vmull_high_s8(x0, w0), x1, w1));
+}
+
+#define FC_LOWERED 1 /* operands are 128 less than x: 128 times the sums of weights are added elsewhere */
+FC_INLINE fc_ints fc_sum_weights(fc_ints sum, fc_ints w) { return vpadalq_s16(sum, vpaddlq_s8(vreinterpretq_s8_s32(w))); }
+FC_INLINE fc_ints fc_raise(fc_ints sum, fc_ints weights) { return vaddq_s32(sum, vshlq_n_s32(weights, 7)); }
 
 /* Products of two bytes fit in 16 bits: -128 * 255 to 127 * 255. */
 FC_INLINE void fc_products(int16x8_t *low, int16x8_t *high, fc_ints x, fc_ints w)
