@@ -51,6 +51,7 @@ SHARED = {
     "order.h",
     "layer_dsp.h",
     "layer_mve.h",
+    "layer_neon.h",
     "depthwise_dsp.h",
     "depthwise_mve.h",
 }  # no kernels
