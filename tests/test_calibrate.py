@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from networks import Net, random_data
 
 from fcdeploy.cli import main
+from fcdeploy.commands.calibrate import calibrate
 from fcdeploy.records.calibration import read
 
 
@@ -221,3 +223,18 @@ def test_mistakes(name: str, here: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert hint in text.split("hint: ")[1]
     assert "Traceback" not in err
     assert {file.name: file.read_bytes() for file in here.iterdir()} == before
+
+
+def test_progress_that_cannot_be_deleted_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The outputs stand by then."""
+    net = Net()
+    model = net.output(net.dense(net.input("x", 4), 4, 3)).save(tmp_path / "m.onnx")
+    np.savez(tmp_path / "d.npz", x=np.ones((8, 4), np.float32))
+
+    def refuse(path: Path, **_: bool) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    report = calibrate(model, data=tmp_path / "d.npz", output=tmp_path / "c.calib")
+    assert any("c.calib.progress' is no longer needed, and cannot be deleted" in text for text in report.warnings)
+    assert read(tmp_path / "c.calib").samples == 8

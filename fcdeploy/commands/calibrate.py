@@ -105,21 +105,25 @@ def calibrate(
         result = collect(team, job, graph, source, progress, batch=batch, max_memory=max_memory, on_step=on_step)
     seconds = time.perf_counter() - begin
     rows = list(list_ranges(result.calibration))
-    _write(result, rows, target, table_file, force=force)
+    odd += _write(result, rows, target, table_file, force=force)
     odd += warn_not_finite(graph.graph, result.calibration)
     return _report(path, result, rows, seconds, target, odd)
 
 
 def _write(
     result: CollectedCalibration, rows: Sequence[tuple[str, ...]], target: Path, table_file: Path | None, *, force: bool
-) -> None:
-    """The calibration and its table, and then the progress is no longer needed."""
+) -> list[str]:
+    """The calibration and its table, and then the progress is no longer needed; a warning where it stays all the same."""
     with replace_files([target, *([table_file] if table_file else [])], force=force) as asides:
         asides[0].write_bytes(to_bytes(result.calibration))
         for beside in asides[1:]:
             with beside.open("w", newline="") as table:
                 csv.writer(table).writerows([COLUMNS, *rows])
-    result.progress.unlink(missing_ok=True)
+    try:
+        result.progress.unlink(missing_ok=True)
+    except OSError as error:  # the outputs stand, so the command has not failed
+        return [f"{str(result.progress)!r} is no longer needed, and cannot be deleted: {error.strerror}"]
+    return []
 
 
 def _check_outputs(target: Path, table_file: Path | None, inputs: tuple[Path, ...], *, force: bool) -> None:
