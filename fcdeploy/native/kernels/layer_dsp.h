@@ -37,7 +37,7 @@ struct fc_dsp_part {
     "add r3, r3, " both ", asr #8\n strd r2, r3, [r0, #" at "]\n"
 
 /* On top of the sums of two channels at three positions, until no channel is left. */
-static __attribute__((naked, noinline, unused)) void fc_dsp_three(struct fc_dsp_part *part __attribute__((unused)))
+static __attribute__((naked, noinline, unused)) void fc_layer_three(struct fc_dsp_part *part __attribute__((unused)))
 {
     __asm__("push {r0, r4-r11, lr}\n"
             "1: ldr r12, [sp]\n ldrd r0, lr, [r12]\n ldr r1, [r12, #12]\n adds r12, r12, #28\n ldmia r12, {r4-r9}\n"
@@ -61,7 +61,7 @@ static __attribute__((naked, noinline, unused)) void fc_dsp_three(struct fc_dsp_
 #define FC_DSP_FOUR_STEPS "ldmia r0!, {r2, r3, r12, lr}\n" FC_DSP_FOUR_STEP("r2", "r3") FC_DSP_FOUR_STEP("r12", "lr")
 
 /* On top of the sums of four channels at one position, until no channel is left; `steps` are even. */
-static __attribute__((naked, noinline, unused)) void fc_dsp_four(struct fc_dsp_part *part __attribute__((unused)))
+static __attribute__((naked, noinline, unused)) void fc_layer_four(struct fc_dsp_part *part __attribute__((unused)))
 {
     __asm__("push {r0, r4-r11, lr}\n ldrd r2, r3, [r0]\n bic r1, r3, #7\n add r1, r2, r1, lsl #3\n add r3, r2, r3, lsl #3\n"
             "push {r1, r3}\n" /* where x ends: of eight steps a turn, of two */
@@ -175,9 +175,9 @@ static __attribute__((noinline, unused)) void fc_layer_several(
             part.hop = 8;
             part.left = channels;
             if (positions == 1)
-                fc_dsp_four(&part);
+                fc_layer_four(&part);
             else
-                fc_dsp_three(&part);
+                fc_layer_three(&part);
         }
         for (int p = 0; p < positions; p++)
             fc_layer_write(&some, at[p], channels, sums + p * FC_DSP_CHANNELS);

@@ -23,7 +23,7 @@ struct fc_mve_part {
 #define FC_MVE_ALL(x, sum, other) "vldrb.u8 q2, [" x "], #16\n vmlava.u8 " sum ", q0, q2\n vmlava.u8 " other ", q1, q2\n"
 
 /* On top of the sums of two channels at three positions, until no channel is left. */
-static __attribute__((naked, noinline, unused)) void fc_mve_three(struct fc_mve_part *part __attribute__((unused)))
+static __attribute__((naked, noinline, unused)) void fc_layer_three(struct fc_mve_part *part __attribute__((unused)))
 {
     __asm__("push {r4-r11, lr}\n mov r12, r0\n ldr r11, [r12, #16]\n ldr r1, [r12, #24]\n ldr r3, [r12, #32]\n add r3, r1\n"
             "1: ldm r12, {r5, r7, r9}\n ldr lr, [r12, #12]\n"
@@ -38,7 +38,7 @@ static __attribute__((naked, noinline, unused)) void fc_mve_three(struct fc_mve_
 #define FC_MVE_ONE(weights, sum) "vldrb.u8 q1, [" weights "], #16\n vmlava.u8 " sum ", q0, q1\n"
 
 /* On top of the sums of four channels at one position, until no channel is left. */
-static __attribute__((naked, noinline, unused)) void fc_mve_four(struct fc_mve_part *part __attribute__((unused)))
+static __attribute__((naked, noinline, unused)) void fc_layer_four(struct fc_mve_part *part __attribute__((unused)))
 {
     __asm__("push {r4-r11, lr}\n mov r12, r0\n ldrd r11, r10, [r12, #16]\n ldr r1, [r12, #24]\n ldr r8, [r12, #32]\n"
             "1: add r3, r1, r8\n add r5, r3, r8\n add r7, r5, r8\n ldr r9, [r12]\n ldr lr, [r12, #12]\n"
@@ -66,7 +66,7 @@ FC_INLINE uint32_t fc_mve_sum(uint8_t *to, const uint8_t *x, int bytes)
 }
 
 /* `count` steps of the windows at `from`, from step `begin` on, copied side by side; `total` of their bytes. */
-static __attribute__((noinline, unused)) void fc_mve_copy(
+static __attribute__((noinline, unused)) void fc_layer_copy(
     uint8_t *to, const uint8_t *x, const int32_t *from, int positions, int begin, int count, const struct fc_layer *l,
     uint32_t *total)
 {
@@ -114,7 +114,7 @@ static __attribute__((noinline, unused)) void fc_layer_windows(
             part.weights = weights + 4 * begin;
             part.hop = part.row - (part.bytes + 15) / 16 * 16;
             if (copied && (done == 0 || count < all))
-                fc_mve_copy(copied, x, from, positions, begin, count, l, total);
+                fc_layer_copy(copied, x, from, positions, begin, count, l, total);
             for (int p = 0; p < positions; p++) {
                 part.x[p] = copied ? copied + 4 * FC_MVE_STEPS * p : x + from[p];
                 if (!copied && done == 0)
@@ -122,9 +122,9 @@ static __attribute__((noinline, unused)) void fc_layer_windows(
                 fc_mve_begin(sums[p], begin ? sums[p] : bias + done, channels, total[p]);
             }
             if (positions == 3)
-                fc_mve_three(&part);
+                fc_layer_three(&part);
             else
-                fc_mve_four(&part);
+                fc_layer_four(&part);
         }
         for (int p = 0; p < positions; p++)
             fc_layer_write(&some, at[p], channels, sums[p]);
