@@ -29,7 +29,8 @@ COMMANDS = (
     "calibrate in/net.onnx --data in/eval.npz -o out/other.calib",
     "calibration merge out/net.calib out/other.calib -o out/merged.calib", "export in/net.py:make --input 1,5 -o out/export.onnx",
     "calibration show out/net.calib", "calibration convert out/net.calib -o out/ranges.json",
-    "quantize in/net.onnx --int8 --calibration out/net.calib --costs none --floor none --save-plan out/net.plan.json -o out/net.int8.onnx",
+    "quantize in/net.onnx --int8 --calibration out/net.calib --costs none --floor none --save-plan out/p.json"
+    " -o out/net.int8.onnx",
     "inspect out/net.int8.onnx --saturation", "quantize in/net.onnx --int8 --data in/net.npz --effort best -o out/best.onnx",
     "validate out/net.int8.onnx --against in/net.onnx --data in/eval.npz", "bench out/net.int8.onnx --seconds 0.2",
     "transform dense-to-conv in/net.onnx -o out/conv.onnx", "transform split in/net.onnx --at relu -o out/half.onnx",
