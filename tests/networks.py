@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -169,13 +169,17 @@ def quantize_net(
     edit: Any = None,
     types: Types = INT8,
     slow: Mapping[str, str] | None = None,
+    moments: bool = True,
 ) -> Line:
-    """The real line on a network: prepare, observe, plan, weights, rewrite."""
+    """The real line on a network: prepare, observe, plan, weights, rewrite; without `moments` as if none were recorded."""
     proto = net if isinstance(net, onnx.ModelProto) else net.model()
     prepared = ir.from_proto(proto)
     name_everything(prepared.graph)
     prepare(prepared)
     calibration = observe(prepared, in_memory(data, prepared), model_hash="test")
+    if not moments:
+        bare = {name: replace(record, moments=None) for name, record in calibration.tensors.items()}
+        calibration = replace(calibration, tensors=bare)
     plan = plan_graph(
         prepared,
         calibration,

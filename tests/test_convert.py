@@ -30,7 +30,7 @@ from fcdeploy.runtime.session import Session
 
 
 def test_ranges_of_onnxruntime_quantize(tmp_path: Path) -> None:
-    """From onnxruntime's ranges to an int8 model that is as good as with minmax of our own."""
+    """From onnxruntime's ranges to an int8 model; one of our own knows means, by which rounded weights are made up for."""
     save_tensors_data(measured(tmp_path), tmp_path / "c.json")
     model = tmp_path / "net.onnx"
     report = convert(tmp_path / "c.json", output=tmp_path / "c.calib", model=model)
@@ -54,8 +54,7 @@ def test_ranges_of_onnxruntime_quantize(tmp_path: Path) -> None:
         measure_fidelity(exact, Session((tmp_path / f"{name}.onnx").read_bytes(), threads=1).run(DATA)[0]).sqnr_db
         for name in ("q", "own")
     )
-    assert theirs > 25
-    assert abs(theirs - ours) < 3  # weights are searched with moments in the one, without in the other
+    assert ours > theirs > 25
 
 
 def test_what_the_model_has_not_and_the_other_way_round(tmp_path: Path) -> None:

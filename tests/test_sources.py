@@ -263,13 +263,13 @@ def test_weights_of_smoothed_channels_are_scaled_alike() -> None:
     made = quantize_net(net, data)
     smoothed = made.prepared.clone()
     rescale(smoothed, compute_smoothing(smoothed, data))
-    model = exact = quantize_net(ir.to_proto(smoothed), data).int8
-    for source in find_sources(model):
+    exact = rounded = quantize_net(ir.to_proto(smoothed), data).int8
+    for source in find_sources(exact):
         exact = leave_unrounded(exact, [made.prepared], source)
-        model = leave_unrounded(model, [made.prepared], source) if source.kind == "tensor" else model
     expected = answer(made.float_model, data["x"])
-    found = [measure_fidelity(expected, answer(each, data["x"])).sqnr_db for each in (exact, model)]
-    assert found[0] > found[1] + 4  # scales are fitted to rounded weights, nine to a channel in the worst layer
+    left, before = (measure_fidelity(expected, answer(each, data["x"])).sqnr_db for each in (exact, rounded))
+    # scales are fitted to rounded weights, nine to a channel in the worst layer, and biases stay as rounding moved them
+    assert left > before + 3
 
 
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_portable_plans_keep_all_sums_and_products_from_halves() -> None:
     assert find_near_halves(line.prepared.graph, line.plan) == []
     other = quantize_net(residual(), random_data(3, 8, x=(8, 6, 6)), target="x86-avx2")
     assert {"xy", "xz", "yz"} <= set(find_near_halves(other.prepared.graph, other.plan))
-    assert line.sqnr() > other.sqnr() - 1
+    assert line.sqnr() > other.sqnr() - 1.5
 
 
 def test_a_sum_whose_scale_would_be_twice_what_it_reads_gets_a_coarser_one() -> None:
