@@ -62,6 +62,24 @@ def test_others_stay() -> None:
     assert keep_layout(model.graph) == 0  # not behind a convolution
 
 
+def test_a_gelu_stays_whole() -> None:
+    """As exporters write it, x / sqrt(2) first: one kernel; of an Add in front of it a convolution is made all the same."""
+    net = Net(3)
+    x = net.op("Add", net.conv(net.input("x", 3, 12, 12), 3, 16), net.constant(np.float32(0.5)))
+    share = net.op("Erf", net.op("Div", x, net.constant(np.float32(2**0.5))))
+    y = net.op(
+        "Mul", net.op("Mul", x, net.op("Add", share, net.constant(np.float32(1)))), net.constant(np.float32(0.5))
+    )
+    model = ir.from_proto(net.output(net.conv(y, 16, 16)).model())
+    name_everything(model.graph)
+    infer_shapes(model)
+    assert "Gelu" in [node.op_type for node in optimize_graph(model)]
+    before = Session(model.clone(), threads=1).run(DATA)[0]
+    assert keep_layout(model.graph) == 1
+    assert "Gelu" in [node.op_type for node in optimize_graph(model)]
+    np.testing.assert_allclose(Session(model, threads=1).run(DATA)[0], before, rtol=1e-5, atol=1e-5)
+
+
 def test_a_result_that_is_an_output_keeps_its_name() -> None:
     model = model_of(16, ("Mul", 0.7), ("Add", -0.3), output=True)
     names = [value.name for value in model.graph.outputs]

@@ -519,6 +519,19 @@ def test_a_cliff_is_left_in_float_or_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "no.onnx").exists()
 
 
+def test_a_mixture_that_is_slower_than_float_gives_way_to_float(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a measurement that this test makes up: of two files that hold the floor, the slower one is no choice."""
+    path = cliff(tmp_path, 3000.0)
+    options: dict[str, Any] = {"data": tmp_path / "data.npz", "costs": "none", "force": True}
+    mixed = quantize(path, output=tmp_path / "mixed.onnx", **options)
+    monkeypatch.setattr("fcdeploy.search.hold_floor.is_slower", lambda *_: True)
+    floats = quantize(path, output=tmp_path / "floats.onnx", **options)
+    assert 0 < len(mixed.values["floor"]["left_out"]) < len(floats.values["floor"]["left_out"])
+    assert (floats.values["nodes_int8"], floats.passed) == ([], True)
+
+
 @pytest.mark.parametrize("of_weights", [False, True])
 def test_what_rounded_weights_do_alone_tells_whether_they_are_the_cause(of_weights: bool, tmp_path: Path) -> None:
     """A convolution of three channels, which the kernel pads to four: weights of one size lose nothing, sizes of inputs do."""

@@ -19,41 +19,55 @@ CHEAP = 1.1  # of the time with everything in int8, by costs: what holds the flo
 FINEST = 32  # parts of an order, at whose ends a bisection stops
 
 Leave = Callable[[Sequence[str]], PathStep]
+Measure = Callable[[Forms], Score]
 
 
-def leave_by_place(builder: Builder, measure: Callable[[Forms], Score]) -> PathStep | None:
+def leave_by_place(builder: Builder, measure: Measure) -> PathStep | None:
     """The cheapest choice that holds the floor among: all nodes up to a place in float, all from one on, all.
 
-    Weights are stored in 8 bits, those in 16 without which not even all in float hold it; None where these do not either.
+    Weights are stored as `leave_all` stores them; None where not even that holds the floor.
     """
-    kinds = builder.plan({}).kinds
-    nodes = [node for node, kind in kinds.items() if kind not in ("float", "weight_only")]
-    stored = {name_of(node) for node in builder.problem.model.graph if weight_only_inputs(node)}
-
-    def leave(some: Collection[str], wide: Collection[str] = ()) -> PathStep:
-        forms = {node: "wide" for node in wide if kinds[node] == "weight_only"}
-        forms |= {node: _choose_rung(node, stored, wide) for node in some}
-        return PathStep((), forms, measure(forms))
-
-    everything, wide = leave(nodes), tuple[str, ...]()
-    if not ladder.meets_bound(everything.score, 0.0):
-        floats = builder.plan(everything.forms)
-        order = order_by_noise(builder.problem.model, floats, builder.problem.calibration)
-        everything = leave(nodes, order)
-        if not ladder.meets_bound(everything.score, 0.0):
-            return None
-        for step in _bisect(order, lambda some: leave(nodes, some)):
-            everything = step
-        wide = tuple(node for node in order if everything.forms.get(node) == "wide")
+    everything = leave_all(builder, measure)
+    if everything is None:
+        return None
+    nodes = _list_nodes(builder)
+    wide = [node for node, rung in everything.forms.items() if rung == "wide"]
 
     def leave_some(some: Collection[str]) -> PathStep:
-        return leave(some, wide)
+        return _leave(builder, measure, some, wide)
 
     first = min((everything, *_bisect(nodes, leave_some)), key=lambda step: step.score.cost)
     if first.score.cost <= CHEAP * builder.cost({}):
         return first
     last = min((first, *_bisect(nodes[::-1], leave_some)), key=lambda step: step.score.cost)
     return _thin_out([node for node in nodes if node in last.forms], last, leave_some, builder.cost)
+
+
+def leave_all(builder: Builder, measure: Measure) -> PathStep | None:
+    """All nodes in float, weights in 8 bits, and in 16 where the floor asks for it; None where that does not hold it either."""
+    nodes = _list_nodes(builder)
+    everything = _leave(builder, measure, nodes)
+    if ladder.meets_bound(everything.score, 0.0):
+        return everything
+    order = order_by_noise(builder.problem.model, builder.plan(everything.forms), builder.problem.calibration)
+    everything = _leave(builder, measure, nodes, order)
+    if not ladder.meets_bound(everything.score, 0.0):
+        return None
+    return [everything, *_bisect(order, lambda some: _leave(builder, measure, nodes, some))][-1]
+
+
+def _list_nodes(builder: Builder) -> list[str]:
+    """Nodes that compute with integers in the plan, in the graph's order."""
+    return [node for node, kind in builder.plan({}).kinds.items() if kind not in ("float", "weight_only")]
+
+
+def _leave(builder: Builder, measure: Measure, some: Collection[str], wide: Collection[str] = ()) -> PathStep:
+    """Some nodes in float, and weights of 16 bits where nodes are `wide`."""
+    kinds = builder.plan({}).kinds
+    stored = {name_of(node) for node in builder.problem.model.graph if weight_only_inputs(node)}
+    forms = {node: "wide" for node in wide if kinds[node] == "weight_only"}
+    forms |= {node: _choose_rung(node, stored, wide) for node in some}
+    return PathStep((), forms, measure(forms))
 
 
 def _choose_rung(node: str, stored: Collection[str], wide: Collection[str]) -> str:

@@ -30,12 +30,13 @@ from fcdeploy.int8.refining.recalibrate import recalibrate
 from fcdeploy.int8.refining.refine import add_refinements
 from fcdeploy.int8.refining.smooth import compute_smoothing
 from fcdeploy.int8.timing.costs import CostBasis, plan_by_costs
+from fcdeploy.int8.timing.final_times import is_slower
 from fcdeploy.prepare.shape_inference import infer_shapes
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
 from fcdeploy.search import ladder
 from fcdeploy.search.builder import Builder, begin_building
-from fcdeploy.search.by_place import CHEAP, leave_by_place
+from fcdeploy.search.by_place import CHEAP, leave_all, leave_by_place
 from fcdeploy.search.candidates import (
     RANKED,
     Candidate,
@@ -136,6 +137,8 @@ def hold_floor(
         # among the models to come, each of which they would walk through, corrections move the result up and down
         plain = [candidate for candidate in tried if candidate.problem.effort == "fast"]
         best, left_out = _leave_int8(choose_steady(best, plain), basis, judge, floor, on_step)
+        if left_out and is_slower(best.problem, best.int8, basis):
+            best, left_out = _compute_in_float(tried[0], basis, judge, floor) or (best, left_out)
     misses = tuple(miss.text for miss in best.judgement.misses(floor, searched=bool(left_out)))
     return FloorResult(best, tuple(tried), left_out, misses, floor)
 
@@ -236,6 +239,20 @@ def _leave_int8(
         path += ladder.take_back(groups, path, choices)
     last = ladder.choose_best([path[-1], *path], () if by_place is None else (by_place,), 0.0)
     return _carry_out(best, builder, path, last.forms, judge, floor)
+
+
+def _compute_in_float(
+    usual: Candidate, basis: CostBasis, judge: Judge, floor: Floor
+) -> tuple[Candidate, tuple[str, ...]] | None:
+    """The usual candidate, whose channels were not rescaled for integers, all in float; None where that misses the floor."""
+    builder = begin_building(usual.problem, basis.costs, GOAL)
+
+    def measure(forms: Forms) -> Score:
+        judgement = judge.measure(builder.model(forms), least=floor)
+        return Score(judgement.shortfall(floor, searched=True), judgement.noise, builder.cost(forms))
+
+    step = leave_all(builder, measure)
+    return None if step is None else _carry_out(usual, builder, [step], step.forms, judge, floor)
 
 
 def _carry_out(

@@ -32,18 +32,31 @@ def time_result(problem: Problem, int8: ir.Model, basis: CostBasis, *, changed: 
 
     `changed` says that it is another model than the one that was timed.
     """
-    measured = basis.costs is not None and bool(basis.costs.trials or basis.costs.confirmed)
-    if not measured or not problem.samples or problem.large or problem.calibration.states:
+    if not _can_time(problem, basis):
         return FinalTimes()
     usual = take_run(problem.model, problem.samples)
     largest = max((usual, *(take_run(problem.model, group) for group in problem.judged)), key=_count_elements)
     larger = _count_elements(largest) > _count_elements(usual)
 
     def run(feeds: Arrays) -> TimeTrial:
-        return confirm(choose_reference(problem.load_original(), problem.model, feeds), int8, Choice(), feeds)
+        return _time(problem, int8, feeds)
 
     shapes = ", ".join(f"{name} {','.join(map(str, array.shape))}" for name, array in largest.items())
     return FinalTimes(run(usual) if changed else None, run(largest) if larger else None, shapes if larger else "")
+
+
+def is_slower(problem: Problem, int8: ir.Model, basis: CostBasis) -> bool:
+    """Whether a model whose plan rests on measured times takes longer than float beyond doubt."""
+    return _can_time(problem, basis) and _time(problem, int8, take_run(problem.model, problem.samples)).low > 1
+
+
+def _can_time(problem: Problem, basis: CostBasis) -> bool:
+    measured = basis.costs is not None and bool(basis.costs.trials or basis.costs.confirmed)
+    return measured and bool(problem.samples) and not problem.large and not problem.calibration.states
+
+
+def _time(problem: Problem, int8: ir.Model, feeds: Arrays) -> TimeTrial:
+    return confirm(choose_reference(problem.load_original(), problem.model, feeds), int8, Choice(), feeds)
 
 
 def _count_elements(feeds: Arrays) -> int:

@@ -4,6 +4,8 @@ onnxruntime computes float convolutions on blocks of channels.  A Mul or Add by 
 two conversions of the layout go with it; a convolution of 1x1 with one weight and one bias for each channel has one:
 
     a x + b   ->   Conv(x, w, b'), one channel a group, w = a and b' = b for every channel
+
+What an Erf reads is left as it is: with its neighbours it is a GELU, which onnxruntime computes as a whole.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ def keep_layout(graph: ir.Graph) -> int:
     for node in list(graph):
         step = affine_step(node) if node.graph is graph else None
         channels = None if step is None else _count_channels(step.value)
-        if step is None or channels is None:
+        if step is None or channels is None or _is_of_gelu(node):
             continue
         value, last = step.value, node
         after = _find_next(node)
@@ -58,10 +60,14 @@ def _find_next(node: ir.Node) -> tuple[Affine, ir.Node] | None:
     if len(readers) != 1 or node.outputs[0].is_graph_output() or readers[0].graph is not node.graph:
         return None
     second = affine_step(readers[0])
-    if first is None or second is None:
+    if first is None or second is None or _is_of_gelu(readers[0]):
         return None
     gain, offset = second.gain * first.gain, second.gain * first.offset + second.offset
     return Affine(first.value, gain, offset), readers[0]
+
+
+def _is_of_gelu(node: ir.Node) -> bool:
+    return any(reader.op_type == "Erf" for reader in node.outputs[0].consumers())
 
 
 def _count_channels(value: ir.Value) -> int | None:
