@@ -272,6 +272,23 @@ def test_weights_of_smoothed_channels_are_scaled_alike() -> None:
     assert left > before + 3
 
 
+def test_bytes_that_are_read_with_other_scales_by_nodes_without_names() -> None:
+    """Arithmetic with one number is no node in an int8 model: two such readers of one tensor, and it is left unrounded."""
+    net = Net(2)
+    x = net.op("Relu", net.conv(net.input("x", 3, 8, 8), 3, 8))
+    half, more = net.op("Mul", x, net.constant(np.float32(0.5))), net.op("Add", x, net.constant(np.float32(0.7)))
+    net.output(net.op("Add", net.conv(half, 8, 4), net.conv(more, 8, 4)))
+    made = quantize_net(net, random_data(1, 24, x=(3, 8, 8)))
+    for node in made.int8.graph:
+        node.name = "" if node.op_type == "DequantizeLinear" else node.name
+    tensors = [source for source in find_sources(made.int8) if source.kind == "tensor"]
+    expected = answer(made.float_model, made.data["x"])
+    usual = measure_fidelity(expected, answer(made.int8, made.data["x"])).sqnr_db
+    copies = [leave_unrounded(made.int8, [made.prepared], source) for source in tensors]
+    assert any(sum("read_as" in (node.name or "") for node in each.graph) == 4 for each in copies)
+    assert max(measure_fidelity(expected, answer(each, made.data["x"])).sqnr_db for each in copies) > usual
+
+
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     model, floats = peer(tmp_path)
     (source,) = (source for source in find_sources(model) if source.name == "w2")

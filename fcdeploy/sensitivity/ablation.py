@@ -16,7 +16,7 @@ from fcdeploy.arrays import Float64
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate import layers
 from fcdeploy.graph.edit import add_constant, block_fusion, remove_dead, set_operator
-from fcdeploy.graph.nodes import array_of, bias_of, data_inputs, input_of, operator_of, producer_of
+from fcdeploy.graph.nodes import array_of, bias_of, data_inputs, input_of, name_of, operator_of, producer_of
 from fcdeploy.int8.refining.smooth import SMOOTHED
 from fcdeploy.int8.writing.block_fusion import would_round_weights
 from fcdeploy.sensitivity.error_sources import PACKED, ErrorSource, find_rounded_inputs
@@ -124,7 +124,7 @@ def _read_as(graph: ir.Graph, node: ir.Node, quantize: ir.Node, value: ir.Value)
     if np.array_equal(s, t) and np.array_equal(z, u):
         return value
     for op, constant in (("Mul", t / s), ("Add", (z - u) * t)):
-        name = f"{node.name}/read_as/{op}"
+        name = f"{name_of(node.outputs[0])}/read_as/{op}"  # nodes that read back may have no name
         made = ir.Node("", op, [value, add_constant(graph, f"{name}/by", constant.astype(np.float32))], name=name)
         value = made.outputs[0]
         value.name, value.type = f"{name}/out", ir.TensorType(ir.DataType.FLOAT)
