@@ -134,13 +134,15 @@ def _slice_inputs(layout: BinaryLayout, body: bytes | bytearray, start: int) -> 
         )
     feeds = {}
     for name, dtype, shape, offset in layout.parts:
-        array: Array = np.ndarray(shape, dtype, body, start + offset)
+        at = start + offset
+        if at % dtype.itemsize and (size := dtype.itemsize * math.prod(shape)) <= PIECE:
+            array: Array = np.ndarray(shape, dtype, body[at : at + size])  # bytes themselves begin at a multiple of 16
+        else:
+            array = np.ndarray(shape, dtype, body, at)
         if dtype.kind == "b":
             array = array.view(np.uint8) != 0
         elif sys.byteorder != "little":
             array = array.astype(dtype.newbyteorder("="))
-        elif (start + offset) % dtype.itemsize and array.nbytes <= PIECE:  # bytes themselves begin at a multiple of 16
-            array = array.copy()
         feeds[name] = array
     return feeds
 
