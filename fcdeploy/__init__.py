@@ -44,7 +44,7 @@ def __getattr__(name: str) -> object:
     """Import what is asked for when it is first used: `import fcdeploy` alone loads neither onnxruntime nor torch."""
     if name in OTHERS:  # which need less than the commands do: a bundle runs without onnx
         function = getattr(importlib.import_module(f"fcdeploy.{OTHERS[name]}"), name)
-        return importlib.import_module("fcdeploy.errors").in_python_words(function)
+        return importlib.import_module("fcdeploy.python_words").in_python_words(function)
     if name in FUNCTIONS:
         return importlib.import_module("fcdeploy.api.functions").find_function(name)
     if name in RESULTS:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
+import re
 import traceback
+from pathlib import Path
 
 import click
 import pytest
 
 import fcdeploy
 from fcdeploy import cli
-from fcdeploy.errors import FcdeployError, find_close, speak_python
+from fcdeploy.errors import FcdeployError, find_close
+from fcdeploy.python_words import speak_python
 
 
 def parameters(name: str) -> dict[str, inspect.Parameter]:
@@ -34,13 +38,49 @@ def parameters(name: str) -> dict[str, inspect.Parameter]:
         ("bundle", "add --force, or give another name with -o", "add force=True, or give another name with output"),
         ("bundle", "-o model.fcd", "output='model.fcd'"),
         ("quantize", "--weights int4 --activations none", "weights='int4', activations='none'"),
-        ("quantize", "fcdeploy calibrate m.onnx --data DATA -o m", "fcdeploy calibrate m.onnx --data DATA -o m"),
+        ("quantize", "--floor 99,20 is what it is", "floor='99,20' is what it is"),
+        ("quantize", "--batch-axis cache=1", "batch_axes=['cache=1']"),
+        ("split", "--memory 256KB", "memory=256 << 10"),
+        ("quantize", "fcdeploy calibrate m.onnx --data DATA -o m", "fcdeploy.calibrate('m.onnx', data=DATA, output='m')"),
+        ("bench", "see: fcdeploy inspect 'my m.onnx' --exact, then", "see: fcdeploy.inspect('my m.onnx', exact=True), then"),
+        ("bench", "fcdeploy inspect MODEL shows it, --batch 2 too", "fcdeploy.inspect(MODEL) shows it, batch=2 too"),
+        ("bench", "fcdeploy quantize M --int8 --costs none does", "fcdeploy.quantize(M, costs='none') does"),
+        ("bench", "fcdeploy calibrate --skip-bad leaves it out", "fcdeploy.calibrate(..., skip_bad=True) leaves it out"),
+        ("bench", "fcdeploy transform repair MODEL -o OUT", "fcdeploy.repair(MODEL, output=OUT)"),
+        ("bench", "fcdeploy serve BUNDLE", "fcdeploy.start_server(BUNDLE)"),
+        ("bench", "fcdeploy calibration show C --batch 2", "fcdeploy calibration show C --batch 2"),  # no function
+        ("bench", "fcdeploy bench M --batch 2 --json > b.json", "fcdeploy bench M --batch 2 --json > b.json"),
         ("verify", "--data DATA", "--data DATA"),  # of another function
         ("quantize", "the axis -1 of 'a--data-b' and a-o", "the axis -1 of 'a--data-b' and a-o"),
     ],
 )  # fmt: skip
 def test_options_become_parameters(function: str, shell: str, python: str) -> None:
     assert speak_python(shell, parameters(function)) == python
+
+
+def read_texts() -> set[str]:
+    """Every text below the command line that names a command, with M for what is filled in."""
+    found = set[str]()
+    for path in (path for path in Path(fcdeploy.__file__).parent.rglob("*.py") if path.parent.name != "cli"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                found.add("".join(str(v.value) if isinstance(v, ast.Constant) else "M" for v in node.values))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and "\n" not in node.value:
+                found.add(node.value)
+    return {text for text in found if re.search(r"fcdeploy [a-z]+ [^\n]*(M|[A-Z]{2}|--)", text)}
+
+
+def test_commands_that_are_recommended_become_calls_that_bind() -> None:
+    calls = 0
+    for text in sorted(read_texts()):
+        spoken = speak_python(text, {})
+        for name, given in re.findall(r"fcdeploy\.(\w+)\(((?:'[^']*'|[^)'])*)\)", spoken):
+            names = re.findall(r"(\w+)=", re.sub(r"'[^']*'", "", given))
+            inspect.signature(getattr(fcdeploy, name)).bind_partial(**dict.fromkeys(names))
+            calls += 1
+        left = re.findall(r"fcdeploy (\w+) \S", spoken)
+        assert "--json" in text or not set(left) & {*fcdeploy.FUNCTIONS, "transform", "serve"}, spoken
+    assert calls > 50
 
 
 def test_a_python_caller_hears_of_max_drop_and_a_shell_user_of_the_option(capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,8 +23,9 @@ from fcdeploy.api.build import build_result
 from fcdeploy.api.inputs import Stream, is_file, write_model_file
 from fcdeploy.api.notebook import in_notebook, show_progress
 from fcdeploy.atomic_files import temporary_folder
-from fcdeploy.errors import FcdeployError, restate
+from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import input_specs, read_model
+from fcdeploy.python_words import restate
 from fcdeploy.records.report import Report
 
 MODELS, DATA = ("model", "int8", "against"), ("data", "eval")

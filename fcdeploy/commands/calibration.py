@@ -34,7 +34,10 @@ def merge_calibrations(
     """
     paths = [Path(file) for file in files]
     if len(paths) < 2:
-        raise FcdeployError("only one calibration to merge, expected two or more", "merge A.calib B.calib -o C.calib")
+        raise FcdeployError(
+            "only one calibration to merge, expected two or more",
+            "fcdeploy calibration merge A.calib B.calib -o C.calib",
+        )
     check_output(Path(output), force=force, inputs=tuple(paths))
     total, warnings = read(paths[0]), []
     for done, path in enumerate(paths[1:], 1):

@@ -205,7 +205,7 @@ def from_json(data: Any, source: str) -> Plan:
     )  # fmt: skip
 
 
-HINT = "fcdeploy quantize MODEL --int8 --data DATA --dry-run --json > plan.json writes one to edit"
+HINT = "fcdeploy quantize MODEL --int8 --data DATA -o OUT --save-plan plan.json writes one to edit"
 
 
 def _decision(row: Any, where: str) -> NodeDecision:
