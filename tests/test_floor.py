@@ -252,6 +252,16 @@ def test_where_all_have_to_be_equal_no_change_is_chance() -> None:
     assert "99.99 % equal decisions of output 'y', the floor is 100 %" in miss.text
 
 
+def test_of_a_map_what_was_searched_for_is_held_to_the_floor_itself() -> None:
+    """Two anchors of 164 that differ may be chance, unless the model is the one of many that these samples like best."""
+    rows = np.array([[80.0, 82.0], [82.0, 82.0]])
+    judged = Judgement(2, {}, {"y": rows}, {"y": Decision(2, 10)})
+    assert judged.misses(Floor()) == []
+    assert judged.shortfall_by_chance(Floor()) == pytest.approx(100 * 2 / 164 - 1)
+    (miss,) = judged.misses(Floor(), searched=True)
+    assert "98.8 % equal decisions of output 'y', the floor is 99 %" in miss.text
+
+
 def test_what_is_far_below_the_floor_is_not_run_to_its_end(tmp_path: Path) -> None:
     """One sample a run: four tell of a model that is hopeless, and what they say of a good one is not all."""
     net = Net(0)

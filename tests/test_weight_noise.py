@@ -16,7 +16,7 @@ from fcdeploy.int8.planning.weight_noise import order_by_noise
 from fcdeploy.int8.problem import Problem
 from fcdeploy.runtime.cpu import find_target
 from fcdeploy.search.builder import begin_building
-from fcdeploy.search.by_place import leave_by_place
+from fcdeploy.search.by_place import leave_all, leave_by_place
 from fcdeploy.search.ladder import Forms, Score
 
 READ, SPACE = 8, 7
@@ -73,3 +73,18 @@ def test_no_more_weights_than_needed_get_16_bits() -> None:
 def test_what_16_bits_cannot_hold_is_no_choice() -> None:
     _, problem = layers(1)
     assert leave_by_place(begin_building(problem, None), lambda _: Score(1.0, 1.0, 1.0)) is None
+
+
+@pytest.mark.parametrize("sure", [True, False], ids=["16 bits leave none", "16 bits leave it too"])
+def test_doubt_is_worth_16_bits_where_they_end_it(sure: bool) -> None:
+    """A floor that weights of 8 bits hold as few samples tell, and those of 16 for certain, or no better."""
+    weights, problem = layers(2)
+    builder = begin_building(problem, None)
+
+    def measure(forms: Forms) -> Score:
+        told = sure and forms.get("coarsest") == "wide"
+        return Score(0.0, 0.0, builder.cost(forms), 0.0 if told else 0.2)
+
+    held = leave_all(builder, measure)
+    assert held is not None
+    assert held.forms == {**dict.fromkeys(weights, "bytes"), **({"coarsest": "wide"} if sure else {})}

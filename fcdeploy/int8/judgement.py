@@ -117,7 +117,7 @@ class Judgement:
         for name, rows in self.equal.items():
             share = self.share(name)
             output = name.removesuffix(REGIONS)
-            by_chance = output == name and _is_chance(rows, floor.decisions)
+            by_chance = output == name and _is_chance(rows, floor.decisions, searched=searched)
             if share < floor.decisions and not by_chance:
                 what = f"{_format_below(share, floor.decisions)} {self._counted(name)} of output {output!r}"
                 text = f"{what}, the floor is {100 * floor.decisions:g} %"
@@ -142,6 +142,10 @@ class Judgement:
                 misses.append(Miss(text, least - db, name))
         return misses
 
+    def shortfall_by_chance(self, floor: Floor) -> float:
+        """How far below the floor it is in points of decisions where that is no miss, since so few samples allow it."""
+        return 100 * max((0.0, *(floor.decisions - self._doubted_share(name, floor) for name in self.equal)))
+
     def doubts(self, floor: Floor) -> list[str]:
         """What is below the floor, in words, where so few samples allow that as chance."""
         missed = {miss.output for miss in self.misses(floor)}
@@ -151,7 +155,7 @@ class Judgement:
             for name in self._list_undecided()
         ]
         for name in self.equal:
-            share = min(self.share(name), self._estimate_share(name, floor, 0.0))
+            share = self._doubted_share(name, floor)
             output = name.removesuffix(REGIONS)
             if share < floor.decisions and output not in missed:
                 what = "expected equal decisions" if share < self.share(name) else self._counted(name)
@@ -161,6 +165,10 @@ class Judgement:
                     f"{self.samples} samples are too few to tell whether that is chance; give more with --data"
                 )
         return doubts
+
+    def _doubted_share(self, name: str, floor: Floor) -> float:
+        """Of equal decisions on these samples, or to be expected of others where that is less."""
+        return min(self.share(name), self._estimate_share(name, floor, 0.0))
 
     def _estimate_share(self, name: str, floor: Floor, errors: float) -> float:
         """What is to be expected, and standard errors more or less: what chance explains is no finding, and no proof either."""
@@ -222,14 +230,15 @@ def _format_below(share: float, least: float) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
-def _is_chance(rows: Float64, floor: float) -> bool:
+def _is_chance(rows: Float64, floor: float, *, searched: bool = False) -> bool:
     """Whether a model that is at the floor gives so many changed answers, or more, with a probability above SURE.
 
-    Of maps, whose positions are many, only a single one that differs is chance; where all have to be equal, none is.
+    Of maps, whose positions are many, only a single one that differs is chance, and none of a model that was `searched` for
+    by these samples; where all have to be equal, none is.
     """
     if floor >= 1:
         return False
     if (rows[:, 1] == 1).all():
         changed = int((rows[:, 0] == 0).sum())
         return changed <= 1 or tail_of_binomial(changed, len(rows), 1 - floor) > SURE
-    return bool((rows[:, 1] - rows[:, 0]).sum() <= 2)  # in both models' lists
+    return not searched and bool((rows[:, 1] - rows[:, 0]).sum() <= 2)  # in both models' lists

@@ -44,16 +44,22 @@ def leave_by_place(builder: Builder, measure: Measure) -> PathStep | None:
 
 
 def leave_all(builder: Builder, measure: Measure) -> PathStep | None:
-    """All nodes in float, weights in 8 bits, and in 16 where the floor asks for it; None where that does not hold it either."""
+    """All nodes in float, weights in 8 bits, and in 16 where the floor asks for it; None where that does not hold it either.
+
+    Where weights in 8 bits hold it only since few samples leave it in doubt, those in 16 are taken that leave no doubt.
+    """
     nodes = _list_nodes(builder)
-    everything = _leave(builder, measure, nodes)
-    if ladder.meets_bound(everything.score, 0.0):
-        return everything
-    order = order_by_noise(builder.problem.model, builder.plan(everything.forms), builder.problem.calibration)
-    everything = _leave(builder, measure, nodes, order)
-    if not ladder.meets_bound(everything.score, 0.0):
+    narrow = _leave(builder, measure, nodes)
+    if _holds_surely(narrow):
+        return narrow
+    order = order_by_noise(builder.problem.model, builder.plan(narrow.forms), builder.problem.calibration)
+    wide = _leave(builder, measure, nodes, order)
+    held = _holds_surely if _holds_surely(wide) else _holds
+    if held is _holds and _holds(narrow):
+        return narrow
+    if not held(wide):
         return None
-    return [everything, *_bisect(order, lambda some: _leave(builder, measure, nodes, some))][-1]
+    return [wide, *_bisect(order, lambda some: _leave(builder, measure, nodes, some), held)][-1]
 
 
 def _list_nodes(builder: Builder) -> list[str]:
@@ -86,19 +92,29 @@ def _thin_out(order: Sequence[str], held: PathStep, leave: Leave, cost: Callable
     saved = {part[0]: cost({node: held.forms[node] for node in without(part)}) for part in parts}
     for part in sorted(parts, key=lambda part: saved[part[0]]):
         step = leave(without(part))
-        if ladder.meets_bound(step.score, 0.0) and step.score.cost < held.score.cost:
+        if _holds(step) and step.score.cost < held.score.cost:
             held = step
     return held
 
 
-def _bisect(order: Sequence[str], leave: Leave) -> list[PathStep]:
+def _holds(step: PathStep) -> bool:
+    """Whether a step holds the floor, be it by chance."""
+    return ladder.meets_bound(step.score, 0.0)
+
+
+def _holds_surely(step: PathStep) -> bool:
+    """Whether it does without that few samples leave it in doubt."""
+    return _holds(step) and step.score.unsure == 0
+
+
+def _bisect(order: Sequence[str], leave: Leave, held_by: Callable[[PathStep], bool] = _holds) -> list[PathStep]:
     """Steps with fewer and fewer of an order's first nodes taken that hold the floor."""
     low, high = 0, len(order)  # nodes taken: too few, enough
     held = []
     while high - low > max(1, len(order) // FINEST):
         middle = (low + high) // 2
         step = leave(order[:middle])
-        if ladder.meets_bound(step.score, 0.0):
+        if held_by(step):
             held.append(step)
             high = middle
         else:

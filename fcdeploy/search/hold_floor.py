@@ -25,6 +25,7 @@ from fcdeploy.evaluate.output_ends import find_ends
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.int8.floor import Floor
 from fcdeploy.int8.judge import FIRST, Judge
+from fcdeploy.int8.judgement import Judgement
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.refining.recalibrate import recalibrate
 from fcdeploy.int8.refining.refine import add_refinements
@@ -217,8 +218,7 @@ def _leave_int8(
         nonlocal trials
         trials += 1
         step("models judged to hold the floor", trials, None)
-        judgement = judge.measure(builder.model(forms), least=least)
-        return Score(judgement.shortfall(floor, searched=True), judgement.noise, builder.cost(forms))
+        return _score(judge.measure(builder.model(forms), least=least), floor, builder.cost(forms))
 
     def rank(forms: Forms, groups: Sequence[NodeGroup]) -> Mapping[str, float]:
         if len(rankings) < RANKINGS:
@@ -248,11 +248,16 @@ def _compute_in_float(
     builder = begin_building(usual.problem, basis.costs, GOAL)
 
     def measure(forms: Forms) -> Score:
-        judgement = judge.measure(builder.model(forms), least=floor)
-        return Score(judgement.shortfall(floor, searched=True), judgement.noise, builder.cost(forms))
+        return _score(judge.measure(builder.model(forms), least=floor), floor, builder.cost(forms))
 
     step = leave_all(builder, measure)
     return None if step is None else _carry_out(usual, builder, [step], step.forms, judge, floor)
+
+
+def _score(judgement: Judgement, floor: Floor, cost: float) -> Score:
+    """How far a model is below the floor; `unsure` is how far one that holds it does so only for want of samples."""
+    drop = judgement.shortfall(floor, searched=True)
+    return Score(drop, judgement.noise, cost, 0.0 if drop else judgement.shortfall_by_chance(floor))
 
 
 def _carry_out(
