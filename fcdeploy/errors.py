@@ -27,7 +27,11 @@ class FcdeployError(Exception):
 
 
 class LoadError(FcdeployError):
-    """A model that onnxruntime does not load, or not run."""
+    """A model that onnxruntime does not load, or not run; `node` is the one at which it failed, where it says that."""
+
+    def __init__(self, message: str, hint: str, node: str | None = None) -> None:
+        super().__init__(message, hint)
+        self.node = node
 
 
 class NoMemoryError(LoadError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,27 @@ import pytest
 from networks import Net
 from onnx import TensorProto
 
+from fcdeploy.arrays import Array, Arrays
+from fcdeploy.evaluate.compare import run_model
 from fcdeploy.evaluate.decision import Decision
 from fcdeploy.evaluate.output_ends import OutputEnd, find_ends
 from fcdeploy.evaluate.outputs import decide_by, read_outputs, stands_out
 from fcdeploy.prepare.shape_inference import infer_shapes
-from fcdeploy.samples.layout import lead_with_samples
+from fcdeploy.records.signature import TensorSpec
+from fcdeploy.runtime.session import Session
+from fcdeploy.samples.layout import lead_with_samples, stack_samples
+from fcdeploy.samples.source import Batch
 
 RANDOM = np.random.default_rng(0)
+
+
+def lead(outputs: Arrays, samples: int, *, alone: bool = False, first: Array | None = None) -> Array:
+    """The one output with its samples in front; the model gives `first` for the first of them."""
+    first = next(iter(outputs.values()))[:1] if first is None else first
+    (output,) = lead_with_samples(
+        outputs, samples, alone=alone, run_first=lambda: dict.fromkeys(outputs, first)
+    ).values()
+    return output
 
 
 def end_of(net: Net, output: str) -> OutputEnd:
@@ -188,7 +203,7 @@ def test_a_text_is_found_behind_a_reshape_and_with_its_steps_in_front() -> None:
     given = np.moveaxis(scores, 0, 1)
     assert given.shape == (20, 1, 10)
     for alone in (False, True):
-        decision = decide_by(lead_with_samples(given, 1, alone=alone), end)
+        decision = decide_by(lead({"y": given}, 1, alone=alone), end)
         assert decision is not None
         assert (decision.axis, decision.blank) == (2, 0)
     assert decide_by(scores[..., :9], end) is None  # no axis is as long
@@ -225,7 +240,31 @@ def test_a_tagger_decides_token_by_token() -> None:
 def test_outputs_begin_with_samples(
     shape: tuple[int, ...], samples: int, alone: bool, expected: tuple[int, ...]
 ) -> None:
-    assert lead_with_samples(np.zeros(shape), samples, alone=alone).shape == expected
+    assert lead({"y": np.zeros(shape)}, samples, alone=alone, first=np.zeros((1, *shape[1:]))).shape == expected
+
+
+def test_as_many_steps_as_samples_are_told_by_the_first_sample() -> None:
+    """(steps, samples, units) and (samples, steps, units) of four and four are alike; of one sample they are not."""
+    both = np.arange(4 * 4 * 10.0).reshape(4, 4, 10)
+    assert np.array_equal(lead({"y": both}, 4, first=both[:1]), both)
+    assert np.array_equal(lead({"y": both}, 4, first=both[:, :1]), np.moveaxis(both, 1, 0))
+
+
+def test_a_sequence_first_network_answers_sample_by_sample(tmp_path: Path) -> None:
+    """Each as in a run of its own, in batches of as many samples as steps and of more."""
+    steps = 4
+    net = Net(0, opset=17)
+    net.input("x", "samples", 3)
+    summed = net.op("CumSum", "x", net.constant(0, np.int64))
+    y = net.op("MatMul", summed, net.constant(RANDOM.normal(size=(3, 5)).astype(np.float32)))
+    session = Session(net.output(y).save(tmp_path / "m.onnx"))
+    x = RANDOM.normal(size=(6, steps, 3)).astype(np.float32)
+    expected = np.stack([session.run({"x": sample[:, None]})[0][:, 0] for sample in x])
+    specs = (TensorSpec("x", np.dtype(np.float32), (None, None, 3), sample_axis=1),)
+    for count in (steps, 6):
+        feeds = stack_samples([{"x": sample} for sample in x[:count]], specs)
+        answers = run_model(session, Batch(tuple(map(str, range(count))), feeds, {}, specs), "float")
+        np.testing.assert_allclose(answers[y], expected[:count], rtol=1e-5, atol=1e-6)
 
 
 def test_scores_beside_boxes_are_those_of_anchors() -> None:

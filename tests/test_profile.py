@@ -206,7 +206,7 @@ def test_durations_of_events() -> None:
     after = [event("after", "Add", 1000 * i + 500, 7) for i in range(4)]
     assert read_durations(loop + after) == {("l", "Loop"): 500.5, ("after", "Add"): 7.5}
     twins = [event("n", "Cast", 100 * i + 10 * k, 5 + k, index=k) for i in range(4) for k in range(2)]
-    assert read_durations(twins) == {("n", "Cast"): 5.5, ("n'", "Cast"): 6.5}
+    assert read_durations(twins) == {("n", "Cast"): 5.5, ("n_2", "Cast"): 6.5}
     assert read_durations([{"cat": "Session", "name": "x_kernel_time"}]) == {}
 
 

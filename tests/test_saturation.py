@@ -15,6 +15,7 @@ import small_models
 from conftest import fails
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import Net
 from onnx import TensorProto as Tp
 from onnx import helper as oh
 from onnx import numpy_helper as nh
@@ -23,6 +24,7 @@ from fcdeploy import cli
 from fcdeploy.commands.inspect import inspect
 from fcdeploy.proof.byte_bounds import TensorBounds
 from fcdeploy.proof.saturation import ELSEWHERE, EXACT, SATURATES, SaturationProof, bound_pair_sums, prove_no_saturation
+from fcdeploy.runtime.session import Session
 from tests.byte_convolutions import convolution_sums
 
 Array = np.ndarray[Any, Any]
@@ -161,6 +163,16 @@ def test_depthwise_unsigned_weights_and_float_layers_are_exact() -> None:
     depthwise = only(qdq("Conv", w, group=4))
     assert (depthwise.safe, depthwise.adds_pairs, depthwise.margin) == (True, False, None)
     assert "depthwise" in depthwise.why
+    for attributes in ({}, {"group": 1}):  # one channel in and out is depthwise, said or not, as the runtime shows
+        assert only(qdq("Conv", w[:1], **attributes)).safe
+        net = Net()
+        scales = [net.constant(scale) for scale in (1.0, 1.0, 2000.0)]
+        zeros = [net.constant(0, kind) for kind in (np.uint8, np.int8, np.uint8)]
+        net.input("x", 1, 3, 3, dtype=Tp.UINT8)
+        read = ["x", scales[0], zeros[0], net.constant(w[:1], np.int8), scales[1], zeros[1], scales[2], zeros[2]]
+        session = Session(ir.from_proto(net.output(net.op("QLinearConv", *read, **attributes)).model()))
+        (got,) = session.run({"x": np.full((1, 1, 3, 3), 255, np.uint8)})
+        assert got.item() == round(9 * 127 * 255 / 2000)  # sums of two that saturate would give half of it
     multiplied = only(qdq("Conv", np.full((8, 1, 3, 3), 127, np.int8), group=4))
     assert not multiplied.safe  # two outputs per input: an ordinary product
     unsigned = only(qdq("MatMul", np.full((4, 4), 255, np.uint8)))

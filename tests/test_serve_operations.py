@@ -327,15 +327,16 @@ def test_cores_are_those_that_a_container_may_keep_busy(tmp_path: Path) -> None:
     here = len(os.sched_getaffinity(0))
     assert count_usable_cores(tmp_path) == here
     for quota, cores in (("max 100000", here), ("150000 100000", min(here, 2)), ("20000 100000", 1), ("garbage", here)):
-        (tmp_path / "cpu.max").write_text(quota)
-        assert count_usable_cores(tmp_path) == cores
-    (tmp_path / "cpu.max").unlink()
-    (tmp_path / "cpu").mkdir()
-    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("100000")
-    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000")
-    assert count_usable_cores(tmp_path) == 1
-    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("-1")
-    assert count_usable_cores(tmp_path) == here
+        groups = tmp_path / quota.replace(" ", "-")  # a folder each: what a container allows is read once
+        groups.mkdir()
+        (groups / "cpu.max").write_text(quota)
+        assert count_usable_cores(groups) == cores
+    for quota, cores in (("100000", 1), ("-1", here)):
+        groups = tmp_path / f"version-1-{quota}"
+        (groups / "cpu").mkdir(parents=True)
+        (groups / "cpu" / "cpu.cfs_quota_us").write_text(quota)
+        (groups / "cpu" / "cpu.cfs_period_us").write_text("100000")
+        assert count_usable_cores(groups) == cores
 
 
 def test_memory_is_that_of_the_container(tmp_path: Path) -> None:

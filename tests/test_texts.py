@@ -215,6 +215,7 @@ def test_text_over_http(home: Path, server: Server) -> None:
     session = ort.InferenceSession(home / "q.onnx")
     label, scores = session.run(None, {"city": feeds["city"].astype(object), "numbers": feeds["numbers"]})
     assert server.ask("GET", "/v2/models/cities").json["inputs"][0]["datatype"] == "BYTES"
+    assert server.ask("GET", "/v2/models/cities/config").json["input"][0]["data_type"] == "TYPE_STRING"
     numbers = {"name": "numbers", "datatype": "FP32", "shape": [4, 3], "data": feeds["numbers"].tolist()}
     city = {"name": "city", "datatype": "BYTES", "shape": [4, 1]}
     texts = feeds["city"].reshape(-1).tolist()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Array, Arrays
 from fcdeploy.atomic_files import replace_file
-from fcdeploy.errors import FcdeployError
+from fcdeploy.errors import FcdeployError, LoadError
 from fcdeploy.graph.edit import Changes
 from fcdeploy.graph.model import (
     TensorSpec,
@@ -55,7 +54,6 @@ from fcdeploy.wording import quote_path
 SIMPLER = (lift_constants, fold_shapes, remove_unused, fold_constants, drop_identities, form_global_average_pool)
 ROUNDS = 3  # of these passes; shape arithmetic takes two
 AXES = {3: ("length",), 4: ("height", "width"), 5: ("depth", "height", "width")}
-FAILED = re.compile(r"node '([^']*)', a (\w+): ")  # in a session's error
 SHOWN = 3  # names in a line
 
 
@@ -195,7 +193,8 @@ def _try_sliding(model: ir.Model, before: Run, sizes: Sequence[TensorSpec]) -> t
     except FcdeployError as error:
         for value, shape in zip(ends, shapes, strict=True):
             value.shape = shape
-        return None, _explain_failure(error.message)
+        failed = isinstance(error, LoadError) and error.node  # the error's own line is too long to be read
+        return None, f"{failed} fails on images of twice the size" if failed else error.message
 
     window = _compare_window(maps, before(cut), cut)
     return SlidingRun(
@@ -211,12 +210,6 @@ def _compare_window(maps: Sequence[Array], whole: Sequence[Array], image: Arrays
     corner = [item[(slice(None), slice(None), *[slice(0, 1)] * (item.ndim - 2))] for item in maps]
     pairs = [(f, q) for f, q in zip(whole, corner, strict=True) if f.ndim == 2]
     return compare(lambda _: [f for f, _ in pairs], lambda _: [q for _, q in pairs], [image]).relative
-
-
-def _explain_failure(message: str) -> str:
-    """The node that onnxruntime failed in, which says it in a line too long to be read; else the line."""
-    match = FAILED.search(message)
-    return f"{match[2]} {match[1]!r} fails on images of twice the size" if match else message
 
 
 def _free_axes(inputs: list[ir.Value], outputs: list[ir.Value]) -> None:

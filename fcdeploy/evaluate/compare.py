@@ -319,8 +319,12 @@ def run_model(session: Engine, batch: Batch, which: str) -> Arrays:
 
 def _run_all(session: Engine, batch: Batch) -> Arrays:
     run = session.run_batch(batch) if isinstance(session, StreamingSession) else session.run(batch.inputs)
-    outputs = (lead_with_samples(np.asarray(output), len(batch), alone=batch.alone) for output in run)
-    return dict(zip(session.outputs, outputs, strict=True))
+    outputs = dict(zip(session.outputs, map(np.asarray, run), strict=True))
+
+    def run_first() -> Arrays:
+        return dict(zip(session.outputs, session.run(batch.first(1)), strict=True))
+
+    return lead_with_samples(outputs, len(batch), alone=batch.alone, run_first=run_first)
 
 
 def check_shapes(shapes: Mapping[str, tuple[int, ...]], q: Arrays, hint: str = OTHER_MODEL) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arrays import Array
-from fcdeploy.graph.nodes import describe, is_op, name_of, opset_of
+from fcdeploy.graph.nodes import describe, is_op, make_unique, name_of, opset_of
 
 
 class Names:
@@ -25,10 +25,7 @@ class Names:
 
     def take(self, wanted: str) -> str:
         """`wanted`, or with a number behind it where that is taken; it is taken from now on."""
-        name, number = wanted, 1
-        while name in self.taken:
-            number += 1
-            name = f"{wanted}_{number}"
+        name = make_unique(wanted, self.taken)
         self.taken.add(name)
         return name
 

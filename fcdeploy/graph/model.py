@@ -17,7 +17,7 @@ from fcdeploy.files import hash_file
 from fcdeploy.graph import external_data
 from fcdeploy.graph.functions import inline_functions
 from fcdeploy.graph.missing_numbers import find_missing
-from fcdeploy.graph.nodes import name_of
+from fcdeploy.graph.nodes import make_unique, name_of
 from fcdeploy.graph.protobuf import load_model
 from fcdeploy.graph.weights import initializer_bytes
 from fcdeploy.records import origin, sample_layout
@@ -191,10 +191,8 @@ def name_everything(graph: ir.Graph) -> None:
         name = node.name or f"{node.op_type}:{first}"
         if name in taken:
             name = f"{name}:{first}"
-        while name in taken:
-            name += "'"
-        taken.add(name)
-        node.name = name
+        node.name = make_unique(name, taken)
+        taken.add(node.name)
 
 
 def _iterate_tensors(model: ir.Model) -> Iterator[tuple[str, object]]:

@@ -8,7 +8,7 @@ listed as a graph input counts: IR version 3 lists all weights there, and no com
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -33,6 +33,15 @@ Given = TypeVar("Given", int, float, str, tuple[int, ...])
 def name_of(item: ir.Node | ir.Value | None) -> str:
     """Its name, empty where it has none."""
     return "" if item is None else item.name or ""
+
+
+def make_unique(wanted: str, taken: Container[str]) -> str:
+    """`wanted`, or with a number behind it where that is taken."""
+    name, number = wanted, 1
+    while name in taken:
+        number += 1
+        name = f"{wanted}_{number}"
+    return name
 
 
 def describe(node: ir.Node) -> str:
@@ -134,6 +143,14 @@ def weight_of(node: ir.Node) -> ir.Value | None:
     index = operator_of(node).weight
     value = None if index is None else input_of(node, index)
     return value if is_constant(value) else None
+
+
+def has_depthwise_weight(node: ir.Node, shape: Sequence[int]) -> bool:
+    """Whether a convolution with weights of this `shape` reads one input channel of its own for every output channel.
+
+    Of one channel each it does without a written `group`, too.
+    """
+    return len(shape) > 1 and shape[1] == 1 and shape[0] == attribute_of(node, "group", 1)
 
 
 def bias_of(node: ir.Node) -> ir.Value | None:

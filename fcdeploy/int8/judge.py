@@ -36,7 +36,7 @@ from fcdeploy.int8.margins import (
 from fcdeploy.runtime.engine import Engine
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples.kept_samples import count_samples, split_into_chunks
-from fcdeploy.samples.layout import lead_with_samples, runs_alone
+from fcdeploy.samples.layout import lead_with_samples, runs_alone, take_first
 from fcdeploy.samples.states import StreamingSession
 
 FIRST = 4  # samples after which a model may turn out to be far below a floor; then after twice as many, and so on
@@ -171,8 +171,11 @@ class Judge:
             yield self._run(stream or session, count, feeds)
 
     def _run(self, session: Engine, samples: int, feeds: Arrays) -> Arrays:
-        outputs = (lead_with_samples(np.asarray(output), samples, alone=self._alone) for output in session.run(feeds))
-        return dict(zip(session.outputs, outputs, strict=True))
+        def run_first() -> Arrays:
+            return dict(zip(session.outputs, session.run(take_first(feeds, self._inputs, 1)), strict=True))
+
+        outputs = dict(zip(session.outputs, map(np.asarray, session.run(feeds)), strict=True))
+        return lead_with_samples(outputs, samples, alone=self._alone, run_first=run_first)
 
 
 def _is_class(decision: Decision, output: Array) -> bool:

@@ -9,6 +9,7 @@ import onnx_ir as ir
 from fcdeploy.graph.affine import Affine, affine_step, gate_of
 from fcdeploy.graph.nodes import (
     attribute_of,
+    has_depthwise_weight,
     input_of,
     is_constant,
     operator_of,
@@ -60,11 +61,11 @@ def vanishes(value: ir.Value) -> bool:
 
 
 def is_depthwise(node: ir.Node) -> bool:
-    """A convolution whose every output channel reads one input channel of its own: its kernels add in 32 bits."""
+    """A convolution that is depthwise to onnxruntime: its kernels add in 32 bits."""
     weight = weight_of(node)
     if node.op_type != "Conv" or weight is None or weight.shape is None:
         return False
-    return weight.shape[1] == 1 and attribute_of(node, "group", 0) == weight.shape[0]
+    return has_depthwise_weight(node, shape_of(weight))
 
 
 def missing_channels(node: ir.Node) -> int:

@@ -11,7 +11,7 @@ from fcdeploy.arithmetic.interval_arithmetic import Interval, make_interval
 from fcdeploy.arithmetic.quantization import LIMITS, broadcast_along, round_to_integers
 from fcdeploy.arithmetic.weights.layout import to_rows
 from fcdeploy.arrays import Array
-from fcdeploy.graph.nodes import array_of, attribute_of, producer_of
+from fcdeploy.graph.nodes import array_of, attribute_of, has_depthwise_weight, producer_of
 from fcdeploy.proof.byte_bounds import CHOOSES, TensorBounds, find_byte_type, read_scalars
 
 DEPTHWISE = "depthwise: one input channel per output, added in 32 bits"
@@ -187,12 +187,7 @@ def _quantize_constant(node: ir.Node) -> Array | None:
 
 
 def _is_depthwise(node: ir.Node, weight: Array | None) -> bool:
-    return (
-        weight is not None
-        and weight.ndim > 1
-        and weight.shape[1] == 1
-        and weight.shape[0] == attribute_of(node, "group", 1)
-    )
+    return weight is not None and has_depthwise_weight(node, weight.shape)
 
 
 def _to_rows(node: ir.Node, weights: list[Array | None]) -> tuple[Array, ...] | None:

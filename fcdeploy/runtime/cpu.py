@@ -60,12 +60,19 @@ def read_cpu_name() -> str:
 def count_usable_cores(groups: Path = Path("/sys/fs/cgroup")) -> int:
     """CPUs this process may keep busy: those it may run on, or fewer where a container's quota (cgroup 1, 2) is less."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _read_quota(groups)
+    return max(1, cores if quota is None else min(cores, quota))
+
+
+@cache  # every session asks, and opening these files takes longer than the rest of the question
+def _read_quota(groups: Path) -> int | None:
+    """CPUs that a container allows."""
     quota = _read_words(groups / "cpu.max") or [
         *_read_words(groups / "cpu/cpu.cfs_quota_us"), *_read_words(groups / "cpu/cpu.cfs_period_us"),
     ]  # fmt: skip
     if len(quota) == 2 and all(word.isdigit() for word in quota) and int(quota[1]):
-        cores = min(cores, math.ceil(int(quota[0]) / int(quota[1])))
-    return max(1, cores)
+        return math.ceil(int(quota[0]) / int(quota[1]))
+    return None
 
 
 def _read_words(path: Path) -> list[str]:

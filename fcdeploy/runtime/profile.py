@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Array
 from fcdeploy.atomic_files import make_no_room_error, temporary_folder
-from fcdeploy.graph.nodes import name_of
+from fcdeploy.graph.nodes import make_unique, name_of
 from fcdeploy.graph.protobuf import load_model
 from fcdeploy.runtime.kernels import may_run, name_nodes, trace_origins
 from fcdeploy.runtime.session import LoadOptions, Session
@@ -148,7 +148,7 @@ def _read_trace(one: _TracedModel, trace: Path) -> Profile:
         same = [node for node in running.get(name, []) if node.op_type == op]
         origin = origins[same[0]] if same else None
         outputs = tuple(name_of(value) for value in origin.outputs) if origin else ()
-        key = _make_unique(origin.name if origin and origin.name else name, nodes)
+        key = make_unique(origin.name if origin and origin.name else name, nodes)
         nodes[key] = NodeTime(key, op, max(0.0, us - excess), origin is None, outputs)
     return Profile(latency, nodes)
 
@@ -171,8 +171,7 @@ def read_durations(events: list[dict[str, Any]]) -> dict[tuple[str, str], float]
         us_by_node.setdefault(key, []).append(event["dur"])
     result: dict[tuple[str, str], float] = {}
     for (name, op, _), us in us_by_node.items():
-        while (name, op) in result:
-            name += "'"
+        name = make_unique(name, {other for other, of in result if of == op})
         result[name, op] = median_grouped(us[WARM_UP:] or us) + 0.5
     return result
 
@@ -186,9 +185,3 @@ def _compute_excess(times: list[float], latency: float) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if sum(max(0.0, us - middle) for us in times) > latency else (low, middle)
     return high
-
-
-def _make_unique(name: str, taken: Mapping[str, object]) -> str:
-    while name in taken:
-        name += "'"
-    return name

@@ -156,6 +156,7 @@ class Session:
             raise (NoMemoryError if full else LoadError)(
                 f"onnxruntime cannot run the model on {shapes}: {explain_fault(error)}",
                 _find_hint(error, _hint_inputs(feeds)),
+                describe_failed(error),
             ) from error
         return [value if isinstance(value, np.ndarray) else as_array(value) for value in result]
 
@@ -169,14 +170,26 @@ def explain_fault(error: Exception) -> str:
     text = first_line(error)
     if text.endswith(" for the following indices"):  # which stand in the next line
         text = " ".join(str(error).split("\n")[:2]).removeprefix("[ONNXRuntimeError] : ")
-    found = list(re.finditer(r"while running (\S+) node\. Name:'([^']*)' Status Message: *", text))
-    text = text[found[-1].end() :] if found else text
+    failed = _find_failed(text)
+    text = text[failed.end() :] if failed else text
     text = re.sub(r"^\d+ : [A-Z_]+ : ", "", text)
     source = re.match(r"\S+\.(?:cc|h|cpp):\d+ ", text)
     said = text.partition(" was false. ")[2] if source else text
     said = said or (text[source.end() :] if source else "")
-    where = f"node {found[-1][2]!r}, a {found[-1][1]}: " if found else ""
+    where = f"node {failed[2]!r}, a {failed[1]}: " if failed else ""
     return where + said if said else first_line(error)
+
+
+def describe_failed(error: Exception) -> str | None:
+    """The node in which a run failed, by its operator and its name."""
+    failed = _find_failed(str(error))
+    return f"{failed[1]} {failed[2]!r}" if failed else None
+
+
+def _find_failed(text: str) -> re.Match[str] | None:
+    """Where onnxruntime says which node failed, (operator, name); of nodes within bodies the innermost."""
+    found = list(re.finditer(r"while running (\S+) node\. Name:'(.*?)' Status Message: *", text))
+    return found[-1] if found else None
 
 
 def _hint_inputs(feeds: Mapping[str, Array]) -> str:

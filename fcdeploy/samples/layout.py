@@ -7,7 +7,7 @@ as it is.  Where an input is `alone`, a run takes one sample whatever its axis: 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -63,9 +63,23 @@ def arrange_samples(stacked: Mapping[str, Array], inputs: Sequence[TensorSpec]) 
     }
 
 
-def lead_with_samples(output: Array, samples: int, *, alone: bool) -> Array:
-    """An output (samples, ...): recurrent networks give (steps, samples, ...), and one without an axis for one sample gets it."""
-    if output.ndim == 3 and output.shape[1] == samples and len(output) != samples:
+def lead_with_samples(
+    outputs: Mapping[str, Array], samples: int, *, alone: bool, run_first: Callable[[], Mapping[str, Array]]
+) -> Arrays:
+    """Outputs (samples, ...): recurrent networks give (steps, samples, ...), and one without an axis for one sample gets it.
+
+    Of as many steps as samples a shape tells nothing: then `run_first` gives the outputs for the first sample alone.
+    """
+    alike = samples > 1 and any(
+        output.ndim == 3 and output.shape[:2] == (samples, samples) for output in outputs.values()
+    )
+    first = run_first() if alike else {}
+    return {name: _lead_with_samples(output, samples, first.get(name), alone) for name, output in outputs.items()}
+
+
+def _lead_with_samples(output: Array, samples: int, first: Array | None, alone: bool) -> Array:
+    steps_first = output.ndim == 3 and output.shape[1] == samples and len(output) != samples
+    if steps_first or (first is not None and first.ndim == 3 and first.shape[:2] == (samples, 1)):
         return np.moveaxis(output, 1, 0)
     return output[None] if alone and not (output.ndim and len(output) == 1) else output
 

@@ -351,7 +351,11 @@ def _make_triton_config(model: Model) -> dict[str, Any]:
 
     def ends(specs: Sequence[Any]) -> list[dict[str, Any]]:
         tensors = [describe(model, spec) for spec in specs]
-        return [{"name": t["name"], "data_type": f"TYPE_{t['datatype']}", "dims": t["shape"]} for t in tensors]
+        types = [t["datatype"].replace("BYTES", "STRING") for t in tensors]  # as model_config.proto calls it
+        return [
+            {"name": t["name"], "data_type": f"TYPE_{dtype}", "dims": t["shape"]}
+            for t, dtype in zip(tensors, types, strict=True)
+        ]
 
     return {
         "name": model.name,

@@ -79,13 +79,13 @@ def _count_channels(value: ir.Value) -> int | None:
         node = producer_of(waiting.pop())
         if node is None:
             return None
+        if node in seen:
+            continue
+        seen.add(node)
         if is_op(node, "Conv"):
             layers.add(node)
         elif is_op(node, *ACTIVATIONS) or (is_op(node, "Mul") and len(set(node.inputs)) == 2):
-            waiting += [
-                each for each in node.inputs[: 2 if node.op_type == "Mul" else 1] if producer_of(each) not in seen
-            ]
-            seen.add(node)
+            waiting += node.inputs[: 2 if node.op_type == "Mul" else 1]
         else:
             return None
     if len(layers) != 1:
