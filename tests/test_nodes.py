@@ -24,6 +24,7 @@ from fcdeploy.graph.nodes import (
     subgraphs_of,
     values_read_by,
     weight_of,
+    zero_point_of,
 )
 
 W = np.arange(12, dtype=np.float32).reshape(3, 4)
@@ -103,3 +104,15 @@ def test_bodies_read_from_around_them() -> None:
     node = node_of("If", ["flag"], then_branch=branch, else_branch=branch)
     assert len(list(subgraphs_of(node))) == 2
     assert [name_of(value) for value in values_read_by(node)] == ["flag", "x", "w", "x", "w"]
+
+
+@pytest.mark.parametrize("kind", [None, TensorProto.INT8, TensorProto.UINT16])
+def test_zero_points_that_are_left_out_have_the_type_of_what_is_written(kind: int | None) -> None:
+    node = node_of("QuantizeLinear", ["x", "told"], **({} if kind is None else {"output_dtype": kind}))
+    zero = zero_point_of(node)
+    assert zero is not None
+    assert (zero.dtype, zero.tolist()) == (helper.tensor_dtype_to_np_dtype(kind or TensorProto.UINT8), 0)
+    assert zero_point_of(node_of("QuantizeLinear", ["x", "told", "x"])) is None
+    given = zero_point_of(node_of("DequantizeLinear", ["x", "told", "w"]))
+    assert given is not None
+    assert np.array_equal(given, W)

@@ -26,9 +26,9 @@ from fcdeploy.graph.model import name_everything, read_model
 from fcdeploy.runtime import options as session_options
 from fcdeploy.runtime.cpu import detect_target
 from fcdeploy.runtime.kernels import optimize_graph
-from fcdeploy.runtime.options import KEY, read_options
+from fcdeploy.runtime.options import ACCURACY_LEVEL, KEY, read_options
 from fcdeploy.runtime.session import Session
-from fcdeploy.runtime.trust import LEVEL, refuse_untrusted
+from fcdeploy.runtime.trust import refuse_untrusted
 
 Array = np.ndarray[Any, Any]
 N = 16
@@ -227,10 +227,10 @@ def test_weights_alone_are_a_warning(kind: str) -> None:
     assert warning.startswith(
         "of 'layer' the weights have 8 bits or less and the activations more, but onnxruntime rounds"
     )
-    exact = layer("MatMul", ROWS, weight, SCALES, 1, entries={LEVEL: "1"}, **options)
+    exact = layer("MatMul", ROWS, weight, SCALES, 1, entries={ACCURACY_LEVEL: "1"}, **options)
     assert sqnr(exact, ROWS) > ROUNDING
     assert refuse_untrusted(exact, "exact.onnx") == ()
-    accepted = layer("MatMul", ROWS, weight, SCALES, 1, entries={LEVEL: "4"}, **options)
+    accepted = layer("MatMul", ROWS, weight, SCALES, 1, entries={ACCURACY_LEVEL: "4"}, **options)
     assert sqnr(accepted, ROWS) < 60
     assert refuse_untrusted(accepted, "accepted.onnx") == ()
 
@@ -349,7 +349,7 @@ def test_options_travel_with_the_model(tmp_path: Path) -> None:
     """A path, bytes and a graph obey them alike: exact where the default rounds activations."""
     options: dict[str, Any] = {"quantized_input": False, "quantized_output": False}
     plain = layer("MatMul", ROWS, SQUARE, SCALES, **options)
-    model = layer("MatMul", ROWS, SQUARE, SCALES, entries={LEVEL: "1"}, **options)
+    model = layer("MatMul", ROWS, SQUARE, SCALES, entries={ACCURACY_LEVEL: "1"}, **options)
     path = tmp_path / "m.onnx"
     ir.save(model, path)
     forms: list[Any] = [path, str(path), path.read_bytes(), model]
@@ -357,10 +357,10 @@ def test_options_travel_with_the_model(tmp_path: Path) -> None:
     rounded = Session(plain, threads=1).run({"x": ROWS})[0]
     assert np.abs(rounded - written).max() > 1e-3
     for form in forms:
-        assert read_options(form) == {LEVEL: "1"}
+        assert read_options(form) == {ACCURACY_LEVEL: "1"}
         np.testing.assert_allclose(Session(form, threads=1).run({"x": ROWS})[0], written, rtol=1e-5, atol=1e-5)
     session_options.write_options(model, {"session.disable_prepacking": "1"})
-    assert read_options(model) == {LEVEL: "1", "session.disable_prepacking": "1"}
+    assert read_options(model) == {ACCURACY_LEVEL: "1", "session.disable_prepacking": "1"}
 
 
 def test_options_that_may_not_travel(tmp_path: Path) -> None:

@@ -195,6 +195,13 @@ def integer_type_of(node: ir.Node) -> ir.DataType | None:
     return None if value is None else value.dtype
 
 
+def zero_point_of(node: ir.Node) -> Array | None:
+    """The zero points of a QuantizeLinear or DequantizeLinear: 0 where they are left out, None where they are computed."""
+    given = input_of(node, 2)
+    kind = integer_type_of(node)
+    return array_of(given) if given is not None else np.zeros((), kind.numpy() if kind is not None else np.uint8)
+
+
 def fill_value(node: ir.Node) -> float:
     """What a Pad writes into the border; 0 for other nodes, and for a Pad that repeats its input there."""
     if node.op_type != "Pad" or attribute_of(node, "mode", "constant") != "constant":

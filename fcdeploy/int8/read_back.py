@@ -15,7 +15,7 @@ from fcdeploy.int8.problem import Problem
 from fcdeploy.records import sample_layout
 from fcdeploy.records.data_format import from_metadata
 from fcdeploy.records.plan import Plan
-from fcdeploy.runtime.kernels import INTEGER_KERNELS, Kernel, find_kernels
+from fcdeploy.runtime.kernels import Kernel, find_kernels, is_integer_kernel
 from fcdeploy.runtime.session import LoadOptions, Session, read_versions
 from fcdeploy.samples.kept_samples import take_run
 
@@ -44,8 +44,7 @@ def check_kernels(kernels: Sequence[Kernel], plan: Plan) -> None:
     """Raise FcdeployError where a node that the plan leaves in float runs in an integer kernel: a fault of ours."""
     floats = {decision.node: decision for decision in plan.nodes if decision.kind in ("float", "weight_only")}
     for kernel in kernels:
-        computes = kernel.kernel.startswith("QLinear") or kernel.kernel in INTEGER_KERNELS
-        if computes and kernel.node in floats:
+        if is_integer_kernel(kernel.kernel) and kernel.node in floats:
             why = floats[kernel.node].why
             raise FcdeployError(
                 f"node {kernel.node!r}, a {kernel.op}, is to stay float ({why}), but onnxruntime "

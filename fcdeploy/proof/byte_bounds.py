@@ -25,7 +25,17 @@ from fcdeploy.arithmetic.interval_arithmetic import (
 from fcdeploy.arithmetic.quantization import LIMITS, broadcast_along
 from fcdeploy.arithmetic.weights.layout import lay_out_importance, to_rows
 from fcdeploy.arrays import Array
-from fcdeploy.graph.nodes import array_of, attribute_of, clip_bounds, fill_value, input_of, is_constant, producer_of
+from fcdeploy.graph.nodes import (
+    array_of,
+    attribute_of,
+    clip_bounds,
+    fill_value,
+    input_of,
+    integer_type_of,
+    is_constant,
+    producer_of,
+    zero_point_of,
+)
 
 CHOOSES = {
     "MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Gather", "Expand", "Tile", "Split",
@@ -92,12 +102,8 @@ def find_byte_type(value: ir.Value | None) -> str | None:
         if held is not None:
             dtype = held.dtype.name
         elif node is not None and node.op_type == "QuantizeLinear":
-            zero = input_of(node, 2)
-            kind = attribute_of(node, "output_dtype", 0)
-            written = (
-                zero.dtype if zero is not None and zero.dtype else ir.DataType(kind) if kind else ir.DataType.UINT8
-            )
-            dtype = written.name.lower()
+            written = integer_type_of(node)
+            dtype = None if written is None else written.name.lower()
         elif node is not None and node.op_type == "DynamicQuantizeLinear":
             dtype = "uint8"
         elif node is not None and node.op_type.startswith("QLinear"):  # its own result's zero point, or its input's
@@ -171,7 +177,7 @@ def _bound_quantize(node: ir.Node, x: Interval) -> Interval | None:
 
 
 def _bound_dequantize(node: ir.Node, x: Interval) -> Interval | None:
-    scale, zero = array_of(node.inputs[1]), _read_zero_point(node)
+    scale, zero = array_of(node.inputs[1]), zero_point_of(node)
     if scale is None or zero is None or "block_size" in node.attributes or (scale <= 0).any():
         return None
     if max(scale.size, zero.size) > 1:
@@ -234,7 +240,7 @@ def _read_weight(value: ir.Value | None) -> tuple[Array | None, Array | None]:
     if node is None or node.op_type != "DequantizeLinear" or "block_size" in node.attributes:
         return None, None
     integers, scale = array_of(node.inputs[0]), array_of(node.inputs[1])
-    zero = _read_zero_point(node)
+    zero = zero_point_of(node)
     if integers is None or scale is None or zero is None or scale.dtype != np.float32 or (scale <= 0).any():
         return None, None
     if zero.any():
@@ -295,13 +301,7 @@ def _bound_concat(node: ir.Node, parts: list[Interval]) -> Interval:
 def read_scalars(node: ir.Node) -> tuple[np.float32 | None, int | None]:
     """Scale and zero point of a Q or DQ with one of each; None where they are computed, or one per channel."""
     scale = array_of(node.inputs[1])
-    zero = _read_zero_point(node)
+    zero = zero_point_of(node)
     if scale is None or zero is None or scale.size != 1 or zero.size != 1:
         return None, None
     return np.float32(scale.reshape(())), int(zero.reshape(()))
-
-
-def _read_zero_point(node: ir.Node) -> Array | None:
-    """The zero point of a Q or DQ: 0 where it is not given, None where it is computed."""
-    given = input_of(node, 2)
-    return array_of(given) if given is not None else np.zeros((), np.int64)

@@ -11,7 +11,7 @@ from fcdeploy.arithmetic.interval_arithmetic import Interval, make_interval
 from fcdeploy.arithmetic.quantization import LIMITS, broadcast_along, round_to_integers
 from fcdeploy.arithmetic.weights.layout import to_rows
 from fcdeploy.arrays import Array
-from fcdeploy.graph.nodes import array_of, attribute_of, has_depthwise_weight, producer_of
+from fcdeploy.graph.nodes import array_of, attribute_of, has_depthwise_weight, producer_of, zero_point_of
 from fcdeploy.proof.byte_bounds import CHOOSES, TensorBounds, find_byte_type, read_scalars
 
 DEPTHWISE = "depthwise: one input channel per output, added in 32 bits"
@@ -173,7 +173,7 @@ def _quantize_constant(node: ir.Node) -> Array | None:
     """A float weight that the runtime quantizes once, when it loads the model."""
     weight, scale = array_of(node.inputs[0]), array_of(node.inputs[1])
     kind = find_byte_type(node.outputs[0])
-    point = array_of(node.inputs[2]) if len(node.inputs) > 2 else np.zeros((), np.int8)
+    point = zero_point_of(node)
     if weight is None or scale is None or point is None or kind is None or weight.dtype != np.float32:
         return None
     axis = attribute_of(node, "axis", 1) % max(weight.ndim, 1) if scale.size > 1 else None

@@ -12,8 +12,17 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Array, Arrays
 from fcdeploy.evaluate.layers import FUSED_INTO
-from fcdeploy.graph.nodes import array_of, attribute_of, clip_bounds, input_of, is_constant, name_of, producer_of
-from fcdeploy.runtime.kernels import INTEGER_KERNELS
+from fcdeploy.graph.nodes import (
+    array_of,
+    attribute_of,
+    clip_bounds,
+    input_of,
+    is_constant,
+    name_of,
+    producer_of,
+    zero_point_of,
+)
+from fcdeploy.runtime.kernels import is_integer_kernel
 from fcdeploy.tables.operators import operator
 
 LAYERS = ("Conv", "Gemm", "MatMul")
@@ -79,7 +88,7 @@ def find_integer_nodes(model: ir.Model) -> Iterator[RecomputedNode | SkippedNode
         if op in ROUNDING:
             yield from _read_rounding_layer(node)
             continue
-        if op.startswith("QLinear") or op in INTEGER_KERNELS:
+        if is_integer_kernel(op):
             yield SkippedNode(name, op, NO_REFERENCE.get(op, "an integer operator of the file itself"))
             continue
         row = operator(op, node.domain)
@@ -104,13 +113,11 @@ def read_operand(value: ir.Value | None) -> Operand | None:
     if node is None or node.op_type != "DequantizeLinear" or "block_size" in node.attributes:
         return None
     source, scale = node.inputs[0], array_of(node.inputs[1])
-    given = input_of(node, 2)
-    zero = array_of(given) if given is not None else np.zeros((), np.int64)
+    zero = zero_point_of(node)
     if source is None or scale is None or zero is None or scale.dtype != np.float32:
         return None
     held = array_of(source)
-    kind = held.dtype.name if held is not None else _find_type(source, None if given is None else zero)
-    return Operand(name_of(source), held, scale, zero.astype(np.int64), kind)
+    return Operand(name_of(source), held, scale, zero.astype(np.int64), (zero if held is None else held).dtype.name)
 
 
 def find_output(node: ir.Node) -> KernelOutput | None:
@@ -209,16 +216,8 @@ def _read_operator(node: ir.Node) -> RecomputedNode | str | None:
 
 def _read_quantize(node: ir.Node, low: float, high: float) -> KernelOutput | None:
     scale = array_of(node.inputs[1])
-    given = input_of(node, 2)
-    zero = array_of(given) if given is not None else np.zeros((), np.uint8)
+    zero = zero_point_of(node)
     if scale is None or zero is None or scale.size != 1 or zero.dtype.name not in BYTES:
         return None
     point = int(zero.reshape(()))
     return KernelOutput(name_of(node.outputs[0]), np.float32(scale.reshape(())), point, zero.dtype.name, low, high)
-
-
-def _find_type(source: ir.Value, zero: Array | None) -> str:
-    """Of computed integers: as declared, as their zero point has it, else what a QuantizeLinear writes by default."""
-    if source.dtype is not None:
-        return source.dtype.name.lower()
-    return "uint8" if zero is None else zero.dtype.name

@@ -82,6 +82,11 @@ def name_nodes(model: Path | bytes | ir.Model) -> Path | ir.Model:
     return loaded
 
 
+def is_integer_kernel(op_type: str) -> bool:
+    """Whether an operator of the optimized graph computes with integers, whatever it reads and writes."""
+    return op_type.startswith("QLinear") or op_type in INTEGER_KERNELS
+
+
 def match_kernels(source: ir.Graph, optimized: ir.Graph) -> list[Kernel]:
     """Match the nodes of the file with the nodes that run."""
     runs = {origin: node for node, origin in trace_origins(source, optimized).items() if origin is not None}
@@ -94,7 +99,7 @@ def match_kernels(source: ir.Graph, optimized: ir.Graph) -> list[Kernel]:
             kernels.append(Kernel(name_of(node), node.op_type, "-", False, "folded into another node"))
             continue
         on_bytes = any(v.dtype in (ir.DataType.UINT8, ir.DataType.INT8) for v in (*node.outputs, *kernel.outputs))
-        integer = kernel.op_type.startswith("QLinear") or kernel.op_type in INTEGER_KERNELS or on_bytes
+        integer = is_integer_kernel(kernel.op_type) or on_bytes
         integer = integer or (kernel.op_type == "MatMulNBits" and attribute_of(kernel, "accuracy_level", 0) == 4)
         note = "blocked layout" if kernel.domain == BLOCKED else ""
         kernels.append(Kernel(name_of(node), node.op_type, kernel.op_type, integer, note))

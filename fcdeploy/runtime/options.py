@@ -13,23 +13,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from fcdeploy.errors import FcdeployError
+from fcdeploy.tables.targets import TARGETS
 
 if TYPE_CHECKING:  # serving reads models without onnx, which takes 30 MB and half a second
     import onnx_ir as ir
 
 KEY = "fcdeploy.session"
-ALLOWED = {
-    "session.qdq_matmulnbits_accuracy_level": {"0", "1", "2", "3", "4"},
-    "session.x64quantprecision": {"0", "1"},  # but see PRECISION
-    "session.disable_prepacking": {"0", "1"},
-}
-"""Config entry -> the values it may have."""
-
+ACCURACY_LEVEL = "session.qdq_matmulnbits_accuracy_level"
 PRECISION = "session.x64quantprecision"
 """Signed byte weights are made unsigned, whose products are added in 32 bits. A file whose pairs can overflow carries it:
 on x86 CPUs without VNNI it is then slow instead of wrong. It would be slow on all x86 CPUs (1.04 of the float time instead
 of 0.43, resnet20 on AVX512-VNNI), so it is left out where kernels add in 32 bits anyway.
 """
+
+ALLOWED = {
+    ACCURACY_LEVEL: {"0", "1", "2", "3", "4"},
+    PRECISION: {"0", "1"},
+    "session.disable_prepacking": {"0", "1"},
+}
+"""Config entry -> the values it may have."""
 
 METADATA_PROPS = 14  # field number in onnx.proto's ModelProto
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # protobuf wire types
@@ -42,7 +44,7 @@ def read_options(model: str | Path | bytes | ir.Model) -> dict[str, str]:
 
 def select_for_cpu(entries: Mapping[str, str], flags: Set[str]) -> dict[str, str]:
     """Drop the entries that a CPU with these flags does not need."""
-    exact = flags & {"avx512_vnni", "avx_vnni", "asimd", "neon"}
+    exact = any(flags & set(row.cpu) for row in TARGETS.values() if row.pair_limit is None)
     return {name: value for name, value in entries.items() if name != PRECISION or not exact}
 
 

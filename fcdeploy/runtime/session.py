@@ -17,7 +17,7 @@ from fcdeploy.atomic_files import make_no_room_error
 from fcdeploy.errors import FcdeployError, LoadError, NoMemoryError, first_line
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.cpu import count_usable_cores, read_cpu_flags
-from fcdeploy.runtime.options import read_options, select_for_cpu
+from fcdeploy.runtime.options import PRECISION, read_options, select_for_cpu
 from fcdeploy.runtime.structured_outputs import as_array, element_of
 from fcdeploy.user_code import operator_libraries
 
@@ -97,7 +97,7 @@ class Session:
         if not optimize:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if precise:
-            entries["session.x64quantprecision"] = "1"
+            entries[PRECISION] = "1"
         if not load.prepack:
             entries["session.disable_prepacking"] = "1"
         if load.dump:

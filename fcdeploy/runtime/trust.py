@@ -30,15 +30,14 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.nodes import array_of, attribute_of, is_constant, producer_of, tensor_of
-from fcdeploy.runtime.kernels import INTEGER_KERNELS, optimize_graph, trace_origins
-from fcdeploy.runtime.options import read_options
+from fcdeploy.graph.nodes import array_of, attribute_of, input_of, is_constant, output_axis, producer_of, tensor_of
+from fcdeploy.runtime.kernels import is_integer_kernel, optimize_graph, trace_origins
+from fcdeploy.runtime.options import ACCURACY_LEVEL, read_options
 from fcdeploy.runtime.probes.answers import harms
 
 LAYERS = {"Conv", "Gemm", "MatMul"}
 BYTES = {ir.DataType.INT8, ir.DataType.UINT8}
 SMALL = BYTES | {ir.DataType.INT4, ir.DataType.UINT4}
-LEVEL = "session.qdq_matmulnbits_accuracy_level"
 NEAR = 0.01  # relative; onnxruntime itself takes a bias scale for the product up to here
 AGAIN = "make it again from the float model: fcdeploy quantize FLOAT --int8 --data DATA -o OUT"
 
@@ -61,7 +60,7 @@ def refuse_untrusted(model: ir.Model, name: str) -> tuple[str, ...]:
 
     The model is as it was read, with a name for every node.  onnxruntime loads it only where something is suspect.
     """
-    level = read_options(model).get(LEVEL)
+    level = read_options(model).get(ACCURACY_LEVEL)
     _check_types(model, name)
     _check_packed(model, name)
     large = [node for node in model.graph if _bias_overflows(node)]
@@ -85,7 +84,7 @@ def _warn_of_unfused(
     warnings = [
         f"{_describe(suspect.node)}: {suspect.otherwise}"
         for suspect in suspects
-        if suspect.otherwise and not (suspect.node in running and _is_integer_kernel(running[suspect.node]))
+        if suspect.otherwise and not (suspect.node in running and is_integer_kernel(running[suspect.node].op_type))
     ]
     rounding = [repr(node.name) for node in alone if node in running and running[node].op_type == "MatMulNBits"]
     return (*warnings, *([_describe_rounding(rounding)] if rounding and harms("weights alone, ") else []))
@@ -104,7 +103,7 @@ def _refuse_fused(
             )
     for suspect in suspects:
         kernel = running.get(suspect.node)
-        if kernel is not None and _is_integer_kernel(kernel) and harms(suspect.fact):
+        if kernel is not None and is_integer_kernel(kernel.op_type) and harms(suspect.fact):
             where = f"model {name!r}: {_describe(suspect.node)}"
             raise FcdeployError(f"{where}: {suspect.why}, which onnxruntime's {kernel.op_type} does not compute", AGAIN)
 
@@ -113,42 +112,37 @@ def _describe(node: ir.Node) -> str:
     return f"node {node.name!r}, a {node.op_type}"
 
 
-def _is_integer_kernel(kernel: ir.Node) -> bool:
-    return kernel.op_type.startswith("QLinear") or kernel.op_type in INTEGER_KERNELS
-
-
 def _describe_rounding(nodes: list[str]) -> str:
     listed = ", ".join(nodes[:5]) + (f" and {len(nodes) - 5} more" if len(nodes) > 5 else "")
     return (
         f"of {listed} the weights have 8 bits or less and the activations more, but onnxruntime rounds these to bytes as well "
-        f'(MatMulNBits); metadata fcdeploy.session = {{"{LEVEL}": "1"}} makes it exact and slow, "4" accepts it'
+        f'(MatMulNBits); metadata fcdeploy.session = {{"{ACCURACY_LEVEL}": "1"}} makes it exact and slow, "4" accepts it'
     )
 
 
 def _check_types(model: ir.Model, name: str) -> None:
     for node in model.graph.all_nodes():
-        if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or len(node.inputs) < 3:
+        zero = input_of(node, 2)
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or zero is None:
             continue
-        scale, zero = node.inputs[1], node.inputs[2]
-        where = f"model {name!r}: node {node.name!r}, a {node.op_type}"
-        wanted, zero_type = _find_integer_type(node), zero.dtype if zero is not None else None
+        where = f"model {name!r}: {_describe(node)}"
+        wanted, zero_type = _find_integer_type(node), zero.dtype
         if wanted is not None and zero_type is not None and wanted != zero_type:
             raise FcdeployError(f"{where}: its zero point is {zero_type}, its integers are {wanted}", AGAIN)
-        scales, zeros = array_of(scale), array_of(zero)
+        scales, zeros = array_of(node.inputs[1]), array_of(zero)
         if scales is not None and zeros is not None and scales.size != zeros.size:
             raise FcdeployError(f"{where}: zero points {zeros.size}, scales {scales.size}, expected as many", AGAIN)
 
 
 def _find_integer_type(node: ir.Node) -> ir.DataType | None:
-    """The type on the integer side of a Q or DQ node, where something other than its own zero point tells."""
+    """The type on the integer side of a Q or DQ node, where something other than its own zero point, which is checked, tells."""
     if node.op_type == "QuantizeLinear":
         declared = attribute_of(node, "output_dtype", 0)
         return ir.DataType(declared) if declared else None
     value = node.inputs[0]
-    before = producer_of(value)
-    if before is not None and before.op_type == "QuantizeLinear" and len(before.inputs) > 2:
-        zero = before.inputs[2]
-        return zero.dtype if zero is not None else None
+    before = producer_of(value, "QuantizeLinear")
+    if before is not None and (zero := input_of(before, 2)) is not None:
+        return zero.dtype
     return value.dtype if value is not None else None
 
 
@@ -165,7 +159,7 @@ def _find_suspects(node: ir.Node) -> Iterator[Suspect]:
         return
     axis, right = _get_axis(weight, integers.ndim), _get_output_axis(node, integers.ndim)
     if scales.size > 1 and "block_size" not in weight.attributes and axis != right:
-        zeros = array_of(weight.inputs[2]) if len(weight.inputs) > 2 else None
+        zeros = array_of(input_of(weight, 2))
         same = np.all(scales == scales.flat[0]) and (zeros is None or np.all(zeros == zeros.flat[0]))
         if not same or scales.size != integers.shape[right]:
             yield Suspect(
@@ -194,7 +188,7 @@ def _find_bias_suspects(node: ir.Node, bias: ir.Node, product: Array) -> Iterato
         yield Suspect(
             node, f"bias scale not the product, {node.op_type}", what, f"{what}, so that no integer kernel runs it"
         )
-    zeros = array_of(bias.inputs[2]) if len(bias.inputs) > 2 else None
+    zeros = array_of(input_of(bias, 2))
     if zeros is not None and np.any(zeros):
         what = f"the zero point of bias {_quote_name(bias)} is not 0"
         yield Suspect(node, "bias zero point", what, f"{what}, so that no integer kernel runs it")
@@ -203,7 +197,7 @@ def _find_bias_suspects(node: ir.Node, bias: ir.Node, product: Array) -> Iterato
 def _find_bias(node: ir.Node) -> ir.Node | None:
     """The DequantizeLinear of a layer's bias; for a MatMul that of the Add behind it, which becomes a Gemm with it."""
     if node.op_type != "MatMul":
-        return _find_dequantize(node.inputs[2]) if len(node.inputs) > 2 else None
+        return _find_dequantize(input_of(node, 2))
     consumers = list(node.outputs[0].consumers())
     if len(consumers) != 1 or consumers[0].op_type != "Add":
         return None
@@ -213,11 +207,12 @@ def _find_bias(node: ir.Node) -> ir.Node | None:
 
 def _bias_overflows(node: ir.Node) -> bool:
     """A layer on integers whose bias is stored as floats, too large for the integers it would be rounded to."""
-    if node.op_type not in ("Conv", "Gemm") or len(node.inputs) < 3:
+    bias = array_of(input_of(node, 2))
+    if node.op_type not in ("Conv", "Gemm") or bias is None:
         return False
-    x, weight, bias = _find_dequantize(node.inputs[0]), _find_dequantize(node.inputs[1]), array_of(node.inputs[2])
+    x, weight = _find_dequantize(node.inputs[0]), _find_dequantize(node.inputs[1])
     scales = [array_of(each.inputs[1]) if each is not None else None for each in (x, weight)]
-    if bias is None or scales[0] is None or scales[1] is None or scales[0].size != 1:
+    if scales[0] is None or scales[1] is None or scales[0].size != 1:
         return False
     step = scales[0].ravel().astype(np.float64) * scales[1].ravel()
     return step.size in (1, bias.size) and bool(np.any(np.abs(bias.ravel()) >= step * 2.0**31))
@@ -225,7 +220,7 @@ def _bias_overflows(node: ir.Node) -> bool:
 
 def _rounds_bias(kernel: ir.Node) -> bool:
     """Whether the node that runs reads its bias as integers."""
-    return _is_integer_kernel(kernel) or (len(kernel.inputs) > 2 and _find_dequantize(kernel.inputs[2]) is not None)
+    return is_integer_kernel(kernel.op_type) or _find_dequantize(input_of(kernel, 2)) is not None
 
 
 def _check_packed(model: ir.Model, name: str) -> None:
@@ -234,7 +229,7 @@ def _check_packed(model: ir.Model, name: str) -> None:
         if node.op_type != "MatMulNBits" or len(node.inputs) < 3:
             continue
         inputs, outputs, bits, block = (attribute_of(node, key, 0) for key in ("K", "N", "bits", "block_size"))
-        where = f"model {name!r}: node {node.name!r}, a MatMulNBits"
+        where = f"model {name!r}: {_describe(node)}"
         if min(inputs, outputs) < 1 or bits not in (2, 4, 8) or block < 16 or block & (block - 1):
             raise FcdeployError(f"{where}: K {inputs}, N {outputs}, bits {bits} and block_size {block} are none", AGAIN)
         blocks = -(-inputs // block)
@@ -261,16 +256,12 @@ def _get_axis(dequantize: ir.Node, rank: int) -> int:
 
 
 def _get_output_axis(node: ir.Node, rank: int) -> int:
-    """The axis of the layer's weight that its outputs lie along."""
-    if node.op_type == "Conv":
-        return 0
-    return 0 if attribute_of(node, "transB", 0) else rank - 1
+    """The axis of the layer's weight, which need not be constant, that its outputs lie along."""
+    return rank - 1 if node.op_type == "MatMul" else output_axis(node)
 
 
 def _find_dequantize(value: ir.Value | None) -> ir.Node | None:
-    """The DequantizeLinear that writes the value."""
-    node = producer_of(value)
-    return node if node is not None and node.op_type == "DequantizeLinear" else None
+    return producer_of(value, "DequantizeLinear")
 
 
 def _quote_name(dequantize: ir.Node) -> str:

@@ -13,7 +13,7 @@ from fcdeploy.arrays import Array
 from fcdeploy.atomic_files import temporary_folder
 from fcdeploy.errors import FcdeployError, LoadError
 from fcdeploy.runtime.interpreters import interpreter_environment
-from fcdeploy.runtime.kernels import INTEGER_KERNELS
+from fcdeploy.runtime.kernels import is_integer_kernel
 from fcdeploy.runtime.options import PRECISION
 from fcdeploy.runtime.probes.kernels import PATTERNS, operator_probes
 from fcdeploy.runtime.probes.qdq_graph import Probe
@@ -24,7 +24,6 @@ from fcdeploy.tables.facts import FACTS, Fact
 PROBES = {**operator_probes(), **PATTERNS, **TRAPS, **SUMS, **OPERATORS}
 """Name of the fact -> what builds its model."""
 
-INTEGER = INTEGER_KERNELS | {"MatMulNBits"}
 RIGHT_DB, WRONG_DB = 100.0, 25.0
 CHILD = "from fcdeploy.runtime.probes.ask import run_child; run_child()"
 CRASHES = "crashes"
@@ -87,7 +86,7 @@ def _ask_kernels(probe: Probe) -> str:
             return "does not load"
         graph = onnx.load(dump).graph
     running = [node.op_type for node in graph.node]
-    return " + ".join(op for op in running if op.startswith("QLinear") or op in INTEGER) or "float"
+    return " + ".join(op for op in running if is_integer_kernel(op) or op == "MatMulNBits") or "float"
 
 
 def _run(probe: Probe, *, optimize: bool) -> Array | str:

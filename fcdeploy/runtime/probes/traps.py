@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 
 from fcdeploy.arrays import Array
+from fcdeploy.runtime.options import ACCURACY_LEVEL, PRECISION
 from fcdeploy.runtime.probes.qdq_graph import MICROSOFT, SCALE, Probe, QdqGraph
 
 N = 16
@@ -19,7 +20,7 @@ SQUARE = RANDOM.integers(-60, 60, (N, N)).astype(np.int8)
 CONV = RANDOM.integers(-60, 60, (8, 8, 3, 3)).astype(np.int8)
 BIAS = RANDOM.integers(-5000, 5000, N).astype(np.int32)
 PRODUCT = np.float32(SCALE) * SCALES
-PRECISE = {"session.x64quantprecision": "1"}
+PRECISE = {PRECISION: "1"}
 
 
 def _scales_along(op: str, weight: Array, axis: int, *, to_bytes: bool = True, **attributes: Any) -> Probe:
@@ -202,7 +203,6 @@ def _new_type(kind: type[np.generic], opset: int) -> Probe:
 
 
 INT4 = (SQUARE // 8).astype(ml_dtypes.int4)
-LEVEL = "session.qdq_matmulnbits_accuracy_level"
 TRAPS: dict[str, Callable[[], Probe]] = {
     "scales along the wrong axis, MatMul": partial(_scales_along, "MatMul", SQUARE, 0),
     "scales along the wrong axis, MatMul to float": partial(_scales_along, "MatMul", SQUARE, 0, to_bytes=False),
@@ -223,7 +223,7 @@ TRAPS: dict[str, Callable[[], Probe]] = {
     "weights alone, int8": partial(_blocks, SQUARE, False),
     "weights alone, int4": partial(_blocks, INT4, False),
     "weights alone, one large activation": partial(_blocks, SQUARE, True),
-    "weights alone, accuracy level 1": partial(_blocks, SQUARE, True, **{LEVEL: "1"}),
+    "weights alone, accuracy level 1": partial(_blocks, SQUARE, True, **{ACCURACY_LEVEL: "1"}),
     "zero points shared by two weights": partial(_shared_zero_points, {}),
     "zero points shared by two weights, 32-bit sums": partial(_shared_zero_points, PRECISE),
     "no zero points, Conv, 32-bit sums": partial(_no_zero_points, "Conv"),
