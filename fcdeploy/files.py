@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import stat
 from pathlib import Path
+from typing import Any
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.wording import quote_path
@@ -37,6 +39,14 @@ def read_small_file(path: Path, what: str, hint: str) -> bytes:
     if size > MOST_BYTES:
         raise FcdeployError(f"{what} {str(path)!r} has {size} bytes, expected {MOST_BYTES} at most", hint)
     return path.read_bytes()
+
+
+def read_json(path: Path, what: str, hint: str) -> Any:
+    """What a JSON file of someone holds. Raises FcdeployError."""
+    try:
+        return json.loads(read_small_file(path, what, hint))
+    except (OSError, ValueError, RecursionError) as error:
+        raise FcdeployError(f"{what} {str(path)!r} cannot be read as JSON: {error}", hint) from error
 
 
 def check_output(path: Path, *, force: bool = False, inputs: tuple[Path, ...] = ()) -> None:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 
 def say_count(number: int, noun: str, plural: str | None = None) -> str:
     """A number with its noun: "1 layer", "1,024 layers"; `plural` where an s does not make it."""
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def list_some(texts: Sequence[str], most: int, separator: str = ", ") -> str:
+    """The first of many texts, and how many more there are: "a, b and 3 more"."""
+    more = f"{';' if separator == '; ' else ''} and {len(texts) - most:,} more" if len(texts) > most else ""
+    return separator.join(texts[:most]) + more
 
 
 def quote_path(path: str | Path) -> str:

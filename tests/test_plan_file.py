@@ -32,7 +32,7 @@ from fcdeploy.records.plan import (
 )
 from fcdeploy.records.plan import HINT as FULL_HINT
 
-HINT = "--dry-run --json > plan.json"
+HINT = "--save-plan plan.json"
 GOOD: dict[str, Any] = {
     "schema": "fcdeploy.plan/2",
     "target": "portable",

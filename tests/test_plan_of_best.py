@@ -147,7 +147,7 @@ MESSAGES = {
 
 @pytest.mark.parametrize("what", list(MESSAGES))
 def test_factors_that_do_not_fit(made: Path, tmp_path: Path, what: str) -> None:
-    with fails(MESSAGES[what], "rounding" if what == "clip" else "--dry-run --json > plan.json"):
+    with fails(MESSAGES[what], "rounding" if what == "clip" else "--save-plan plan.json"):
         again(made, tmp_path, change(saved(made), what))
     assert not (tmp_path / "q.onnx").exists()
 

@@ -19,12 +19,11 @@ from fcdeploy import files
 from fcdeploy.bundles.read import open_bundle
 from fcdeploy.cli import main
 from fcdeploy.commands.bench import bench
-from fcdeploy.commands.bundle import _read_json
 from fcdeploy.commands.calibrate import calibrate
 from fcdeploy.commands.inspect import inspect
 from fcdeploy.commands.quantize import quantize
 from fcdeploy.commands.validate import validate
-from fcdeploy.files import check_output
+from fcdeploy.files import check_output, read_json
 from fcdeploy.graph.model import is_quantized, read_model, refuse_unsupported
 from fcdeploy.int8.plan_file import _read as _read_plan
 from fcdeploy.int8.timing.costs import _read_costs
@@ -74,7 +73,7 @@ def test_outputs_that_are_no_files(tmp_path: Path) -> None:
 
 READERS: dict[str, Callable[[Path], object]] = {
     "bundle": open_bundle, "--classes": read_classes,
-    "validation report": lambda path: _read_json(path, "validation report", "-"),
+    "validation report": lambda path: read_json(path, "validation report", "-"),
     "costs": lambda path: _read_costs(path, ""), "plan": lambda path: _read_plan(path, "plan"),
 }  # fmt: skip
 

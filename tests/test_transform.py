@@ -275,7 +275,7 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out.onnx"
     with fails("dense-to-conv turns no layer of", "fcdeploy inspect"):
         dense_to_conv(dense, output=out)
-    with fails("Gemm 'dense1' reads an input of the graph, no flattened map, and 1 more"):
+    with fails("Gemm 'dense1' reads an input of the graph, no flattened map; and 1 more"):
         dense_to_conv(dense, output=out)
     with fails("conv-to-dense turns no layer of"):
         conv_to_dense(dense, output=out)

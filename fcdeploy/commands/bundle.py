@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -20,7 +19,7 @@ from fcdeploy.bundles.libraries import name_libraries
 from fcdeploy.bundles.write import Content, check_bundle_output, encode_json, write_bundle
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate.box_layouts import find_box_layout
-from fcdeploy.files import name_model, read_small_file
+from fcdeploy.files import name_model, read_json
 from fcdeploy.graph.light_reader import read_outline
 from fcdeploy.graph.model import files_of, hash_model, input_specs, measure_size, read_model
 from fcdeploy.graph.opset import oldest_runtime
@@ -273,7 +272,7 @@ def _read_plan(file: str | Path | None, made: Mapping[str, str]) -> dict[str, An
     """The plan, which must be the one that the model was made by; models of other tools do not say."""
     if file is None:
         return None
-    decided = plans.from_json(_read_json(file, "plan", SAVE), f"plan {str(file)!r}")
+    decided = plans.from_json(read_json(Path(file), "plan", SAVE), f"plan {str(file)!r}")
     if made and made.get("plan") not in (plans.digest(decided), plans.digest(decided, plans.SCHEMA_1)):
         raise FcdeployError(f"plan {str(file)!r} is not the one that the model was made by", SAVE)
     return plans.to_json(decided)
@@ -286,7 +285,7 @@ def _read_report(name: str, file: str | Path | None, content: str) -> dict[str, 
     command = COMMANDS[name]
     data = " --data DATA" if name == "validation" else ""
     hint = f"fcdeploy {command} INT8 --against FLOAT{data} --json > report.json writes one"
-    report = _read_json(file, f"{name} report", hint)
+    report = read_json(Path(file), f"{name} report", hint)
     schema = report.get("schema") if isinstance(report, dict) else None
     if schema != f"fcdeploy.{command}/1":
         raise FcdeployError(f"{str(file)!r} has format {str(schema)[:40]!r}, expected 'fcdeploy.{command}/1'", hint)
@@ -294,13 +293,6 @@ def _read_report(name: str, file: str | Path | None, content: str) -> dict[str, 
     if (report.get("hashes") or {}).get("int8") != content:
         raise FcdeployError(f"{name} report {str(file)!r} is about another model", hint)
     return dict(report)
-
-
-def _read_json(file: str | Path, what: str, hint: str) -> Any:
-    try:
-        return json.loads(read_small_file(Path(file), what, hint))
-    except (OSError, ValueError, RecursionError) as error:
-        raise FcdeployError(f"{what} {str(file)!r} cannot be read as JSON: {error}", hint) from error
 
 
 def _make_name(path: Path) -> str:

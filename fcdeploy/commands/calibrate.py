@@ -35,7 +35,7 @@ from fcdeploy.runtime.workers import open_pool
 from fcdeploy.samples.kinds import Samples
 from fcdeploy.samples.source import BadSample
 from fcdeploy.samples.states import parse_states
-from fcdeploy.wording import say_count
+from fcdeploy.wording import list_some, say_count
 
 NAMED = 5  # of the samples that were skipped
 COLUMNS = ("layer", "tensor", "kind", "min", "max", "fixed_point")
@@ -211,9 +211,8 @@ def _report(
 def _describe_skipped(bad: Sequence[BadSample]) -> Iterator[str]:
     """How many samples were left out; the first few by name."""
     if bad:
-        rest = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
         count = f"{say_count(len(bad), 'sample')} {'was' if len(bad) == 1 else 'were'}"
-        yield f"{count} skipped: " + "; ".join(f"{one.name}: {one.why}" for one in bad[:NAMED]) + rest
+        yield f"{count} skipped: " + list_some([f"{one.name}: {one.why}" for one in bad], NAMED, "; ")
 
 
 def _numbers(calibration: Calibration, name: str) -> dict[str, object]:

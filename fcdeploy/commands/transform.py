@@ -49,7 +49,7 @@ from fcdeploy.transform.equality import (
     refuse_different,
 )
 from fcdeploy.transform.slide import find_strides, find_wider_views
-from fcdeploy.wording import quote_path
+from fcdeploy.wording import list_some, quote_path, say_count
 
 SIMPLER = (lift_constants, fold_shapes, remove_unused, fold_constants, drop_identities, form_global_average_pool)
 ROUNDS = 3  # of these passes; shape arithmetic takes two
@@ -225,8 +225,7 @@ def _free_axes(inputs: list[ir.Value], outputs: list[ir.Value]) -> None:
 
 
 def _give_reasons(changes: Changes) -> str:
-    more = len(changes.declined) - 1
-    return changes.declined[0] + (f", and {more} more" if more else "") if changes.declined else "it has none"
+    return list_some(changes.declined, 1, "; ") or "it has none"
 
 
 def _make_report(
@@ -254,8 +253,7 @@ def _make_report(
         lines.append(_describe_window(slides))
     elif why:
         warnings.append(f"it does not slide over larger images, and its sizes stay fixed: {why}")
-    count = f"{changes.count} layer{'s' if changes.count != 1 else ''}"
-    lines.append(f"{count} turned, {same} -> {output}")
+    lines.append(f"{say_count(changes.count, 'layer')} turned, {same} -> {output}")
     rows = tuple((text,) for text in changes.declined)
     return Report(f"transform-{name}", values, (Table("Not turned", ("why",), rows),), tuple(lines),
                   warnings=tuple(warnings))  # fmt: skip
@@ -264,7 +262,5 @@ def _make_report(
 def _describe_window(slides: SlidingRun) -> str:
     if not slides.more:
         return f"a window answers as the image cut out does, within {slides.window:.1e}"
-    names = ", ".join(slides.more[:SHOWN]) + (
-        f" and {len(slides.more) - SHOWN} more" if len(slides.more) > SHOWN else ""
-    )
+    names = list_some(slides.more, SHOWN)
     return f"a window differs from the image cut out, by {slides.window:.1e} here: {names} see beyond its edge"

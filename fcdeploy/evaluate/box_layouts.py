@@ -159,6 +159,11 @@ def _find_objectness(array: Array, names: Sequence[str]) -> str:
     )
 
 
+def _may_hold_points(columns: Array) -> bool:
+    """Whether columns may be points of a body in pixels: x and y of each, or x, y and how visible it is."""
+    return 0 in (columns.shape[2] % 2, columns.shape[2] % 3) and bool(np.abs(columns).max() > SHARES)
+
+
 def _read_head(
     name: str, table: Array, head: str, masks: set[int], names: Sequence[str], size: tuple[int, int]
 ) -> BoxLayout:
@@ -166,14 +171,8 @@ def _read_head(
     start = 5 if head == "anchors first" else 4
     boxes, rest = table[..., :4], table[..., start:]
     count = rest.shape[2] - next((mask for mask in masks if mask < rest.shape[2]), 0)
-    points = rest[..., len(names) :]
-    if (
-        names
-        and len(names) < count
-        and points.shape[2] % 3 * (points.shape[2] % 2) == 0
-        and np.abs(points).max() > SHARES
-    ):
-        count = len(names)  # points of a body follow, in pixels
+    if names and len(names) < count and _may_hold_points(rest[..., len(names) :]):
+        count = len(names)
     if names and len(names) != count:
         raise NotReadError(f"{name!r} has {count} columns behind the box for {len(names)} classes")
     shares = table[..., 4 : start + count]

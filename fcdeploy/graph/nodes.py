@@ -17,6 +17,7 @@ import onnx_ir as ir
 from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
 from fcdeploy.tables.operators import Operator, operator
+from fcdeploy.wording import list_some
 
 STANDARD = ("", "ai.onnx")
 KINDS = {
@@ -282,7 +283,5 @@ def shape_of(value: ir.Value) -> tuple[int, ...]:
 
 def other_readers(value: ir.Value, besides: ir.Node) -> str:
     """Who else reads `value`, in words: "'add3'", "'add3' and 2 more", "the graph's output"."""
-    names = [node.name or node.op_type for node in value.consumers() if node is not besides]
-    if not names:
-        return "the graph's output" if value.is_graph_output() else ""
-    return f"{names[0]!r}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+    names = [repr(node.name or node.op_type) for node in value.consumers() if node is not besides]
+    return list_some(names, 1) or ("the graph's output" if value.is_graph_output() else "")

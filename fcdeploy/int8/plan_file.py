@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.files import read_small_file
+from fcdeploy.files import read_json
 from fcdeploy.int8.planning.check_plan import check_plan
 from fcdeploy.int8.planning.scales import update_reinterpreted_scales
 from fcdeploy.int8.planning.weights import update_bias_scales
@@ -50,10 +50,7 @@ def load_plan(problem: Problem, file: str | Path, effort: str | None = None) -> 
 def _read(file: str | Path, source: str) -> tuple[Plan, tuple[str, ...]]:
     if not Path(file).is_file():
         raise FcdeployError(f"{source} does not exist", plans.HINT)
-    try:
-        data = json.loads(read_small_file(Path(file), "plan", plans.HINT))
-    except (OSError, ValueError, RecursionError) as error:
-        raise FcdeployError(f"{source} cannot be read as JSON: {error}", plans.HINT) from error
+    data = read_json(Path(file), "plan", plans.HINT)
     said = f"{source} is of version 1, read in the words of version 2; --save-plan FILE writes it so"
     return plans.from_json(data, source), (said,) if plans.is_version_1(data) else ()
 

@@ -18,7 +18,7 @@ from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
 from fcdeploy.pytorch.checkpoint import FoundState, find_states, list_dicts
 from fcdeploy.user_code import load_function, user_code
-from fcdeploy.wording import quote_path, say_count
+from fcdeploy.wording import list_some, quote_path, say_count
 
 DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
 INPUT_HINT = "--input 1,3,32,32 or --input NAME:1,16:int64; an axis of any length is LETTERS=LENGTH, as in 1,time=50,8"
@@ -315,5 +315,4 @@ def _draw(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
 
 
 def _format_keys(keys: Sequence[str], most: int = 3) -> str:
-    more = f" and {len(keys) - most} more" if len(keys) > most else ""
-    return ", ".join(repr(key) for key in keys[:most]) + more
+    return list_some([repr(key) for key in keys], most)

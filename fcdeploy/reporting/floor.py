@@ -15,7 +15,7 @@ from fcdeploy.int8.timing.final_times import FinalTimes
 from fcdeploy.records.report import Report, Table
 from fcdeploy.search.candidates import Candidate
 from fcdeploy.search.hold_floor import FloorResult
-from fcdeploy.wording import quote_path, say_count
+from fcdeploy.wording import list_some, quote_path, say_count
 
 NAMED = 3  # tensors with a tail or an outlier channel, the furthest, that are named as likely causes
 NOTABLE_DB = 0.5  # of gain by a simpler setting: below it nobody need know
@@ -129,8 +129,7 @@ def _find_outliers(held: FloorResult) -> list[Outlier]:
 
 def _describe_outliers(held: FloorResult) -> list[str]:
     found = _find_outliers(held)
-    more = f", and {len(found) - NAMED} more" if len(found) > NAMED else ""
-    return [f"one scale does not fit all: {'; '.join(map(str, found[:NAMED]))}{more}"] if found else []
+    return [f"one scale does not fit all: {list_some([*map(str, found)], NAMED, '; ')}"] if found else []
 
 
 def _values(held: FloorResult, unseen: bool | None) -> dict[str, Any]:

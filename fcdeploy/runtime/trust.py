@@ -34,10 +34,12 @@ from fcdeploy.graph.nodes import array_of, attribute_of, input_of, is_constant, 
 from fcdeploy.runtime.kernels import is_integer_kernel, optimize_graph, trace_origins
 from fcdeploy.runtime.options import ACCURACY_LEVEL, read_options
 from fcdeploy.runtime.probes.answers import harms
+from fcdeploy.wording import list_some
 
 LAYERS = {"Conv", "Gemm", "MatMul"}
 BYTES = {ir.DataType.INT8, ir.DataType.UINT8}
 SMALL = BYTES | {ir.DataType.INT4, ir.DataType.UINT4}
+SHOWN = 5  # names in a sentence
 NEAR = 0.01  # relative; onnxruntime itself takes a bias scale for the product up to here
 AGAIN = "make it again from the float model: fcdeploy quantize FLOAT --int8 --data DATA -o OUT"
 
@@ -113,10 +115,10 @@ def _describe(node: ir.Node) -> str:
 
 
 def _describe_rounding(nodes: list[str]) -> str:
-    listed = ", ".join(nodes[:5]) + (f" and {len(nodes) - 5} more" if len(nodes) > 5 else "")
     return (
-        f"of {listed} the weights have 8 bits or less and the activations more, but onnxruntime rounds these to bytes as well "
-        f'(MatMulNBits); metadata fcdeploy.session = {{"{ACCURACY_LEVEL}": "1"}} makes it exact and slow, "4" accepts it'
+        f"of {list_some(nodes, SHOWN)} the weights have 8 bits or less and the activations more, but onnxruntime rounds these "
+        f'to bytes as well (MatMulNBits); metadata fcdeploy.session = {{"{ACCURACY_LEVEL}": "1"}} makes it exact and slow, "4" '
+        "accepts it"
     )
 
 

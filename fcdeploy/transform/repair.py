@@ -31,6 +31,7 @@ from fcdeploy.graph.nodes import (
 )
 from fcdeploy.runtime.probes.answers import collect_answers
 from fcdeploy.runtime.session import REPAIR
+from fcdeploy.wording import list_some
 
 BYTES = (ir.DataType.INT8, ir.DataType.UINT8)
 DATA, ZERO = 0, 2  # inputs of a Q or DQ
@@ -48,9 +49,7 @@ class Fault:
     mend: Callable[[ir.Graph, ir.Node], None]
 
     def describe(self) -> str:
-        names = ", ".join(repr(name_of(node)) for node in self.nodes[:SHOWN])
-        more = f" and {len(self.nodes) - SHOWN} more" if len(self.nodes) > SHOWN else ""
-        return f"{names}{more}: {self.what}"
+        return f"{list_some([repr(name_of(node)) for node in self.nodes], SHOWN)}: {self.what}"
 
 
 def find_faults(model: ir.Model) -> list[Fault]:

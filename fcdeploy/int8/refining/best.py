@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from typing import NamedTuple
 
 from fcdeploy.arrays import Arrays
 from fcdeploy.int8.fidelity import EXACT_DB, measure_sqnr
@@ -20,6 +21,14 @@ from fcdeploy.wording import say_count
 METHODS = ("mse", "minmax")
 
 
+class _Tried(NamedTuple):
+    """A start and the SQNR of the int8 model that comes of it."""
+
+    db: float
+    name: str
+    start: Problem
+
+
 def choose_best(problem: Problem, *, choose_ranges: bool, on_step: OnStep | None = None) -> tuple[Problem, str]:
     """The start, among those tried, whose int8 model has the largest SQNR on the samples, and a sentence on them.
 
@@ -31,19 +40,20 @@ def choose_best(problem: Problem, *, choose_ranges: bool, on_step: OnStep | None
     """
     if not problem.samples or problem.types.other != "int8":
         return problem, ""
+    step: OnStep = on_step or (lambda *_: None)
     candidates = list(_list_candidates(problem, choose_ranges))
-    tried: list[tuple[float, str, Problem]] = []
-    for done in range(len(candidates) + 1):
-        name, start = candidates[done] if done < len(candidates) else _absorb_into_biases(problem, *tried[0][1:])
-        if start is not None:
-            tried.append((_measure_candidate(problem, start), name, start))
-            tried.sort(key=lambda row: -row[0])
-        if on_step:
-            on_step("trying scales and ranges", done + 1, len(candidates) + 1)
-    text = "; ".join(f"{name} {db:.1f}" for db, name, _ in tried)
-    return tried[0][
-        2
-    ], f"tried on {say_count(len(next(iter(_choose_samples(problem).values()))), 'sample')}, SQNR in dB: {text}"
+    tried = list[_Tried]()
+    for name, start in candidates:
+        tried.append(_Tried(_measure_candidate(problem, start), name, start))
+        step("trying scales and ranges", len(tried), len(candidates) + 1)
+    best = max(tried, key=lambda one: one.db)
+    absorbed = _absorb_into_biases(problem, best.start)
+    if absorbed is not None:
+        tried.append(_Tried(_measure_candidate(problem, absorbed), f"{best.name}, biases absorbed", absorbed))
+    step("trying scales and ranges", len(candidates) + 1, len(candidates) + 1)
+    tried.sort(key=lambda one: -one.db)
+    count = say_count(len(next(iter(_choose_samples(problem).values()))), "sample")
+    return tried[0].start, f"tried on {count}, SQNR in dB: {'; '.join(f'{one.name} {one.db:.1f}' for one in tried)}"
 
 
 def _choose_samples(problem: Problem) -> Arrays:
@@ -71,12 +81,12 @@ def _list_candidates(problem: Problem, choose_ranges: bool) -> Iterator[tuple[st
             yield f"{name}, {method}", replace(start, ranges=method)
 
 
-def _absorb_into_biases(problem: Problem, name: str, start: Problem) -> tuple[str, Problem | None]:
+def _absorb_into_biases(problem: Problem, start: Problem) -> Problem | None:
     """A start with what its biases can absorb, if that is anything."""
     shifts = find_shifts(start.model, start.samples)
     if not shifts:
-        return name, None
+        return None
     try:
-        return f"{name}, biases absorbed", recalibrate(replace(problem, ranges=start.ranges), start.rescaled, shifts)
+        return recalibrate(replace(problem, ranges=start.ranges), start.rescaled, shifts)
     except ValueError:  # float32 cannot hold such biases
-        return name, None
+        return None

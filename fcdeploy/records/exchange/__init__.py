@@ -1,1 +1,1 @@
-"""Ranges in the files of other tools: which formats there are, and which of them a file has, by its content."""
+"""Ranges that other tools wrote: `formats` tells their files apart, others read one each, `ranges` is what they give."""

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fcdeploy.errors import FcdeployError
+from fcdeploy.files import read_small_file
 from fcdeploy.records.exchange import onnxruntime_json, onnxruntime_table, tensorrt
 from fcdeploy.records.exchange.ranges import Ranges
 from fcdeploy.wording import quote_path
 
-MOST_BYTES = 256 << 20  # a line for every tensor of any network is a few megabytes; histograms make it tens
 PICKLE = (b"\x80", b"(dp", b"cnumpy")
 
 
@@ -39,10 +39,8 @@ def read_ranges(path: Path) -> tuple[Ranges, str]:
     what = f"{str(path)!r}"
     if not path.is_file():
         raise FcdeployError(f"file {what} does not exist", KNOWN)
-    if path.stat().st_size > MOST_BYTES:
-        raise FcdeployError(f"{what} has {path.stat().st_size} bytes, expected {MOST_BYTES} at most", KNOWN)
     try:
-        data = path.read_bytes()
+        data = read_small_file(path, "file", KNOWN)
     except OSError as error:
         raise FcdeployError(f"{what} cannot be read: {error.strerror}", f"ls -l {quote_path(path)}") from error
     if data.startswith(PICKLE):

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from fcdeploy.bundles.read import open_bundle
 from fcdeploy.errors import FcdeployError
-from fcdeploy.files import name_model
+from fcdeploy.files import name_model, read_json
 from fcdeploy.graph.model import files_of, hash_model, measure_size, read_model
 from fcdeploy.prepare.cost_model import LayerCost, fix_leading_axis, list_layer_costs
 from fcdeploy.records import calibration as calibrations
@@ -27,7 +27,6 @@ from fcdeploy.wording import quote_path
 NOT_OURS = "give the files that fcdeploy validate, bench and quantize print with --json, a plan or a calibration"
 BUNDLED = {"validate": "validation", "bench": "bench"}
 """Report -> what it is called in a bundle."""
-MOST = 64 << 20  # bytes of a JSON report
 Values = Mapping[str, Any]
 
 
@@ -68,7 +67,7 @@ def read_evidence(path: Path) -> Evidence:
         raise FcdeployError(f"{str(path)!r} is no JSON object, expected a report or a plan", NOT_OURS)
     if start != b"{":
         return Evidence(path, "calibration", calibrations.read(path))
-    content = read_json(path)
+    content = read_json(path, "file", NOT_OURS)
     schema = str(content.get("schema", "")) if isinstance(content, dict) else ""
     if schema.startswith("fcdeploy.plan/"):
         return Evidence(path, "plan", plans.from_json(content, f"plan {str(path)!r}"))
@@ -77,16 +76,6 @@ def read_evidence(path: Path) -> Evidence:
             check_report(kind, content, repr(str(path)), NOT_OURS)
             return Evidence(path, kind, content)
     raise FcdeployError(f"{str(path)!r} is no report, plan or calibration: its schema is {schema[:60]!r}", NOT_OURS)
-
-
-def read_json(path: Path) -> Any:
-    """The object in a file of sane size."""
-    if path.stat().st_size > MOST:
-        raise FcdeployError(f"{str(path)!r} has {path.stat().st_size:,} bytes, a report has {MOST:,} at most", NOT_OURS)
-    try:
-        return json.loads(path.read_text())
-    except (ValueError, RecursionError) as error:
-        raise FcdeployError(f"{str(path)!r} cannot be read as JSON: {error}", NOT_OURS) from error
 
 
 def read_subjects(paths: Sequence[Path], given: Iterable[Evidence]) -> list[Subject]:

@@ -20,8 +20,10 @@ from fcdeploy.runtime.probes.ask import ask_apart
 from fcdeploy.runtime.session import read_versions
 from fcdeploy.tables.facts import FACTS
 from fcdeploy.tables.observations import VERSIONS, find_observed
+from fcdeploy.wording import list_some
 
 HARMS = {"wrong", "fails", "crashes", "rounded"}
+SHOWN = 4  # differences in a sentence
 LARGEST = 1 << 20  # bytes of a file of answers that is read at all
 
 
@@ -58,9 +60,8 @@ def describe_version() -> str:
         return ""
     latest = VERSIONS[-1]
     changed = list_differences(latest)
-    listed = "; ".join(f"{name}: {now}, was {before}" for name, (before, now) in [*changed.items()][:4])
-    more = f"; and {len(changed) - 4} more" if len(changed) > 4 else ""
-    what = f"{len(changed)} otherwise than {latest} ({listed}{more})" if changed else f"all as {latest} does"
+    listed = list_some([f"{name}: {now}, was {before}" for name, (before, now) in changed.items()], SHOWN, "; ")
+    what = f"{len(changed)} otherwise than {latest} ({listed})" if changed else f"all as {latest} does"
     return (
         f"onnxruntime {version} is none of those looked at ({VERSIONS[0]} to {latest}): asked {len(FACTS)} questions, it "
         f"answers {what}"
