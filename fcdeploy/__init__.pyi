@@ -143,6 +143,7 @@ def compile(
     output: str | Path | None = None,
     target: str = "host",
     emit: str = "library",
+    kernels: str = "own",
     name: str | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
     data: Data | None = None,
@@ -150,12 +151,16 @@ def compile(
     samples: int | None = None,
     preprocess: Given = None,
     allow_float: bool = False,
+    allow_ties: bool = False,
     dry_run: bool = False,
     force: bool = False,
     on_step: OnStep | None = None,
 ) -> CompileResult:
     """Compile a quantized model: `emit` "library" makes a shared library for `fcdeploy.load_native`, "c" a folder of C, "object"
     an object file for a microcontroller (`target` "cortex-m4"), with its header beside it.
+
+    `kernels` "cmsis-nn=FOLDER" makes a folder of C that calls the CMSIS-NN in that folder where it gives the same bytes for every
+    sum, and with `allow_ties` also where some are one level off.
 
     One sample is compiled; `shapes` gives the lengths of other free axes.  The proof takes samples of `data`, else those
     that `calibration` carries, else drawn ones; for another machine than this it is about the same program compiled for

@@ -55,6 +55,7 @@ SHARED = {
     "depthwise_dsp.h",
     "depthwise_mve.h",
 }  # no kernels
+OTHERS = {"cmsis_nn.h"}  # kernels that call what is no part of this
 FIELD = re.compile(r"(const uint8_t \*|int32_t|float|struct fc_\w+)\s*([^;]+);")
 SIMPLE = {"int32_t": ctypes.c_int32, "float": ctypes.c_float, "const uint8_t *": ctypes.c_void_p}
 
@@ -81,7 +82,7 @@ def headers() -> list[str]:
 
 def source() -> str:
     """One C file with every kernel in it, none of them private."""
-    includes = "".join(f'#include "{name}"\n' for name in headers() if name not in ("common.h", "vectors.h"))
+    includes = "".join(f'#include "{name}"\n' for name in headers() if name not in {"common.h", "vectors.h"} | OTHERS)
     return f'#include "common.h"\n#undef FC_KERNEL\n#define FC_KERNEL\n{includes}'
 
 

@@ -29,6 +29,13 @@ from fcdeploy.cli import options
     help="library: shared, with every level of instructions, for fcdeploy.load_native or C. c: a folder of C files. "
     "object: one file to link, for a core, and its header.",
 )
+@click.option(
+    "--kernels",
+    default="own",
+    show_default=True,
+    metavar="K",
+    help="own, or cmsis-nn=FOLDER: with --emit c, layers call your copy of CMSIS-NN where it gives the same bytes.",
+)
 @click.option("--name", metavar="NAME", help="What its functions are called; the file's name up to its first dot.")
 @options.shape_option
 @options.data_option(required=False)
@@ -36,6 +43,9 @@ from fcdeploy.cli import options
 @click.option("--samples", type=options.COUNT, metavar="N", help="Prove it on N samples; 4 by default.")
 @options.preprocess_option
 @click.option("--allow-float", is_flag=True, help="Also compile steps that compute in float, and name them.")
+@click.option(
+    "--allow-ties", is_flag=True, help="With cmsis-nn: also where it rounds some sums one level off, which is counted."
+)
 @click.option("--dry-run", is_flag=True, help="Show the program and write nothing.")
 @options.force_option
 @options.json_option

@@ -22,21 +22,24 @@ from fcdeploy.native.build import (
     compile_object,
     find_core,
     find_machine,
+    find_target,
     write_sources,
 )
+from fcdeploy.native.cmsis_nn import add_copy, compile_copy, find_copy
 from fcdeploy.native.one_sample import fill_shapes
 from fcdeploy.native.program.float_steps import list_float_steps
+from fcdeploy.native.program.multipliers import hand_over
 from fcdeploy.native.program.steps import Program
 from fcdeploy.native.prove import Proof, prove
 from fcdeploy.native.reading.operators import read_program
-from fcdeploy.native.toolchain import STRICT, compile_c, find_compiler
+from fcdeploy.native.toolchain import STRICT, Compiler, compile_c, find_compiler
 from fcdeploy.preprocessing.read import Given
 from fcdeploy.records import calibration as calibrations
 from fcdeploy.records import origin
 from fcdeploy.records.data_format import choose_format, from_metadata
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
-from fcdeploy.reporting.compilation import add_object, build_report
+from fcdeploy.reporting.compilation import add_handed, add_object, build_report
 from fcdeploy.runtime.cpu import read_cpu_flags
 from fcdeploy.runtime.feeds import draw_feeds, fix_shapes
 from fcdeploy.runtime.native_library import NativeModel
@@ -59,6 +62,7 @@ def compile(  # the command's name
     output: str | Path | None = None,
     target: str = "host",
     emit: str = "library",
+    kernels: str = "own",
     name: str | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
     data: str | Path | None = None,
@@ -66,12 +70,16 @@ def compile(  # the command's name
     samples: int | None = None,
     preprocess: Given = None,
     allow_float: bool = False,
+    allow_ties: bool = False,
     dry_run: bool = False,
     force: bool = False,
     on_step: OnStep | None = None,
 ) -> Report:
     """Compile a quantized model: `emit` "library" makes a shared library for `fcdeploy.load_native`, "c" a folder of C, "object"
     an object file for a microcontroller (`target` "cortex-m4"), with its header beside it.
+
+    `kernels` "cmsis-nn=FOLDER" makes a folder of C that calls the CMSIS-NN in that folder where it gives the same bytes for every
+    sum, and with `allow_ties` also where some are one level off.
 
     One sample is compiled; `shapes` gives the lengths of other free axes.  The proof takes samples of `data`, else those
     that `calibration` carries, else drawn ones; for another machine than this it is about the same program compiled for
@@ -84,6 +92,7 @@ def compile(  # the command's name
     core, here = find_core(target), find_machine("host")
     row = here if core else find_machine(target)
     _check_kind(target, emit, core)
+    copy = _find_copy(kernels, emit, ties=allow_ties)
     graph = read_model(path)
     warnings = list(refuse_untrusted(graph, str(path)))
 
@@ -101,9 +110,10 @@ def compile(  # the command's name
             f"{len(floats)} of {say_count(len(program.steps), 'step')} {compute} in float, {floats[0]}",
             f"--allow-float, or {QUANTIZE}",
         )
+    program, handed = (program, ()) if copy is None else hand_over(program, ties=allow_ties)
     built = build(program)
     if dry_run:
-        return build_report(path, None, built, None, floats, warnings)
+        return add_handed(build_report(path, None, built, None, floats, warnings), handed)
 
     elsewhere = row if row is not here and emit == "library" else None
     if elsewhere:
@@ -112,23 +122,29 @@ def compile(  # the command's name
             f"fcdeploy verify --engine native tries it on an {row.name} CPU"
         )
     given = _read_samples(graph, path, program, data, calibration, samples, preprocess)
-    with _prove(path, built, given, elsewhere, on_step) as (library, proof):
-        sizes = _put(built, library, out, emit, core, force=force) if proof.passed else None
-    report = build_report(path, out if proof.passed else None, built, proof, floats, warnings)
+    with _prove(path, built, given, elsewhere, on_step, copy) as (library, proof):
+        sizes = _put(built, library, out, emit, core, force=force, copy=copy) if proof.passed else None
+    report = add_handed(build_report(path, out if proof.passed else None, built, proof, floats, warnings), handed)
     return report if sizes is None or core is None else add_object(report, built, core, out, sizes)
 
 
 @contextmanager
 def _prove(
-    path: Path, built: Built, samples: Sequence[Arrays], elsewhere: Machine | None, on_step: OnStep | None
+    path: Path,
+    built: Built,
+    samples: Sequence[Arrays],
+    elsewhere: Machine | None,
+    on_step: OnStep | None,
+    copy: Path | None,
 ) -> Iterator[tuple[Path, Proof]]:
     """A library of the program, for the machine `elsewhere` or else this one, and the proof of the one for this machine."""
-    here, compiler = find_machine("host"), find_compiler()
+    here, compiler = find_machine("host"), _choose_compiler(copy)
     with temporary_folder() as folder:
         library = folder / "proven.so"
         if on_step:
             on_step(f"compiling with {compiler.name}", 0, 1)
-        compile_library(built, here, compiler, folder, library)
+        more = [] if copy is None else compile_copy(compiler, copy, find_target(here, compiler), folder)
+        compile_library(built, here, compiler, folder, library, more=more)
         if on_step:
             on_step("proving", 0, 1)
         proof = prove_here(path, built, here, library, samples)
@@ -219,6 +235,20 @@ def _count_samples(program: Program, inputs: Sequence[TensorSpec]) -> int:
     return 1 if runs_alone(inputs) or axis is None else program.inputs[0].shape[axis]
 
 
+def _find_copy(kernels: str, emit: str, *, ties: bool) -> Path | None:
+    """The user's CMSIS-NN, where its kernels are asked for."""
+    copy = find_copy(kernels)
+    if copy is not None and emit != "c":
+        raise FcdeployError(f"--kernels cmsis-nn: {emit} holds no CMSIS-NN, expected C to compile with it", "--emit c")
+    if copy is None and ties:
+        raise FcdeployError("--allow-ties is for CMSIS-NN, and --kernels is 'own'", "--kernels cmsis-nn=FOLDER")
+    return copy
+
+
+def _choose_compiler(copy: Path | None) -> Compiler:
+    return find_compiler() if copy is None else add_copy(find_compiler(), copy)
+
+
 def _check_kind(target: str, emit: str, core: Core | None) -> None:
     if core and emit == "library":
         raise FcdeployError(f"a library is for a machine, and {target} is none", "--emit object, or --emit c")
@@ -239,7 +269,7 @@ def _name_header(out: Path) -> Path:
 
 
 def _put(
-    built: Built, library: Path, out: Path, emit: str, core: Core | None, *, force: bool
+    built: Built, library: Path, out: Path, emit: str, core: Core | None, *, force: bool, copy: Path | None
 ) -> tuple[int, int] | None:
     """Put what was made in place; of an object its bytes that are read, and that are written."""
     if emit == "library":
@@ -258,7 +288,7 @@ def _put(
             temporary_folder() as trial
         ):  # the library was compiled without the function that a folder of C is called by
             write_sources(built, trial)
-            compile_c(find_compiler(), [*STRICT, "-c", f"{built.source.name}.c", "-o", "whole.o"], trial)
+            compile_c(_choose_compiler(copy), [*STRICT, "-c", f"{built.source.name}.c", "-o", "whole.o"], trial)
         with replace_folder(out) as (folder,):
             write_sources(built, folder)
     return None

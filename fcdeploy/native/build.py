@@ -114,10 +114,12 @@ def compile_library(
     folder: Path,
     output: Path,
     levels: Sequence[Level] | None = None,
+    more: Sequence[Path] = (),
 ) -> None:
-    """A shared library of all levels, through `folder`, where the C files are left."""
+    """A shared library of all levels, and of `more` objects that they call, through `folder`, where the C files are left."""
     objects = compile_objects(built, machine, compiler, folder, levels)
-    compile_c(compiler, [*_find_target(machine, compiler), "-shared", *objects, "-o", output.resolve()], folder)
+    how = [*find_target(machine, compiler), "-shared", *(["-Wl,--gc-sections"] if more else [])]
+    compile_c(compiler, [*how, *objects, *more, "-o", output.resolve()], folder)
 
 
 def compile_objects(
@@ -139,7 +141,7 @@ def compile_objects(
         (folder / header).write_text((KERNELS / header).read_text())
     text = format_library(name, built.program, chosen, built.description, built.arena_bytes)
     (folder / f"{name}_library.c").write_text(text)
-    common = [*_find_target(machine, compiler), *STRICT, "-fPIC", "-fvisibility=hidden", "-DFC_LIBRARY", "-c"]
+    common = [*find_target(machine, compiler), *STRICT, "-fPIC", "-fvisibility=hidden", "-DFC_LIBRARY", "-c"]
     jobs = [
         [*common, *level.flags, f"-DFC_LEVEL(name)=name##_{level.name}", f"{name}.c", "-o", f"{level.name}.o"]
         for level in chosen
@@ -188,7 +190,8 @@ def find_core(target: str) -> Core | None:
     return CORES.get(target)
 
 
-def _find_target(machine: Machine, compiler: Compiler) -> tuple[str, ...]:
+def find_target(machine: Machine, compiler: Compiler) -> tuple[str, ...]:
+    """What the compiler is told of a machine."""
     return ("-target", machine.triple) if compiler.cross else ()
 
 

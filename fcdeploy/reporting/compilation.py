@@ -11,6 +11,7 @@ from fcdeploy.bundles.golden import DIFFERENT
 from fcdeploy.native.build import Built
 from fcdeploy.native.placing.memory import Memory
 from fcdeploy.native.program.float_steps import warn_of_float_steps
+from fcdeploy.native.program.multipliers import Handed
 from fcdeploy.native.prove import CLOSE, Proof
 from fcdeploy.records.report import Report, Table
 from fcdeploy.tables.native import Core
@@ -58,6 +59,32 @@ def add_object(report: Report, built: Built, core: Core, out: Path, sizes: tuple
         lines=(*report.lines, line),
         warnings=(*report.warnings, said),
     )
+
+
+def add_handed(report: Report, rows: Sequence[Handed]) -> Report:
+    """The report with the layers that CMSIS-NN computes, first; as it is where it was not asked for."""
+    if not rows:
+        return report
+    taken = [row for row in rows if not row.why]
+    tied = [row for row in taken if row.differ]
+    line = f"CMSIS-NN computes {len(taken)} of {say_count(len(rows), 'layer')}"
+    if taken:
+        line += ", with the same bytes for every sum that their weights can reach" if not tied else (
+            f"; in {len(tied)} of them {sum(row.differ for row in tied):,} of {sum(row.sums for row in tied):,} sums that their "
+            "weights can reach give a byte one level off"
+        )  # fmt: skip
+    left = [f"{row.what} of {row.node!r} is not CMSIS-NN's: {row.why}" for row in rows if row.why]
+    values = [
+        {
+            "node": row.node,
+            "by": "own" if row.why else "cmsis-nn",
+            "why": row.why,
+            "differ": row.differ,
+            "sums": row.sums,
+        }
+        for row in rows
+    ]
+    return replace(report, values=report.values | {"cmsis_nn": values}, lines=(line, *left, *report.lines))
 
 
 def _compare_arena(memory: Memory) -> str:

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fcdeploy.native.calls import choices, layers, others, sequences
+from fcdeploy.native.calls import choices, cmsis_nn, layers, others, sequences
 from fcdeploy.native.calls.call import KernelCall, Weights
 from fcdeploy.native.placing.layout import Copy, Fill, Placed, Work
 from fcdeploy.native.program import steps
 
 CALLS: dict[type[steps.Step], Callable[[Any, Placed, Weights], KernelCall]] = {
     steps.Layer: layers.call_layer,
+    steps.IntegerLayer: cmsis_nn.call_integer_layer,
     steps.FloatLayer: layers.call_float_layer,
     steps.Product: others.call_product,
     steps.Combine: others.call_combine,

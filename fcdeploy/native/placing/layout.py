@@ -18,6 +18,7 @@ from fcdeploy.native.program.steps import (
     Combine,
     FloatLayer,
     GlobalAverage,
+    IntegerLayer,
     Layer,
     Move,
     Normalize,
@@ -34,12 +35,16 @@ from fcdeploy.native.program.tensors import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """A step with the views it reads and writes; `order` rearranges what a dense layer reads, None where nothing does."""
+    """A step with the views it reads and writes; `order` rearranges what a dense layer reads, None where nothing does.
+
+    `scratch` is memory that a layer by CMSIS-NN needs while it runs.
+    """
 
     step: Step
     inputs: tuple[View, ...]
     outputs: tuple[View, ...]
     order: Array | None = None
+    scratch: View | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,7 +203,7 @@ class _Placement:
         self.layout.work.append(work)
         at = len(self.layout.work) - 1
         views = (
-            (*work.inputs, *work.outputs) if isinstance(work, Placed)
+            (*work.inputs, *work.outputs, *([work.scratch] if work.scratch else [])) if isinstance(work, Placed)
             else (work.source, work.target) if isinstance(work, Copy) else (work.target,)
         )  # fmt: skip
         for view in views:
@@ -211,6 +216,9 @@ class _Placement:
             self._add(Fill(node, view, view.zero, border=True))
 
     def _place_step(self, step: Step) -> None:
+        if isinstance(step, IntegerLayer):
+            self._place_integer_layer(step)
+            return
         inputs = tuple(self._read(step, i) for i in range(len(step.inputs)))
         outputs = []
         for tensor in step.outputs:
@@ -220,6 +228,22 @@ class _Placement:
             outputs.append(view)
         order = self.orders.get(step.inputs[0].name) if isinstance(step, Layer | FloatLayer) else None
         self._add(Placed(step, inputs, tuple(outputs), order))
+
+    def _place_integer_layer(self, step: IntegerLayer) -> None:
+        """CMSIS-NN reads and writes tensors in one piece, and its bytes are signed for as long as it runs."""
+        tensor, window = step.inputs[0], step.window is not None
+        source = self.views[tensor.name]
+        if source.buffer.where != "arena" or not _is_whole(source):
+            source = self._copy(step.node, tensor, source, last=window)
+        target = self._find_place(step.output)
+        self.views.setdefault(step.output.name, target)
+        whole = target if _is_whole(target) else self._make_view(step.output, "arena", last=window)
+        memory = np.empty(step.scratch_bytes, np.uint8)
+        scratch = View(self._make_buffer("arena", memory, 0), memory)
+        self._add(Placed(step, (source,), (whole,), self.orders.get(tensor.name), scratch))
+        if whole is not target:
+            self._fill_border(step.node, target)
+            self._add(Copy(step.node, whole, target))
 
     def _read(self, step: Step, index: int) -> View:
         """The view of an input as the step's kernel can read it; copied where it lies otherwise."""
@@ -345,6 +369,12 @@ class _Placement:
         self.views[step.output.name] = target
         self._fill_border(step.node, target)
         self._add(Placed(step, tuple(inputs), (target,)))
+
+
+def _is_whole(view: View) -> bool:
+    """Whether a tensor lies in one piece, an image with its channels last."""
+    array = view.array
+    return bool((array if array.ndim < 3 else np.moveaxis(array, 1, -1)).flags.c_contiguous)
 
 
 def _index_parts(step: Move) -> list[tuple[slice, ...]]:

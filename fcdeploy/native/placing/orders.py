@@ -7,6 +7,7 @@ from fcdeploy.native.program.steps import (
     Combine,
     FloatLayer,
     GlobalAverage,
+    IntegerLayer,
     Interpolate,
     Layer,
     Lookup,
@@ -75,7 +76,7 @@ def find_borders(program: Program) -> dict[str, Border]:
 
 def find_needed_border(step: Step) -> Border:
     """What a convolution on bytes reads around its input; padding of 1-d ones lies left and right."""
-    if not isinstance(step, Layer) or step.window is None:
-        return NO_BORDER
+    if not isinstance(step, Layer) or step.window is None or isinstance(step, IntegerLayer):
+        return NO_BORDER  # CMSIS-NN fills up windows itself
     begins, ends = step.window.begins, step.window.ends
     return (begins[0], ends[0], begins[1], ends[1]) if len(begins) == 2 else (0, 0, begins[0], ends[0])

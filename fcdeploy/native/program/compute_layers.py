@@ -11,18 +11,12 @@ from fcdeploy.arithmetic.kernels.avx2 import gather_windows
 from fcdeploy.arithmetic.windows import Window
 from fcdeploy.arrays import Array
 from fcdeploy.native.program.codes import clip_codes
-from fcdeploy.native.program.steps import FloatLayer, Layer, Product
+from fcdeploy.native.program.steps import FloatLayer, IntegerLayer, Layer, Product
 from fcdeploy.native.program.tensors import Tensor
 
 
 def compute_layer(step: Layer, given: Sequence[Array]) -> tuple[Array, ...]:
-    (x,), weight = given, step.weight
-    if step.window is None:
-        sums = avx2.multiply_bytes(x.reshape(-1, x.shape[-1]), weight, exact=True) + step.bias
-        channels = sums.reshape(*x.shape[:-1], -1)
-    else:
-        channels = _convolve(x, weight, step.window, step.groups, step.inputs[0]) + step.bias
-    assert np.abs(channels).max(initial=0) < 2**31
+    channels = _add_up(step, given)
     real = channels.astype(np.int32).astype(np.float32) * step.factor
     to = step.output.coding
     if to is None:
@@ -30,6 +24,27 @@ def compute_layer(step: Layer, given: Sequence[Array]) -> tuple[Array, ...]:
     else:
         value = clip_codes(np.rint(real).astype(np.float64) + to.zero_point, step.low, step.high)
     return (value if step.window is None else np.moveaxis(value, -1, 1),)
+
+
+def compute_integer_layer(step: IntegerLayer, given: Sequence[Array]) -> tuple[Array, ...]:
+    """Scaled as CMSIS-NN's arm_nn_requantize does it with a single rounding."""
+    to, right = step.output.coding, 31 - step.shift.astype(np.int64)
+    assert to is not None
+    product = _add_up(step, given).astype(np.int64) * step.multiplier
+    value = clip_codes(((product >> (right - 1)) + 1 >> 1) + to.zero_point, step.low, step.high)
+    return (value if step.window is None else np.moveaxis(value, -1, 1),)
+
+
+def _add_up(step: Layer, given: Sequence[Array]) -> Array:
+    """Sums of products and the bias, channels last."""
+    (x,) = given
+    if step.window is None:
+        sums = avx2.multiply_bytes(x.reshape(-1, x.shape[-1]), step.weight, exact=True) + step.bias
+        channels = sums.reshape(*x.shape[:-1], -1)
+    else:
+        channels = _convolve(x, step.weight, step.window, step.groups, step.inputs[0]) + step.bias
+    assert np.abs(channels).max(initial=0) < 2**31
+    return channels
 
 
 def compute_float_layer(step: FloatLayer, given: Sequence[Array]) -> tuple[Array, ...]:

@@ -27,6 +27,7 @@ from fcdeploy.native.program.compute_floats import (
 )
 from fcdeploy.native.program.compute_layers import (
     compute_float_layer,
+    compute_integer_layer,
     compute_layer,
     compute_product,
 )
@@ -39,6 +40,7 @@ from fcdeploy.native.program.steps import (
     Combine,
     FloatLayer,
     GlobalAverage,
+    IntegerLayer,
     Interpolate,
     Layer,
     Lookup,
@@ -61,6 +63,7 @@ from fcdeploy.native.program.tensors import Tensor
 
 COMPUTE: dict[type[Step], Callable[[Any, Sequence[Array]], tuple[Array, ...]]] = {
     Layer: compute_layer,
+    IntegerLayer: compute_integer_layer,
     FloatLayer: compute_float_layer,
     Product: compute_product,
     Combine: compute_combine,

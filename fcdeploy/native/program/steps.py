@@ -91,6 +91,26 @@ class Layer(Ends):
         return f"{kind} {self.window}, {self.weight.shape[1] * self.groups} -> {len(self.weight)}"
 
 
+CMSIS_BLOCK = 128  # channels at most that its depthwise kernels for Helium take at once: 124 in version 4 and later
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class IntegerLayer(Layer):
+    """A layer that CMSIS-NN computes: sums are scaled to floor(sum * multiplier / 2^(31 - shift) + 1/2)."""
+
+    multiplier: NDArray[np.int32]
+    shift: NDArray[np.int32]
+
+    @property
+    def scratch_bytes(self) -> int:
+        """The most that its kernels ask for: four windows of bytes or two of 16 bits, or the taps of a block of channels."""
+        window = int(self.weight[0].size)
+        return 4 * (window + 16) + (window * max(2 * len(self.weight), 4 * CMSIS_BLOCK) if self.depthwise else 0)
+
+    def what(self) -> str:
+        return f"{super().what()} by CMSIS-NN"
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FloatLayer(Step):
     """A convolution or dense layer on floats; sums are added up in the order of the weights, kernel position first."""
