@@ -390,7 +390,7 @@ def test_libraries_that_do_not_fit_are_refused(
     out = tmp_path / "net.fcd"
     with fails("are for the same machine"):
         fcdeploy.bundle(model, output=out, libraries=[library, library])
-    with fails("is no shared library for x86_64 or aarch64", "fcdeploy compile"):
+    with fails("is no shared library for x86_64 or aarch64", "fcdeploy.compile("):
         fcdeploy.bundle(model, output=out, libraries=[model])
     other = onnx.load(model)
     other.doc_string = "another file"
