@@ -205,7 +205,7 @@ def test_a_copy_that_wants_more_memory_or_computes_something_else_is_found(model
 
 def test_what_cannot_be_asked_for(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with fails("kernels 'cmsis' is unknown, expected own, or cmsis-nn=FOLDER", "own"):
+    with fails("'cmsis' is unknown, expected own, or cmsis-nn=FOLDER", "own"):
         fcdeploy.compile(model, output=out, emit="c", kernels="cmsis")
     with fails("has no Include/arm_nnfunctions.h, expected the folder of CMSIS-NN", "Include and Source"):
         fcdeploy.compile(model, output=out, emit="c", kernels=f"cmsis-nn={tmp_path}")
