@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
+import gc
 import io
 import json
 import re
@@ -33,10 +35,14 @@ from fcdeploy.records.data_format import KEY, DataFormat, to_metadata
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.session import Session
 from fcdeploy.serve.classify import _rank, describe_answers, read_samples
+from fcdeploy.serve.engine import BatchingEngine
+from fcdeploy.serve.http_request import RequestHead, find_route
 from fcdeploy.serve.meaning import find_probabilities
+from fcdeploy.serve.metrics import Metrics
 from fcdeploy.serve.models import Model, load_model
 from fcdeploy.serve.refusal import RefusedError
 from fcdeploy.serve.repository import find_models
+from fcdeploy.serve.routes import Answer, ServerState, answer_request
 
 NAMES = ("aubergine", "banana", "cherry", "date", "elder", "fig")
 SPEC = TensorSpec("x", np.dtype(np.float32), (None, 3, 24, 24))
@@ -92,6 +98,47 @@ def server(folder: Path) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def colours(folder: Path) -> np.ndarray:
     return np.load(folder / "colours.npy")
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "coding"),
+    [
+        ("/v1/models/fruit:classify", "image/jpeg", ""),
+        ("/v1/models/table:classify", "text/csv", ""),
+        ("/v2/models/table/infer", "application/json", "gzip"),
+    ],
+)
+def test_what_was_refused_is_given_back_at_once(
+    folder: Path, colours: np.ndarray, path: str, kind: str, coding: str
+) -> None:
+    """An error that holds itself keeps what was decoded of its body until Python looks for cycles, which is seldom."""
+    cut = make_picture(0, colours)[:-200]
+    head = RequestHead(
+        "POST", path, find_route("POST", path), len(cut), False, True, False, None, coding, "", False, kind
+    )
+    answers = list[Answer]()
+
+    async def live() -> int:
+        engine = BatchingEngine(folder / "models")
+        await engine.start()
+        left = []
+        for _ in range(2):  # the first imports decoders
+            gc.collect()
+            for _ in range(5):
+                answer_request(ServerState(engine, Metrics()), head, cut, 0.0, answers.append)
+                while engine.requests:
+                    await asyncio.sleep(0.005)
+            await asyncio.sleep(0)
+            left.append(gc.collect())
+        await engine.stop()
+        return left[-1]
+
+    gc.disable()
+    try:
+        assert asyncio.run(live()) == 0
+    finally:
+        gc.enable()
+    assert [answer.status for answer in answers] == [400] * 10
 
 
 def classify(server: Server, model: str, body: bytes, kind: str, query: str = "") -> Any:

@@ -12,8 +12,9 @@ import csv
 import ctypes
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from math import prod
 from typing import Any
 from urllib.parse import parse_qs
@@ -139,9 +140,14 @@ def _check_pictures(spec: TensorSpec, count: int, shape: Sequence[int | None], m
 
 def give_memory_back() -> None:
     """Let the C library return what large pictures have left free, which it keeps otherwise; only glibc can be asked."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    trim = _find_trim()
     if trim is not None:
         trim(0)
+
+
+@cache
+def _find_trim() -> Callable[[int], int] | None:
+    return getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
 def _explain(error: ValueError) -> str:

@@ -249,14 +249,11 @@ class BatchingEngine:
         self._becoming -= work.becomes
         self.requests -= 1
         self.bytes -= work.size
+        error = future.exception()  # never raised here: this frame, its traceback and what was decoded would be a cycle
+        if error is not None and not isinstance(error, RefusedError):  # a request without an answer would hang
+            error = RefusedError(500, f"internal {type(error).__name__}: {error}")
         try:
-            result = future.result()
-        except RefusedError as refusal:
-            result = refusal
-        except Exception as defect:  # a request without an answer would hang
-            result = RefusedError(500, f"internal {type(defect).__name__}: {defect}")
-        try:
-            work.then(result)
+            work.then(future.result() if error is None else error)
         finally:
             self._make_next()
 

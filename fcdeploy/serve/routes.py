@@ -130,7 +130,8 @@ def answer_request(state: ServerState, head: RequestHead, body: bytes | bytearra
             return
         answer = _answer_directly(state, head)
     except Exception as error:  # a mistake of ours must not take the connection, or the server, with it
-        answer = make_error_answer(_as_refusal(error))
+        _refuse(state, key, error, send)
+        return
     state.metrics.count(key, answer.status)
     send(answer)
 
@@ -139,14 +140,19 @@ def _ask_unpacked(
     state: ServerState, served: ServedModel, head: RequestHead, begun: float, send: Send, body: bytearray | RefusedError
 ) -> None:
     """What `answer_request` does with a body that came compressed: a kilobyte may be a megabyte, so a thread unpacks it."""
+    if isinstance(body, RefusedError):
+        _refuse(state, served.model.key, body, send)
+        return
     try:
-        if isinstance(body, RefusedError):
-            raise body
         ASK[head.route.what](state, served, head, body, begun, send)
     except Exception as error:
-        answer = make_error_answer(_as_refusal(error))
-        state.metrics.count(served.model.key, answer.status)
-        send(answer)
+        _refuse(state, served.model.key, error, send)
+
+
+def _refuse(state: ServerState, key: tuple[str, str], error: Exception, send: Send) -> None:
+    answer = make_error_answer(_as_refusal(error))
+    state.metrics.count(key, answer.status)
+    send(answer)
 
 
 def _as_refusal(error: Exception) -> RefusedError:
@@ -245,9 +251,10 @@ def _classify(
         _answer_at_once(describe, answer)
 
     def run(read: SamplesRead | RefusedError) -> None:
+        if isinstance(read, RefusedError):
+            answer(read)
+            return
         try:
-            if isinstance(read, RefusedError):
-                raise read
             state.engine.submit(served, read.feeds, partial(done, sizes=read.sizes), arrived=begun)
         except Exception as error:
             answer(_as_refusal(error))
