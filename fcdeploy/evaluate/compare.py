@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from fcdeploy.arithmetic import metrics
 from fcdeploy.arithmetic.metrics import Fidelity, Spread, measure_fidelity
 from fcdeploy.arrays import Array, Arrays, Float64
-from fcdeploy.atomic_files import temporary_folder
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate import layers
 from fcdeploy.evaluate.between_models import compare_decisions, measure_more
@@ -195,31 +194,37 @@ def compare_layers(
     sessions: dict[int, Session] = {}
     for index in sorted({index for index, _ in where.values()}):
         layers.expose_tensors(floats[index], [name for which, name in where.values() if which == index])
-        sessions[index] = _open_session(floats[index])
-    usual, exposed = Session(int8), _open_session(model)
+        sessions[index] = Session(floats[index])
+    usual, exposed = Session(int8), Session(model)
     sums: dict[str, Fidelity] = {}
     ranges: dict[str, RoundingError] = {}
     undisturbed, done = True, 0
+    matched = [tensor for tensor in quantized if tensor.integers in where]
     for batch in data:
         f = {index: {**batch.inputs, **_run_all(session, batch)} for index, session in sessions.items()}
         q = _run_all(exposed, batch)
         if done == 0:
             before = _run_all(usual, batch)
             undisturbed = all(np.array_equal(before[name], q[name]) for name in before)
-        for tensor in quantized:
-            if tensor.integers in where:
-                index, name = where[tensor.integers]
-                if f[index][name].shape != q[tensor.integers].shape:
-                    continue  # rows that depend on values have no counterparts
-                difference = measure_fidelity(f[index][name], tensor.dequantize(q[tensor.integers]))
-                sums[tensor.integers] = sums.get(tensor.integers, Fidelity()) + difference
-                if q[tensor.integers].dtype.kind in "iu":
-                    new = measure_rounding(tensor, f[index][name])
-                    ranges[tensor.integers] = ranges[tensor.integers] + new if tensor.integers in ranges else new
+        for tensor in matched:
+            index, name = where[tensor.integers]
+            if f[index][name].shape == q[tensor.integers].shape:  # rows that depend on values have no counterparts
+                _add_tensor(sums, ranges, tensor, f[index][name], q[tensor.integers])
         done += len(batch)
         on_step("layers", done, total)
     unmatched = [tensor.names[0] for tensor in quantized if tensor.integers not in where]
     return LayerSums(quantized, tensors, sums, unmatched, undisturbed, ranges)
+
+
+def _add_tensor(
+    sums: dict[str, Fidelity], ranges: dict[str, RoundingError], tensor: layers.QuantizedTensor, f: Array, q: Array
+) -> None:
+    """Add how far a batch's integers are from float's tensor, and what rounding it alone would do."""
+    key = tensor.integers
+    sums[key] = sums.get(key, Fidelity()) + measure_fidelity(f, tensor.dequantize(q))
+    if q.dtype.kind in "iu":
+        new = measure_rounding(tensor, f)
+        ranges[key] = ranges[key] + new if key in ranges else new
 
 
 def add_batch(answers: Answers, f: Arrays, q: Arrays, batch: Batch) -> None:
@@ -334,13 +339,3 @@ def check_shapes(shapes: Mapping[str, tuple[int, ...]], q: Arrays, hint: str = O
             raise FcdeployError(
                 f"output {name!r} has shape {shape} in the float model and {q[name].shape} in the int8 model", hint
             )
-
-
-def _open_session(model: ir.Model) -> Session:
-    """A session for a model in memory; weights kept outside its file are written beside a copy, which may be large."""
-    if not any(isinstance(value.const_value, ir.ExternalTensor) for value in model.graph.initializers.values()):
-        return Session(model)
-    with temporary_folder() as folder:
-        path = folder / "model.onnx"
-        ir.save(model, path, external_data="model.data")
-        return Session(path)
