@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcdeploy.arithmetic import metrics, significance
-from fcdeploy.arithmetic.set_metrics import find_nearest, mean_class_iou
+from fcdeploy.arithmetic.set_metrics import find_nearest
 from fcdeploy.arrays import Float64
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate.between_models import measure_more
 from fcdeploy.evaluate.compare import Answers
-from fcdeploy.evaluate.metric import ERROR, IGNORED, SHARE, Metric, count_figures, take_mean, take_ratio
+from fcdeploy.evaluate.metric import ERROR, IGNORED, SHARE, Metric, find_summary, take_mean
 
 LISTED_CLASSES = 100  # a larger confusion matrix is for nobody to read
 NOTHING = (
@@ -80,7 +80,7 @@ def compute_loss(answers: Answers) -> Loss | None:
     if metric is None:
         return None
     one, other = np.concatenate(answers.float_figures), np.concatenate(answers.int8_figures)
-    if not count_figures(metric, one) and not count_figures(metric, other):
+    if not metric.count(one) and not metric.count(other):
         if metric.relative:
             return None
         raise FcdeployError(
@@ -144,8 +144,9 @@ def make_output_values(answers: Answers) -> list[dict[str, Any]]:
         more = measure_more(name, answers.read)
         if more is not None and one.measured:
             sums = np.concatenate(one.measured).sum(axis=0)
-            summary = mean_class_iou if more[0] == "miou" else take_ratio
-            row[more[0]] = float(summary(sums)) if sums[len(sums) // 2 :].any() else None  # nothing counts
+            row[more[0]] = (
+                float(find_summary(more[0])(sums)) if sums[len(sums) // 2 :].any() else None
+            )  # nothing counts
         if one.rows and sum(len(f) for f, _ in one.rows) > 2:
             f, q = (np.concatenate(rows).astype(np.float64) for rows in zip(*one.rows, strict=True))
             row["nearest"] = float((find_nearest(f) == find_nearest(q)).mean())

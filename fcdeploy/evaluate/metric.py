@@ -55,6 +55,12 @@ class Metric:
     between: BetweenModels | None = None
     relative: bool = False
 
+    def count(self, figures: Float64) -> float:
+        """How many positions, boxes or letters the figures (n, k) are of; of metrics that score whole samples, the samples."""
+        if self.summary is mean_class_iou:
+            return float(np.split(figures, 2, axis=-1)[1].sum())
+        return float(figures[:, 1].sum()) if self.summary is take_ratio else float(len(figures))
+
     @property
     def takes_any_shape(self) -> bool:
         """Whether both models' answers may have different shapes: boxes, rows and texts are as many as were found."""
@@ -71,11 +77,9 @@ def take_ratio(figures: Float64) -> Float64:
     return np.divide(equal, count, out=np.ones_like(equal), where=count > 0)  # a resample may have none that count
 
 
-def count_figures(metric: Metric, figures: Float64) -> float:
-    """How many positions, boxes or letters the figures (n, k) are of; of metrics that score whole samples, the samples."""
-    if metric.summary is mean_class_iou:
-        return float(np.split(figures, 2, axis=-1)[1].sum())
-    return float(figures[:, 1].sum()) if metric.summary is take_ratio else float(len(figures))
+def find_summary(name: str) -> Callable[[Float64], Float64]:
+    """How means of figures by position, box, letter or class become one number; of `cosine`, which scores samples, their mean."""
+    return {"miou": mean_class_iou, "cosine": take_mean}.get(name, take_ratio)
 
 
 def choose_metric(
@@ -204,9 +208,8 @@ def _make_relative(
 
 
 def _relate(name: str, output: str, why: str, how: BetweenModels, decision: Decision | None = None) -> Metric:
-    summary = {"miou": mean_class_iou, "cosine": take_mean}.get(name, take_ratio)
     unit = SCORE if name == "cosine" else SHARE
-    return Metric(name, output, why, unit, None, summary, decision, between=how, relative=True)
+    return Metric(name, output, why, unit, None, find_summary(name), decision, between=how, relative=True)
 
 
 def _decide_by_shape(output: Array, name: str, end: OutputEnd) -> Decision:
@@ -272,8 +275,7 @@ def _make_tokens(
             return count_class_overlap(predicted, y, decision.classes or 0, counted=y != IGNORED)
         return metrics.count_token_hits(predicted, y, IGNORED)
 
-    summary = mean_class_iou if name == "miou" else take_ratio
-    return Metric(name, output, f"{why}, {decision}", SHARE, figures, summary, decision, label)
+    return Metric(name, output, f"{why}, {decision}", SHARE, figures, find_summary(name), decision, label)
 
 
 def _make_text(why: str, output: str, label: str, by_shape: Decision) -> Metric:

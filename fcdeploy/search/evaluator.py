@@ -20,7 +20,7 @@ from fcdeploy.evaluate.compare import Answers, check_shapes, run_model
 from fcdeploy.evaluate.data import BATCH_BYTES, MOST_BATCH
 from fcdeploy.evaluate.leakage import LeakageCheck
 from fcdeploy.evaluate.loss import Loss, compute_loss, is_yes_or_no, require_decisions, require_metric
-from fcdeploy.evaluate.metric import Metric, choose_metric, count_figures
+from fcdeploy.evaluate.metric import Metric, choose_metric
 from fcdeploy.evaluate.output_ends import find_ends
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.timing.measure import choose_reference
@@ -114,7 +114,7 @@ def evaluate_float(
     if metric_used is None:  # a source without samples is an error of its own
         raise seen.make_error()
     figures = [_compare_with_itself(metric_used, part) for part in parts]
-    require_decisions(metric_used, found=count_figures(metric_used, np.concatenate(figures)) > 0)
+    require_decisions(metric_used, found=metric_used.count(np.concatenate(figures)) > 0)
     kept = held
     read: Callable[[], Iterable[Batch]] = (
         (lambda: _read_again(source, wanted, hashes, seen)) if kept is None else (lambda: iter(kept))
