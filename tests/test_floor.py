@@ -50,6 +50,7 @@ from fcdeploy.samples.kinds import open_source
 from fcdeploy.search.builder import begin_building
 from fcdeploy.search.candidates import Candidate, is_of_weights, round_by_inputs
 from fcdeploy.search.hold_floor import _carry_out, make_judge
+from fcdeploy.search.ladder import PathStep, Score
 
 DATA = random_data(0, 96, x=(12,))
 
@@ -458,7 +459,7 @@ def test_rounding_that_misses_the_floor_in_the_end_is_left_out(tmp_path: Path) -
     worse, better = rounded.judgement.worst_db, judge.measure(builder.model({})).worst_db
     assert worse < better - 1
     for least, taken, rounding in (((worse + better) / 2, better, False), (worse - 1, worse, True)):
-        made, left = _carry_out(rounded, builder, [], {}, judge, Floor(0.99, least))
+        made, left = _carry_out(rounded, builder, PathStep((), {}, Score(0.0, 0.0, 0.0)), judge, Floor(0.99, least))
         assert (made.judgement.worst_db, left) == (taken, ())
         assert bool(made.plan.gptq_nodes) is rounding
         assert judge.measure(made.int8).worst_db == taken

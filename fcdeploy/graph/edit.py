@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,6 +91,20 @@ def block_fusion(graph: ir.Graph, node: ir.Node) -> None:
     value.name = f"{result.name}/held"
     slope = {"alpha": ir.AttrFloat32("alpha", 1.0)}
     graph.insert_after(node, ir.Node("", "LeakyRelu", [value], slope, outputs=[result], name=f"{node.name}/held"))
+
+
+def read_through_one(graph: ir.Graph, value: ir.Value, readers: Collection[ir.Node], name: str) -> None:
+    """Have some readers of what a node writes read it behind a Clip at the least float, which changes nothing.
+
+    It takes two thirds of the time of a LeakyRelu of slope 1.
+    """
+    result, producer = ir.Value(name=f"{value.name}/held", shape=value.shape, type=value.type), value.producer()
+    assert producer is not None
+    for node, index in list(value.uses()):
+        if node in readers:
+            node.replace_input_with(index, result)
+    lowest = add_constant(graph, f"{name}/min", np.array(np.finfo(np.float32).min))
+    graph.insert_after(producer, ir.Node("", "Clip", [value, lowest], outputs=[result], name=name))
 
 
 def remove_dead(graph: ir.Graph) -> int:

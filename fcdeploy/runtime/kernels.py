@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import onnx
@@ -115,7 +116,7 @@ def trace_origins(source: ir.Graph, optimized: ir.Graph) -> dict[ir.Node, ir.Nod
     """
     by_name = {node.name: node for node in source}
     by_tensor = {value.name: node for node in source for value in node.outputs if value.name}
-    result: dict[ir.Node, ir.Node | None] = {}
+    result = dict[ir.Node, ir.Node | None]()
     taken: set[ir.Node] = set()
 
     def claim(node: ir.Node, candidates: Iterator[ir.Node]) -> None:
@@ -134,10 +135,11 @@ def trace_origins(source: ir.Graph, optimized: ir.Graph) -> dict[ir.Node, ir.Nod
         if node not in result:
             names = strip_marks(name_of(node))
             claim(node, (by_name[name] for name in names if name in by_name))
-    for node in running:
+    for node in sorted(running, key=lambda node: node.op_type == "Gelu"):  # which is found behind what is before it
         if node not in result:
             tensors = [*strip_marks(name_of(node)), *(value.name for value in node.outputs)]
-            claim(node, _walk_upstream(node, [by_tensor[name] for name in tensors if name in by_tensor]))
+            behind = _walk_downstream(node, result) if node.op_type == "Gelu" else ()
+            claim(node, chain(behind, _walk_upstream(node, [by_tensor[name] for name in tensors if name in by_tensor])))
     return {node: result.get(node) for node in running}
 
 
@@ -163,6 +165,17 @@ def _walk_upstream(running: ir.Node, ends: Sequence[ir.Node]) -> Iterator[ir.Nod
             open_ends += above
             seen.update(above)
     yield from ends
+
+
+def _walk_downstream(running: ir.Node, origins: Mapping[ir.Node, ir.Node | None]) -> Iterator[ir.Node]:
+    """The Erfs that read what the node before a GELU writes, behind arithmetic with one number at most."""
+    above = [p for value in running.inputs if value is not None and (p := value.producer()) is not None]
+    before = [p.inputs[0].producer() if p.op_type in INSERTED and p.inputs[0] else p for p in above]
+    for origin in filter(None, (origins.get(p) for p in before if p is not None)):
+        readers = [reader for value in origin.outputs for reader in value.consumers()]
+        for reader in (*readers, *(r for node in readers for value in node.outputs for r in value.consumers())):
+            if reader.op_type == "Erf":
+                yield reader
 
 
 def may_run(kernel: str, op: str) -> bool:

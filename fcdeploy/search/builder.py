@@ -11,10 +11,10 @@ from fcdeploy.graph.model import read_model
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.refining.refine import refine
 from fcdeploy.int8.timing.choose_kernels import choose
-from fcdeploy.int8.timing.partition import cost_of
+from fcdeploy.int8.timing.partition import cost_of, find_costly_nodes
 from fcdeploy.prepare.cost_model import count_macs_by_node
-from fcdeploy.records.costs import Choice, Costs
-from fcdeploy.records.plan import Plan
+from fcdeploy.records.costs import Choice, Costs, Rates
+from fcdeploy.records.plan import Plan, QParams
 from fcdeploy.records.progress import OnStep
 from fcdeploy.search.groups import WHY, explain_moves, find_groups, make_plan_with, undo_group
 from fcdeploy.search.ladder import Forms, NodeGroup
@@ -66,6 +66,26 @@ class Builder:
             return float(sum(self.macs.get(node, 0) + 1 for node in out))
         slow = {*self.base.slow, *out}
         return cost_of(self.problem.model.graph, self.everything, self.problem.calibration, self.costs, slow)
+
+    def list_integer(self) -> list[str]:
+        """Nodes that compute with integers in the plan, in the graph's order."""
+        return [node for node, kind in self.plan({}).kinds.items() if kind not in ("float", "weight_only")]
+
+    def list_rounded(self) -> dict[str, QParams]:
+        """Tensors that the plan rounds, with their scales; a picture's bytes are what they were."""
+        plan = self.plan({})
+        scales = {s.name: plan.tensors.get(s.name) for s in find_sources(self.model({})) if s.kind == "tensor"}
+        return {name: q for name, q in scales.items() if q is not None and not q.pixels}
+
+    def split(self, prices: Mapping[str, float]) -> tuple[str, ...]:
+        """The nodes outside int8 where time is least, and a tensor in bytes costs its price; in the graph's order."""
+        costs = self.costs or Costs("", "", Rates(0, 0, 0, 0), {node: (count, 0) for node, count in self.macs.items()})
+        problem = self.problem
+        out = find_costly_nodes(
+            problem.model.graph, self.everything, problem.calibration, costs, self.base.slow, prices
+        )
+        integer = set(self.list_integer())
+        return tuple(node for node in out if node in integer)
 
     def rank(
         self,

@@ -30,11 +30,11 @@ def leave_by_place(builder: Builder, measure: Measure) -> PathStep | None:
     everything = leave_all(builder, measure)
     if everything is None:
         return None
-    nodes = _list_nodes(builder)
+    nodes = builder.list_integer()
     wide = [node for node, rung in everything.forms.items() if rung == "wide"]
 
     def leave_some(some: Collection[str]) -> PathStep:
-        return _leave(builder, measure, some, wide)
+        return leave(builder, measure, some, wide)
 
     first = min((everything, *_bisect(nodes, leave_some)), key=lambda step: step.score.cost)
     if first.score.cost <= CHEAP * builder.cost({}):
@@ -48,26 +48,21 @@ def leave_all(builder: Builder, measure: Measure) -> PathStep | None:
 
     Where weights in 8 bits hold it only since few samples leave it in doubt, those in 16 are taken that leave no doubt.
     """
-    nodes = _list_nodes(builder)
-    narrow = _leave(builder, measure, nodes)
+    nodes = builder.list_integer()
+    narrow = leave(builder, measure, nodes)
     if _holds_surely(narrow):
         return narrow
     order = order_by_noise(builder.problem.model, builder.plan(narrow.forms), builder.problem.calibration)
-    wide = _leave(builder, measure, nodes, order)
+    wide = leave(builder, measure, nodes, order)
     held = _holds_surely if _holds_surely(wide) else _holds
     if held is _holds and _holds(narrow):
         return narrow
     if not held(wide):
         return None
-    return [wide, *_bisect(order, lambda some: _leave(builder, measure, nodes, some), held)][-1]
+    return [wide, *_bisect(order, lambda some: leave(builder, measure, nodes, some), held)][-1]
 
 
-def _list_nodes(builder: Builder) -> list[str]:
-    """Nodes that compute with integers in the plan, in the graph's order."""
-    return [node for node, kind in builder.plan({}).kinds.items() if kind not in ("float", "weight_only")]
-
-
-def _leave(builder: Builder, measure: Measure, some: Collection[str], wide: Collection[str] = ()) -> PathStep:
+def leave(builder: Builder, measure: Measure, some: Collection[str], wide: Collection[str] = ()) -> PathStep:
     """Some nodes in float, and weights of 16 bits where nodes are `wide`."""
     kinds = builder.plan({}).kinds
     stored = {name_of(node) for node in builder.problem.model.graph if weight_only_inputs(node)}

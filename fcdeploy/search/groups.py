@@ -99,7 +99,11 @@ def undo_group(
 
 
 def _name_source(source: ErrorSource) -> str:
-    return f"tensor {source.name!r}" if source.kind == "tensor" else f"weights of {source.node!r}"
+    return name_tensor_group(source.name) if source.kind == "tensor" else f"weights of {source.node!r}"
+
+
+def name_tensor_group(tensor: str) -> str:
+    return f"tensor {tensor!r}"
 
 
 def _choose_rungs(problem: Problem, plan: Plan, kind: str, nodes: Sequence[ir.Node]) -> tuple[str, ...]:

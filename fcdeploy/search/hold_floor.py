@@ -9,14 +9,14 @@ same plan: each tool that can do harm is kept only where it helps.
    all samples, with and without corrections.
 3. Where they are below the floor and rounded weights have a part in that, all weights are rounded by what their layers
    read: no slower, and now and then enough.
-4. Where that is not, all nodes before a place leave int8, or all behind one, found by bisection: often the first
-   layers are the cause.  Where that costs more than little time, groups of nodes, most harmful first (ladder.py); the
-   cheaper of the two is taken.
+4. Where that is not, nodes leave int8 by the price of the errors that they cause (by_price.py).  Of large networks, and
+   where that saves little of the time in float, all nodes before a place, or all behind one (by_place.py).  The usual setting
+   is repaired, too, where another is better in integers; the cheapest is taken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
@@ -38,6 +38,7 @@ from fcdeploy.records.progress import OnStep
 from fcdeploy.search import ladder
 from fcdeploy.search.builder import Builder, begin_building
 from fcdeploy.search.by_place import CHEAP, leave_all, leave_by_place
+from fcdeploy.search.by_price import leave_by_price
 from fcdeploy.search.candidates import (
     RANKED,
     Candidate,
@@ -51,7 +52,7 @@ from fcdeploy.search.candidates import (
     round_by_inputs,
     start_alike,
 )
-from fcdeploy.search.ladder import Forms, NodeGroup, Score
+from fcdeploy.search.ladder import Forms, PathStep, Score
 
 GOOD_DB = 50.0  # of the worst output: from there on other methods for the ranges are not tried
 PERFECT_DB = 80.0  # from there on nothing is compared: what is left of the error is the judged samples' chance
@@ -65,9 +66,8 @@ UNEQUAL = 2.0  # largest factor of a tensor's channels over the smallest: below 
 RESCALED = "channels rescaled by what they are on samples"
 GOAL = "to hold the floor"
 MOST_WORK = 3e11  # multiplications of a ranking: what takes more is repaired by place alone
+NEARLY = 0.9  # of the time in float, by costs: where errors have no price that saves more, places are tried too
 MOST_LOOKED = 2e10  # multiplications of a look at one of several methods: 16 samples of most networks
-RANKINGS = 1  # of all roundings; later steps go by it
-MOST_TRIALS = 16  # models that are built and judged by the ranking; a number, so that a busy machine decides nothing
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,9 @@ def hold_floor(
     if allowed.repair and best.judgement.shortfall(floor) > 0:
         # among the models to come, each of which they would walk through, corrections move the result up and down
         plain = [candidate for candidate in tried if candidate.problem.effort == "fast"]
-        best, left_out = _leave_int8(choose_steady(best, plain), basis, judge, floor, on_step)
+        steady = choose_steady(best, plain)
+        starts = [steady, *(each for each in plain[:1] if not start_alike(each.problem, steady.problem))]
+        best, left_out = _leave_int8(starts, basis, judge, floor, on_step)
         if left_out and is_slower(best.problem, best.int8, basis):
             best, left_out = _compute_in_float(tried[0], basis, judge, floor) or (best, left_out)
     misses = tuple(miss.text for miss in best.judgement.misses(floor, searched=bool(left_out)))
@@ -207,38 +209,45 @@ def _plan(problem: Problem, basis: CostBasis) -> Plan:
 
 
 def _leave_int8(
-    best: Candidate, basis: CostBasis, judge: Judge, floor: Floor, on_step: OnStep | None
+    starts: Sequence[Candidate], basis: CostBasis, judge: Judge, floor: Floor, on_step: OnStep | None
 ) -> tuple[Candidate, tuple[str, ...]]:
-    """The candidate with groups of nodes in float until the floor is held, or nothing more helps; and those nodes."""
-    step: OnStep = on_step or (lambda *_: None)
-    builder = begin_building(best.problem, basis.costs, GOAL)
-    trials, rankings = 0, list[Mapping[str, float]]()
+    """One of the candidates with nodes in float until the floor is held, or nothing more helps; and those nodes.
 
-    def measure(forms: Forms, least: Floor | None = None) -> Score:
+    The best in integers need not be the one to repair: rescaled channels and cut ends spread over all tensors what would
+    otherwise be the error of a few.  So the next is tried unless the one before holds the floor in little more time.
+    """
+    found = list[tuple[Candidate, Builder, PathStep]]()
+    for start in starts:
+        builder = begin_building(start.problem, basis.costs, GOAL)
+        step = _find_cheapest(builder, judge, floor, on_step)
+        found.append((start, builder, step))
+        if ladder.meets_bound(step.score, 0.0) and step.score.cost <= CHEAP * builder.cost({}):
+            break
+    last = ladder.choose_best([step for _, _, step in found], (), 0.0)
+    start, builder, step = next(each for each in found if each[2] is last)
+    return _carry_out(start, builder, step, judge, floor)
+
+
+def _find_cheapest(builder: Builder, judge: Judge, floor: Floor, on_step: OnStep | None) -> PathStep:
+    """Of what was tried, the cheapest that holds the floor, else what comes nearest to it."""
+    step: OnStep = on_step or (lambda *_: None)
+    trials = 0
+
+    def measure(forms: Forms) -> Score:
         nonlocal trials
         trials += 1
         step("models judged to hold the floor", trials, None)
-        return _score(judge.measure(builder.model(forms), least=least), floor, builder.cost(forms))
+        return _score(judge.measure(builder.model(forms), least=floor), floor, builder.cost(forms))
 
-    def rank(forms: Forms, groups: Sequence[NodeGroup]) -> Mapping[str, float]:
-        if len(rankings) < RANKINGS:
-            rankings.append(builder.rank(forms, groups, lambda m: judge.measure(m, RANKED).noise, lambda: False, step))
-        return rankings[-1]
-
-    # what tensors lose is nearly all of it, and a tensor leaves with the weights of its nodes: half of the runs
-    groups = [group for group in builder.groups if group.kind == "tensor"] or builder.groups
-    by_place = leave_by_place(builder, lambda forms: measure(forms, floor))  # of those that miss it no more is asked
-    long = sum(builder.macs.values()) * len(groups) * RANKED > MOST_WORK
-    if by_place is not None and (long or by_place.score.cost <= CHEAP * builder.cost({})):
-        return _carry_out(best, builder, [by_place], by_place.forms, judge, floor)
-
-    most = trials + MOST_TRIALS
-    choices = ladder.Objective(0.0, rank, measure, builder.cost, lambda: trials >= most)
-    path = ladder.climb_ladder(groups, choices)
-    if ladder.meets_bound(path[-1].score, 0.0):
-        path += ladder.take_back(groups, path, choices)
-    last = ladder.choose_best([path[-1], *path], () if by_place is None else (by_place,), 0.0)
-    return _carry_out(best, builder, path, last.forms, judge, floor)
+    tensors = sum(group.kind == "tensor" for group in builder.groups)
+    tried = list[PathStep]()
+    if sum(builder.macs.values()) * tensors * RANKED <= MOST_WORK:
+        tried = leave_by_price(builder, measure, lambda model: judge.measure(model, RANKED).noise, step)
+    in_float = builder.cost(dict.fromkeys(builder.list_integer(), "float"))
+    if not any(ladder.meets_bound(each.score, 0.0) and each.score.cost < NEARLY * in_float for each in tried):
+        by_place = leave_by_place(builder, measure)
+        tried += [PathStep((), {}, measure({})) if by_place is None else by_place]
+    return ladder.choose_best(tried, (), 0.0)
 
 
 def _compute_in_float(
@@ -251,7 +260,7 @@ def _compute_in_float(
         return _score(judge.measure(builder.model(forms), least=floor), floor, builder.cost(forms))
 
     step = leave_all(builder, measure)
-    return None if step is None else _carry_out(usual, builder, [step], step.forms, judge, floor)
+    return None if step is None else _carry_out(usual, builder, step, judge, floor)
 
 
 def _score(judgement: Judgement, floor: Floor, cost: float) -> Score:
@@ -261,9 +270,10 @@ def _score(judgement: Judgement, floor: Floor, cost: float) -> Score:
 
 
 def _carry_out(
-    best: Candidate, builder: Builder, path: Sequence[ladder.PathStep], forms: Forms, judge: Judge, floor: Floor
+    best: Candidate, builder: Builder, step: PathStep, judge: Judge, floor: Floor
 ) -> tuple[Candidate, tuple[str, ...]]:
-    """The candidate in these forms, and the nodes that left int8; others rounded as they were unless that misses the floor."""
+    """The candidate after a step, and the nodes that left int8; others rounded as they were unless that misses the floor."""
+    forms = step.forms
     again: Forms = {**dict.fromkeys(best.plan.gptq_nodes, "rounded"), **forms}
     whole = builder.model(again)
     told = judge.measure(whole)
@@ -271,9 +281,7 @@ def _carry_out(
         again, whole = forms, builder.model(forms)
         told = judge.measure(whole)
     forms = again
-    rungs = {name: rung for step in path for name, rung in step.moved}
-    moved = {name for name, rung in rungs.items() if rung not in ("int8", "rounded")}
-    plan = builder.plan(forms, moved)
+    plan = builder.plan(forms, [name for name, _ in step.moved])
     kinds = best.plan.kinds  # what was float before, a front end, does not leave int8 by getting other weights
     out = {node for node, rung in forms.items() if rung not in ("int8", "rounded")}
     out = {node for node in out if kinds.get(node) not in ("float", "weight_only")} or out

@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arrays import Float64
+from fcdeploy.graph.affine import affine_step
 from fcdeploy.graph.nodes import array_of, attribute_of, clip_bounds, constant_array, is_constant, is_op, rank_of
 
 Function = Callable[[Float64], Float64]
@@ -68,6 +69,25 @@ def function_behind(value: ir.Value) -> Function | None:
         return np.nan_to_num(known[last])
 
     return function
+
+
+def find_gelus(graph: ir.Graph) -> list[tuple[ir.Value, list[ir.Node]]]:
+    """Each GELU that is written in pieces around an Erf: what it reads, and its nodes in order.
+
+    onnxruntime computes all of them as one in float, where one tensor is what they read.
+    """
+    found = []
+    for erf in graph:
+        value = erf.inputs[0] if is_op(erf, "Erf") else None
+        if value is None:
+            continue
+        step = None if (scale := value.producer()) is None else affine_step(scale)
+        value = value if step is None else step.value
+        nodes, exits = _region(value)
+        gates = [node for node in nodes if is_op(node, "Mul") and not any(map(is_constant, node.inputs))]
+        if gates and erf in nodes and len(exits) == 1:
+            found.append((value, nodes))
+    return found
 
 
 def within_flat_ends(function: Function, low: float, high: float) -> tuple[float, float]:

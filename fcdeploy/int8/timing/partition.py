@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from itertools import pairwise
 
 import onnx_ir as ir
 
 from fcdeploy.arithmetic.mincut import find_cheapest_split
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.int8.planning.decide import FLOAT_OUTPUT
+from fcdeploy.int8.planning.elementwise import find_gelus
 from fcdeploy.int8.planning.weights import find_int8_products
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.costs import Costs, Rates
@@ -35,20 +37,51 @@ def find_slow_nodes(
     `conversions` scales what converting costs: larger values give fewer, larger regions.
     """
     kinds = plan.kinds
-    sides, _ = _split(graph, plan, calibration, costs, conversions, {})
-    return [name for name, integer in sides.items() if not integer and kinds[name] == "int8"]
+    sides, _ = _split(graph, plan, calibration, costs, conversions, {}, {})
+    return [name for name, integer in sides.items() if not integer and kinds[name] in ("int8", "reinterpreted")]
+
+
+def find_costly_nodes(
+    graph: ir.Graph,
+    plan: Plan,
+    calibration: Calibration,
+    costs: Costs,
+    slow: Collection[str],
+    prices: Mapping[str, float],
+) -> list[str]:
+    """The nodes outside int8 in the cheapest split in which those of `slow` are, and tensors in bytes cost their prices more.
+
+    Prices are in microseconds, by the name of the tensor.
+    """
+    kinds = plan.kinds
+    sides, _ = _split(graph, plan, calibration, costs, 1.0, _fix_in_float(plan, slow), prices)
+    return [name for name, integer in sides.items() if not integer and kinds[name] in INTEGER]
 
 
 def cost_of(graph: ir.Graph, plan: Plan, calibration: Calibration, costs: Costs, slow: Collection[str]) -> float:
-    """Microseconds, conversions included, when of the layers and other products those of `slow` are float, and no others."""
-    fixed = {name_of(node): node.name not in slow for node in find_int8_products(graph, plan)}
-    return _split(graph, plan, calibration, costs, 1.0, fixed)[1]
+    """Microseconds, conversions included, when the nodes of `slow` are float, and no other layers or products."""
+    products = {name_of(node): node.name not in slow for node in find_int8_products(graph, plan)}
+    return _split(graph, plan, calibration, costs, 1.0, {**_fix_in_float(plan, slow), **products}, {})[1]
+
+
+def _fix_in_float(plan: Plan, slow: Collection[str]) -> dict[str, bool]:
+    """Those that have a kernel of their own: a clip that is part of one goes with it."""
+    return {decision.node: False for decision in plan.nodes if decision.node in slow and decision.kind == "int8"}
 
 
 def _split(
-    graph: ir.Graph, plan: Plan, calibration: Calibration, costs: Costs, conversions: float, fixed: Mapping[str, bool]
+    graph: ir.Graph,
+    plan: Plan,
+    calibration: Calibration,
+    costs: Costs,
+    conversions: float,
+    fixed: Mapping[str, bool],
+    prices: Mapping[str, float],
 ) -> tuple[dict[str, bool], float]:
-    """Node -> whether it is integer in the cheapest split in which those of `fixed` are as they are there; its cost."""
+    """Node -> whether it is integer in the cheapest split in which those of `fixed` are as they are there; its cost.
+
+    A tensor that is rounded to bytes costs its price as well.
+    """
     kinds = plan.kinds
     nodes = list(graph)
     number = {node: i for i, node in enumerate(nodes)}
@@ -69,11 +102,18 @@ def _split(
         producer = value.producer()
         maker = outside if producer is None else number[producer]
         to_bytes, to_float = _conversions(value, calibration, costs.rates, conversions)
-        if producer is not None and producer.op_type in FLOAT_OUTPUT:
-            to_float = 0.0  # its integer kernel can write float
+        writes_float = producer is not None and producer.op_type in FLOAT_OUTPUT
+        if writes_float:
+            to_float = 0.0  # its integer kernel can do that
         if value.consumers() and kinds.get(name_of(value.consumers()[0])) == "fused":
             to_bytes = to_float = math.inf  # the clip is part of the kernel: both or neither
-        _convert_once(arcs, left, right, maker, readers, to_bytes, to_float)
+        quantized = _convert_once(arcs, left, right, maker, readers, to_bytes, to_float)
+        if (price := prices.get(name_of(value), 0.0)) > 0:
+            writer = [] if writes_float or maker == outside else [maker]
+            _price_rounding(arcs, left, right, [*quantized, *writer], price)
+    for _, pieces in find_gelus(graph):  # in float one kernel computes all of them, or none has one that fits
+        for one, next_one in pairwise(pieces):
+            arcs += [(number[one], number[next_one], math.inf), (number[next_one], number[one], math.inf)]
     sides, cost = find_cheapest_split(left, right, arcs)
     return {name_of(node): integer for node, integer in zip(nodes, sides, strict=False)}, cost
 
@@ -86,16 +126,30 @@ def _convert_once(
     readers: list[int],
     to_bytes: float,
     to_float: float,
-) -> None:
-    """Arcs for one tensor: however many read it on the other side, it is converted once."""
+) -> list[int]:
+    """Arcs for one tensor: however many read it on the other side, it is converted once.
+
+    Returns what is integer where a reader is, unless nothing reads it.
+    """
     if not readers:
-        return
+        return []
     quantized, read_back = len(left), len(left) + 1
     left += [0.0, 0.0]
     right += [0.0, 0.0]
     arcs += [(quantized, maker, to_bytes), (maker, read_back, to_float)]
     for reader in readers:
         arcs += [(reader, quantized, math.inf), (read_back, reader, math.inf)]
+    return [quantized]
+
+
+def _price_rounding(
+    arcs: list[tuple[int, int, float]], left: list[float], right: list[float], roundings: list[int], price: float
+) -> None:
+    """A node that is integer, for a price, where one of those is that round a tensor."""
+    rounded = len(left)
+    left.append(price)
+    right.append(0.0)
+    arcs += [(each, rounded, math.inf) for each in roundings]
 
 
 def _conversions(value: ir.Value, calibration: Calibration, rates: Rates, factor: float) -> tuple[float, float]:

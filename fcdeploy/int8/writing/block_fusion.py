@@ -6,8 +6,9 @@ from collections.abc import Collection
 
 import onnx_ir as ir
 
-from fcdeploy.graph.edit import add_constant, block_fusion
+from fcdeploy.graph.edit import add_constant, block_fusion, read_through_one
 from fcdeploy.graph.nodes import array_of, data_inputs, name_of, operator_of, producer_of, rank_of
+from fcdeploy.int8.planning.elementwise import find_gelus
 
 ROLES = ("integer", "passthrough")  # of the operators that have a kernel on bytes
 
@@ -24,6 +25,18 @@ def block_unwanted_fusions(graph: ir.Graph, floats: Collection[str]) -> None:
                 if bias is not None and bias.ndim == 1 and rank > 2 and _is_integer_product(product):
                     wide = bias.reshape((1,) * (rank - 1) + bias.shape)
                     node.replace_input_with(index, add_constant(graph, name_of(node.inputs[index]), wide))
+
+
+def keep_gelus(graph: ir.Graph) -> None:
+    """Let onnxruntime see each GELU in float whose input is read back from integers.
+
+    It gives every reader of a DequantizeLinear one of its own, and then what the Erf reads and what is multiplied by it
+    are two tensors to it: six kernels in place of one.
+    """
+    for value, nodes in find_gelus(graph):
+        if producer_of(value, "DequantizeLinear") is not None:
+            erf = next(node for node in nodes if node.op_type == "Erf")
+            read_through_one(graph, value, nodes, f"{name_of(erf)}/held")
 
 
 def _is_integer_product(value: ir.Value | None) -> bool:

@@ -23,7 +23,7 @@ from fcdeploy.int8.planning.same_floats import find_length, find_same_floats
 from fcdeploy.int8.planning.scale_groups import follow
 from fcdeploy.int8.planning.types import PackedWeights
 from fcdeploy.int8.planning.weights import RoundedLayer
-from fcdeploy.int8.writing.block_fusion import block_unwanted_fusions
+from fcdeploy.int8.writing.block_fusion import block_unwanted_fusions, keep_gelus
 from fcdeploy.int8.writing.blocked_arithmetic import keep_layout
 from fcdeploy.int8.writing.constants import quantize_constants, write_layer, write_weight_only
 from fcdeploy.int8.writing.contrib_ops import DOMAIN, replace_with_contrib_op
@@ -75,6 +75,7 @@ def rewrite(
 
     if not writer.one_answer:  # such a convolution rounds once where a Mul and an Add round twice
         keep_layout(model.graph)
+        keep_gelus(model.graph)
     block_unwanted_fusions(model.graph, {name for name, kind in kinds.items() if kind in FLOATS})
     for name in [n for n, v in model.graph.initializers.items() if not v.uses() and not v.is_graph_output()]:
         del model.graph.initializers[name]
