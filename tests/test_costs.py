@@ -19,6 +19,7 @@ from fcdeploy.arithmetic.metrics import measure_fidelity
 from fcdeploy.cli import main
 from fcdeploy.files import hash_file
 from fcdeploy.int8.calibrating.observe import observe
+from fcdeploy.int8.cpu_differences import find_differences
 from fcdeploy.int8.planning.plan_graph import Overrides, plan_graph
 from fcdeploy.int8.timing import costs as times
 from fcdeploy.int8.timing import measure
@@ -51,11 +52,11 @@ def chain() -> Net:
     return net.output(x)
 
 
-def planned(net: Net) -> tuple[ir.Model, Calibration, Plan]:
+def planned(net: Net, target: str = "x86-avx2") -> tuple[ir.Model, Calibration, Plan]:
     model = ir.from_proto(net.model())
     prepare(model)
     calibration = observe(model, in_memory(DATA, model), model_hash="m")
-    return model, calibration, plan_graph(model, calibration, TARGETS["portable"], ranges="mse")
+    return model, calibration, plan_graph(model, calibration, TARGETS[target], ranges="mse")
 
 
 def test_nothing_is_slow_where_integers_win_everywhere() -> None:
@@ -90,6 +91,24 @@ def test_the_split_is_the_cheapest_of_all() -> None:
         every = [frozenset(s) for n in range(5) for s in itertools.combinations("abcd", n)]
         found = frozenset(find_slow_nodes(model.graph, plan, calibration, costs))
         assert cost(found) == pytest.approx(min(map(cost, every)))
+
+
+def test_for_every_cpu_no_float_is_rounded_behind_another_one() -> None:
+    """The cheapest of the splits in which all is float from some node on: its last bits differ, and bytes would tell."""
+    model, calibration, plan = planned(chain(), "portable")
+    random = np.random.default_rng(4)
+    ends = [frozenset("abcd"[at:]) for at in range(5)]
+    for _ in range(20):
+        nodes = {name: (float(a), float(b)) for name, (a, b) in zip("abcd", random.integers(1, 9, (4, 2)), strict=True)}
+        costs = Costs("m", "test", FREE, nodes)
+        found = frozenset(find_slow_nodes(model.graph, plan, calibration, costs))
+        took = {end: cost_of(model.graph, plan, calibration, costs, end) for end in ends}
+        assert took[found] == pytest.approx(min(took.values()))
+        assert cost_of(model.graph, plan, calibration, costs, {"a"}) > 1e6
+        kept = plan_graph(
+            model, calibration, TARGETS["portable"], ranges="mse", overrides=Overrides(dict.fromkeys(found, ""))
+        )
+        assert find_differences(model.graph, kept).rounded_floats == ()
 
 
 def test_totals_take_each_node_from_its_side() -> None:

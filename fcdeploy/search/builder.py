@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from fcdeploy.graph.model import read_model
+from fcdeploy.graph.nodes import name_of
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.refining.refine import refine
 from fcdeploy.int8.timing.choose_kernels import choose
@@ -61,11 +62,15 @@ class Builder:
 
         In microseconds; without costs, where every integer kernel is wanted, the multiplications that leave int8.
         """
-        out = {node for node, rung in forms.items() if rung != "rounded"}
-        if self.costs is None:
-            return float(sum(self.macs.get(node, 0) + 1 for node in out))
-        slow = {*self.base.slow, *out}
-        return cost_of(self.problem.model.graph, self.everything, self.problem.calibration, self.costs, slow)
+        slow = {*self.base.slow, *(node for node, rung in forms.items() if rung != "rounded")}
+        return cost_of(self.problem.model.graph, self.everything, self.problem.calibration, self._read_costs(), slow)
+
+    def _read_costs(self) -> Costs:
+        """The costs, or where every integer kernel is wanted those that count multiplications, and nodes, in float."""
+        if self.costs is not None:
+            return self.costs
+        nodes = {name_of(node): (self.macs.get(name_of(node), 0) + 1.0, 0.0) for node in self.problem.model.graph}
+        return Costs("", "", Rates(0, 0, 0, 0), nodes)
 
     def list_integer(self) -> list[str]:
         """Nodes that compute with integers in the plan, in the graph's order."""
@@ -79,10 +84,9 @@ class Builder:
 
     def split(self, prices: Mapping[str, float]) -> tuple[str, ...]:
         """The nodes outside int8 where time is least, and a tensor in bytes costs its price; in the graph's order."""
-        costs = self.costs or Costs("", "", Rates(0, 0, 0, 0), {node: (count, 0) for node, count in self.macs.items()})
         problem = self.problem
         out = find_costly_nodes(
-            problem.model.graph, self.everything, problem.calibration, costs, self.base.slow, prices
+            problem.model.graph, self.everything, problem.calibration, self._read_costs(), self.base.slow, prices
         )
         integer = set(self.list_integer())
         return tuple(node for node in out if node in integer)

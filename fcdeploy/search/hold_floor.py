@@ -62,6 +62,7 @@ FOLLOWED = 2  # methods that are carried out in full
 WORTH_DB = 1.0  # by which another method must be better, or the usual one stands: less is the samples' chance
 CLEAR_DB = 0.1  # by which a simpler candidate must be better, or the one before it stands
 FEW = 1024  # samples of DATA at most for channels to be rescaled, which reads all of them again, above the floor
+FLOATS = {"float", "weight_only"}  # kinds of nodes that compute in float
 UNEQUAL = 2.0  # largest factor of a tensor's channels over the smallest: below it there is nothing to win
 RESCALED = "channels rescaled by what they are on samples"
 GOAL = "to hold the floor"
@@ -142,6 +143,8 @@ def hold_floor(
         best, left_out = _leave_int8(starts, basis, judge, floor, on_step)
         if left_out and is_slower(best.problem, best.int8, basis):
             best, left_out = _compute_in_float(tried[0], basis, judge, floor) or (best, left_out)
+    elif allowed.repair and best.judgement.shortfall_by_chance(floor) > 0 and set(best.plan.kinds.values()) <= FLOATS:
+        best, _ = _compute_in_float(best, basis, judge, floor) or (best, ())  # whose weights may have more bits
     misses = tuple(miss.text for miss in best.judgement.misses(floor, searched=bool(left_out)))
     return FloorResult(best, tuple(tried), left_out, misses, floor)
 

@@ -20,11 +20,13 @@ from fcdeploy.int8.planning.weights import find_int8_products
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.costs import Costs, Rates
 from fcdeploy.records.plan import Plan
+from fcdeploy.tables.targets import TARGETS
 
 INTEGER = ("int8", "passthrough", "fused", "reinterpreted")
 WHY_SLOW = (
     "slower as integers, with what converting costs"  # in plans: which of the two it is, times say, and they vary
 )
+NEVER_US = 1e9  # for what is not to be: a sum with it can still be compared, where that is fixed
 SLOWER_ALONE = "slower as integers"
 SLOWER_AROUND = "converting to integers and back costs more than integers gain"
 
@@ -80,9 +82,10 @@ def _split(
 ) -> tuple[dict[str, bool], float]:
     """Node -> whether it is integer in the cheapest split in which those of `fixed` are as they are there; its cost.
 
-    A tensor that is rounded to bytes costs its price as well.
+    A tensor that is rounded to bytes costs its price as well.  Of a target that promises the same integers everywhere, what a
+    node computes that was left in float is never rounded: its last bits differ between CPUs.
     """
-    kinds = plan.kinds
+    kinds, one_answer = plan.kinds, TARGETS[plan.target].one_answer
     nodes = list(graph)
     number = {node: i for i, node in enumerate(nodes)}
     left, right = [], []
@@ -105,6 +108,8 @@ def _split(
         writes_float = producer is not None and producer.op_type in FLOAT_OUTPUT
         if writes_float:
             to_float = 0.0  # its integer kernel can do that
+        if one_answer and producer is not None and kinds[name_of(producer)] in INTEGER:
+            to_bytes = NEVER_US
         if value.consumers() and kinds.get(name_of(value.consumers()[0])) == "fused":
             to_bytes = to_float = math.inf  # the clip is part of the kernel: both or neither
         quantized = _convert_once(arcs, left, right, maker, readers, to_bytes, to_float)
