@@ -26,24 +26,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+from faults_commands import Command, list_commands, make_inputs, run_main
 
 HERE = Path(__file__).resolve().parent
 FAULTS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO, "EACCES": errno.EACCES, "EINTR": errno.EINTR, "KILL": 0}
 Tree = dict[str, str]
 """Path below the folder of outputs -> hash of the file."""
-
-
-@dataclass(frozen=True)
-class Command:
-    """What is run in the folder, and its outputs, the most important first; `old` makes those that are replaced."""
-
-    name: str
-    arguments: tuple[str, ...]
-    outputs: tuple[str, ...]
-    old: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -69,83 +57,6 @@ class Outcome:
     tree: Tree
 
 
-def make_network(path: Path, seed: int) -> None:
-    """A map of 4 x 2 x 2, flattened, and two dense layers, 16 -> 12 -> 4."""
-    draw = np.random.default_rng(seed)
-    weights = {"w1": (16, 12), "b1": (12,), "w2": (12, 4), "b2": (4,)}
-    tensors = [numpy_helper.from_array(draw.normal(size=s).astype(np.float32), n) for n, s in weights.items()]
-    nodes = [
-        helper.make_node("Flatten", ["x"], ["f"], "flatten"),
-        helper.make_node("Gemm", ["f", "w1", "b1"], ["h"], "first"),
-        helper.make_node("Relu", ["h"], ["r"], "relu"),
-        helper.make_node("Gemm", ["r", "w2", "b2"], ["y"], "second"),
-    ]
-    ends = [
-        helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", *s]) for n, s in (("x", (4, 2, 2)), ("y", (4,)))
-    ]
-    graph = helper.make_graph(nodes, "net", ends[:1], ends[1:], tensors)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-
-
-def list_commands() -> list[Command]:
-    """Every command that writes, on the new inputs; the old outputs come from the same command on the old inputs."""
-
-    def command(name: str, text: str, *outputs: str) -> Command:
-        new, old = (tuple(text.replace("VERSION", version).split()) for version in ("new", "old"))
-        return Command(name, (*new, *(() if "python" in new else ("--force",))), outputs, old)
-
-    calibrate = "calibrate in/VERSION.onnx --data in/VERSION.npz"
-    quantize = "quantize in/VERSION.onnx --int8 --calibration in/VERSION.calib --costs none --floor none"
-    bundle = "bundle in/VERSION.int8.onnx --calibration in/VERSION.calib --plan in/VERSION.plan.json --name net"
-    return [
-        command("calibrate", f"{calibrate} -o out/c.calib --csv out/c.csv", "c.calib", "c.csv"),
-        command("merge", "calibration merge in/VERSION.calib in/VERSION.second.calib -o out/m.calib", "m.calib"),
-        command("convert", "calibration convert in/VERSION.calib -o out/ranges.json", "ranges.json"),
-        command("quantize", f"{quantize} --save-plan out/plan.json -o out/q.onnx", "q.onnx", "plan.json"),
-        command("dense-to-conv", "transform dense-to-conv in/VERSION.onnx -o out/conv.onnx", "conv.onnx"),
-        command("split", "transform split in/VERSION.onnx --at relu -o out/half.onnx", "half.first.onnx", "half.second.onnx"),
-        command("bundle", f"{bundle} -o out/net.fcd", "net.fcd"),
-        command("zip", f"{bundle} -o out/net.zip", "net.zip"),
-        command("triton", f"{bundle} --triton out/models", "models/net/1", "models/net/config.pbtxt"),
-        command("compile", "compile in/VERSION.int8.onnx --data in/VERSION.npz --emit c -o out/c", "c"),
-        command("library", "compile in/VERSION.int8.onnx --data in/VERSION.npz -o out/net.so", "net.so"),
-        command("report", "report in/VERSION.int8.onnx -o out/net.html", "net.html"),
-        command("weights", "python write_large in/VERSION.onnx out/large.onnx", "large.onnx", "large.onnx.data"),
-    ]  # fmt: skip
-
-
-def make_inputs(folder: Path) -> None:
-    """Networks, samples and all that is made of them, twice."""
-    for version, seed in (("old", 0), ("new", 1)):
-        make_network(folder / f"{version}.onnx", seed)
-        for name, offset in ((version, 0), (f"{version}.second", 7)):
-            samples = np.random.default_rng(seed + offset).normal(size=(40, 4, 2, 2)).astype(np.float32)
-            np.savez(folder / f"{name}.npz", x=samples)
-            data = f"--data {folder / name}.npz -o {folder / name}.calib"
-            run_main(f"calibrate {folder / version}.onnx {data}".split())
-        run_main(
-            f"quantize {folder / version}.onnx --int8 --calibration {folder / version}.calib --costs none --floor none "
-            f"--save-plan {folder / version}.plan.json -o {folder / version}.int8.onnx".split()
-        )
-
-
-def run_main(arguments: Sequence[str]) -> int:
-    """A command of fcdeploy, or, behind the word "python", one of the functions below."""
-    if arguments[0] == "python":
-        globals()[arguments[1]](*arguments[2:])
-        return 0
-    from fcdeploy.cli import main
-
-    return main(arguments)
-
-
-def write_large(model: str, output: str) -> None:
-    """A model with its weights in a file beside it, as one of more than 256 MB is written."""
-    from fcdeploy.graph.model import read_model, write_model
-
-    write_model(read_model(model), output, force=True, largest=0)
-
-
 class Laboratory:
     """A folder in which commands are run with faults."""
 
@@ -164,12 +75,12 @@ class Laboratory:
         """Outputs before and after, and operations of an undisturbed run, by whether outputs were there."""
         if command.name not in self._known:
             self._clear()
-            old = self._fork(command.old)
+            old = self._fork(command.old, command.measured)
             shutil.copytree("out", self.folder / "known" / command.name)
             counts = {}
             for replacing in (True, False):
                 self._prepare(command, replacing=replacing)
-                new = self._fork(command.arguments)
+                new = self._fork(command.arguments, command.measured)
                 assert old.code in (0, 1), old.printed
                 assert new.code in (0, 1), new.printed
                 counts[replacing] = new.operations
@@ -180,8 +91,9 @@ class Laboratory:
         """What is wrong with what became of it."""
         self.learn(case.command)
         self._prepare(case.command, replacing=case.replacing)
-        outcome = self._fork(case.command.arguments, case.operation, case.fault)
-        again = self._fork(case.command.arguments)
+        arguments, measured = case.command.arguments, case.command.measured
+        outcome = self._fork(arguments, measured, case.operation, case.fault)
+        again = self._fork(arguments, measured)
         if show:
             print(f"exit code {outcome.code}, {outcome.operations} operations\n{outcome.printed}", end="")
             print(f"then exit code {again.code}\n{again.printed}", end="")
@@ -193,7 +105,11 @@ class Laboratory:
         faults = []
         visible = {name: digest for name, digest in outcome.tree.items() if not _is_hidden(name)}
         if case.fault == "KILL" and outcome.code == -signal.SIGKILL:
-            faults += _judge_killed(case.command.outputs, visible, old, new)
+            judge = _judge_stations if case.command.stations else _judge_killed
+            faults += judge(case.command.outputs, visible, old, new)
+        elif outcome.code == 2 and case.command.stations:
+            faults += _judge_stations(case.command.outputs, visible, old, new)
+            faults += ["no line 'error:'"] if "error: " not in outcome.printed else []
         elif outcome.code == 2:
             faults += ["exit code 2, and outputs are not as they were"] if outcome.tree != old else []
             faults += ["no line 'error:'"] if "error: " not in outcome.printed else []
@@ -205,7 +121,9 @@ class Laboratory:
             faults.append("a defect was reported")
         if again.tree != new:
             faults.append(f"the next run leaves {sorted(set(again.tree.items()) ^ set(new.items()))[:3]}")
-        if left := list(Path("tmp").iterdir()):
+        if left := [
+            path for path in Path("tmp").iterdir() if not path.name.startswith("torchinductor")
+        ]:  # torch's cache
             faults.append(f"the next run leaves {left} in TMPDIR")
         return faults
 
@@ -219,7 +137,9 @@ class Laboratory:
         if replacing:
             shutil.copytree(self.folder / "known" / command.name, "out", dirs_exist_ok=True)
 
-    def _fork(self, arguments: Sequence[str], operation: int = 0, fault: str = "EIO") -> Outcome:
+    def _fork(
+        self, arguments: Sequence[str], measured: Sequence[str], operation: int = 0, fault: str = "EIO"
+    ) -> Outcome:
         ours, theirs = os.pipe()
         log = self.folder.parent / "log"
         child = os.fork()
@@ -231,7 +151,7 @@ class Laboratory:
         _, status = os.waitpid(child, 0)
         code = os.waitstatus_to_exitcode(status)
         printed = log.read_text(errors="replace") if log.exists() else ""
-        return Outcome(code, printed, int(counted or 0), _read_tree(Path("out")))
+        return Outcome(code, printed, int(counted or 0), _read_tree(Path("out"), measured))
 
     def _run_child(self, arguments: Sequence[str], operation: int, fault: str, tell: int) -> None:
         code = 3
@@ -251,6 +171,11 @@ class Laboratory:
             sys.stdout.flush()
         finally:
             os._exit(code)
+
+
+def _judge_stations(outputs: Sequence[str], tree: Tree, old: Tree, new: Tree) -> list[str]:
+    """Each output is whole, of this run or of the one before."""
+    return [fault for output in outputs for fault in _judge_killed([output], tree, old, new)]
 
 
 def _judge_killed(outputs: Sequence[str], tree: Tree, old: Tree, new: Tree) -> list[str]:
@@ -276,9 +201,12 @@ def _is_hidden(name: str) -> bool:
     return any(part.startswith(".") for part in Path(name).parts)
 
 
-def _read_tree(folder: Path) -> Tree:
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    tree = {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+def _read_tree(folder: Path, measured: Sequence[str]) -> Tree:
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    tree = {
+        name: "whole" if name in measured and path.stat().st_size else hashlib.sha256(path.read_bytes()).hexdigest()
+        for name, path in files.items()
+    }
     empty = [path for path in folder.rglob(".*") if path.is_dir() and not any(path.iterdir())]
     return tree | {path.relative_to(folder).as_posix(): "empty" for path in empty}
 
@@ -324,6 +252,8 @@ def main() -> int:
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         laboratory = Laboratory(Path(os.environ["FAULTS_ROOT"]))
     commands = [command for command in list_commands() if not options.command or command.name in options.command]
+    if any(command.name == "export" for command in commands) and not options.replay:
+        import torch  # noqa: F401  (else each child imports it anew, for seconds)
     if options.replay:
         name, operation, fault, *rest = options.replay.split(":")
         chosen = next(command for command in commands if command.name == name)
