@@ -100,6 +100,7 @@ def test_a_free_length(stride: int) -> None:
             "it has auto_pad and rounds its output size up",
         ),
         ("ConvTranspose", [1, 1], {"auto_pad": "SAME_UPPER", "strides": [2, 2]}, "it is longer than"),
+        ("MaxPool", [3, 2], {"auto_pad": "SAME_LOWER", "dilations": [2, 1]}, "pads a dilated pool as if it were not"),
     ],
 )
 def test_declined(op_type: str, kernel: list[int], told: dict[str, Any], why: str) -> None:

@@ -77,6 +77,8 @@ def _compute_window_pads(node: ir.Node, space: Lengths, kernel: tuple[int, ...])
         return UNKNOWN_LENGTH
     lengths = tuple(length or 1 for length in space)
     window = read_window(node, lengths, kernel)
+    if node.op_type != "Conv" and auto.startswith("SAME") and max(window.dilations) > 1:
+        return "onnxruntime pads a dilated pool as if it were not, so that it has another shape than ONNX says"
     if rounds_up:
         window = window.round_up(lengths)
     # onnxruntime takes no pool whose pads are as wide as its kernel
