@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import pickle
 import struct
@@ -29,6 +30,7 @@ from fcdeploy.int8.calibrating.observe import observe
 from fcdeploy.records.exchange.formats import read_ranges
 from fcdeploy.records.exchange.onnxruntime_json import write_json
 from fcdeploy.records.exchange.tensorrt import write_cache
+from fcdeploy.runtime.session import Session
 
 
 def test_ends_alone_plan_as_minmax_does() -> None:
@@ -134,6 +136,20 @@ def test_onnxruntime_quantizes_with_our_ranges(tmp_path: Path) -> None:
     for name in ("x", "relu_out", "second_out"):
         low, high = truth()[name]
         np.testing.assert_allclose(scales[f"{name}_scale"], (max(high, 0) - min(low, 0)) / 255, rtol=1e-5)
+
+
+def test_onnxruntime_keeps_relu_where_ranges_are_symmetric(tmp_path: Path) -> None:
+    """It takes a Relu out whatever its range is, unless it gets the option that the report names."""
+    model = network().save(tmp_path / "net.onnx")
+    (tmp_path / "c.cache").write_bytes(write_cache(truth()))
+    ranges, made = tmp_path / "c.json", tmp_path / "q.onnx"
+    (line,) = (line for line in convert(tmp_path / "c.cache", output=ranges).lines if "quantize_static" in line)
+    told, worst = ast.literal_eval(line.partition("extra_options=")[2]), {}
+    for name, options in {"as told": told, "without": {}}.items():
+        quantize_static(str(model), str(made), None, calibration_cache_path=ranges, extra_options=options)
+        right, found = (Session(file).run(DATA)[0] for file in (model, made))
+        worst[name] = float(np.abs(found - right).max() / np.abs(right).max())
+    assert worst["as told"] < 0.05 < 0.5 < worst["without"], worst
 
 
 @pytest.mark.parametrize("file", ["calibration.cache", "calibration.flatbuffers", "calibration.json"])

@@ -17,7 +17,7 @@ from fcdeploy.int8.calibrating.imported_ranges import import_ranges
 from fcdeploy.prepare.pipeline import prepare
 from fcdeploy.records import calibration as calibrations
 from fcdeploy.records.exchange.formats import is_calibration, read_ranges
-from fcdeploy.records.exchange.onnxruntime_json import write_json
+from fcdeploy.records.exchange.onnxruntime_json import tell_use, write_json
 from fcdeploy.records.exchange.tensorrt import FORM, HEADER, write_cache
 from fcdeploy.records.report import Report, Table, format_next
 from fcdeploy.wording import quote_path, say_count
@@ -160,6 +160,8 @@ def _make_report(given: SourceRanges, ends: Ends, fitted: FittedRanges | None, t
     lines = [f"{say_count(len(ends), 'range')}: {given.format} -> {target}"]
     if widened:
         lines.append(f"{len(widened)} of them widen, because the format is symmetric: -amax to amax")
+    if target.suffix == ".json":
+        lines.append(tell_use(str(target)))
     if target.suffix == OURS:
         lines.append(format_next("quantize MODEL --int8 --calibration", target, "--ranges minmax -o int8.onnx"))
     return Report(
