@@ -17,7 +17,7 @@ from conftest import fails
 from foreign_ranges import DATA, TENSORS, ends_only, measured, network, planned, prepared, truth
 from hypothesis import given
 from hypothesis import strategies as st
-from networks import in_memory, random_data
+from networks import Net, in_memory, random_data
 from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_static
 from onnxruntime.quantization.calibrate import load_tensors_data, save_tensors_data
 from onnxruntime.quantization.quant_utils import write_calibration_table
@@ -27,6 +27,7 @@ from fcdeploy.commands.calibrate import calibrate
 from fcdeploy.commands.convert import convert
 from fcdeploy.errors import FcdeployError
 from fcdeploy.int8.calibrating.observe import observe
+from fcdeploy.records.calibration import read as read_calibration
 from fcdeploy.records.exchange.formats import read_ranges
 from fcdeploy.records.exchange.onnxruntime_json import write_json
 from fcdeploy.records.exchange.tensorrt import write_cache
@@ -44,6 +45,23 @@ def test_ends_alone_plan_as_minmax_does() -> None:
     activations = {name: q for name, q in mine.tensors.items() if q.axis is None}
     assert len(activations) > 4
     assert {name: theirs.tensors[name] for name in activations} == activations
+
+
+def test_symmetric_ranges_end_where_relu_and_clip_do(tmp_path: Path) -> None:
+    """TensorRT's cache widens what a Relu writes to both sides: its bytes are those of its own range all the same."""
+    net = Net(0)
+    sums = net.conv(net.op("Relu", net.input("x", 3, 6, 6), name="relu"), 3, 8, name="first")
+    clip = net.op("Clip", sums, net.constant(0.25), net.constant(0.5), name="clip")
+    model = net.output(net.conv(clip, 8, 4, name="last")).save(tmp_path / "net.onnx")
+    ends = {"x": (-3, 3), "relu_out": (0, 3), "clip_out": (0.25, 0.5), "last_out": (-1, 2)}
+    (tmp_path / "c.cache").write_bytes(write_cache(ends))
+    report = convert(tmp_path / "c.cache", output=tmp_path / "c.calib", model=model)
+    told = {row["tensor"]: (row["min"], row["max"]) for row in report.values["tensors"]}
+    found = read_calibration(tmp_path / "c.calib").tensors
+    for name, right in {**ends, "last_out": (-2, 2)}.items():
+        histogram = found[name].histogram
+        np.testing.assert_allclose((histogram.low, histogram.high), right, rtol=1e-5, err_msg=name)
+        assert told[name] == (histogram.low, histogram.high)
 
 
 @pytest.mark.parametrize("ranges", ["mse", "percentile", "entropy"])

@@ -131,7 +131,7 @@ def _fit_to_model(given: SourceRanges, path: Path, model: Path) -> FittedRanges:
             f"it has {quote_names(given.ends)}",
             "give the model that was calibrated, with its tensors' names unchanged",
         )
-    ends = {name: given.ends[name] for name in calibration.tensors}
+    ends = {name: (r.histogram.low, r.histogram.high) for name, r in calibration.tensors.items()}
     return FittedRanges(calibration, ends, [name for name in given.ends if name not in known], missing)
 
 

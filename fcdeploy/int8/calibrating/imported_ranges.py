@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from fcdeploy.graph.nodes import name_of
+from fcdeploy.graph.nodes import clip_bounds, is_op, name_of
 from fcdeploy.int8.calibrating.observe import observable_tensors
 from fcdeploy.records.calibration import Calibration, Histogram, TensorRecord
 
@@ -28,6 +28,10 @@ def import_ranges(
 
 def _make_record(value: ir.Value, low: float, high: float) -> TensorRecord:
     producer = value.producer()
+    if producer is not None and is_op(
+        producer, "Relu", "Clip"
+    ):  # a symmetric format widens ranges beyond what it writes
+        low, high = map(float, np.clip([low, high], *clip_bounds(producer)))
     shape = [n if isinstance(n, int) else None for n in value.shape] if value.shape is not None else []
     name, op = (name_of(producer), producer.op_type) if producer else ("", "")
     histogram = Histogram(

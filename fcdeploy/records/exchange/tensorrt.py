@@ -21,7 +21,9 @@ HEADER = "TRT-8601-EntropyCalibration2"
 FORM = re.compile(r"TRT-\d+-\w+$")
 LEVELS = 127
 ROW = re.compile(r"(.+): ?([0-9a-fA-F]{1,8})$")
-SYMMETRIC = "ranges are symmetric: of a tensor that is never negative half of the levels are not used"
+SYMMETRIC = (
+    "ranges are symmetric: of a tensor that is never negative, unless a Relu writes it, half of the levels are not used"
+)
 
 
 def is_cache(data: bytes) -> bool:
