@@ -24,7 +24,8 @@ from fcdeploy.runtime.kernels import optimize_graph, trace_origins
 from fcdeploy.runtime.session import Session
 from fcdeploy.search.builder import begin_building
 from fcdeploy.search.by_price import leave_by_price, measure_alone
-from fcdeploy.search.ladder import Forms, Score
+from fcdeploy.search.hold_floor import choose_worthwhile, expect_changes
+from fcdeploy.search.ladder import Forms, PathStep, Score
 from fcdeploy.sensitivity.alone import round_alone
 
 DATA = random_data(0, 16, x=(8, 6, 6))
@@ -147,6 +148,42 @@ def test_the_cheapest_price_that_holds_is_found(tensor: str, around: set[str]) -
 def test_roundings_that_cost_nothing_have_no_price() -> None:
     builder = begin_building(chain(), None)
     assert leave_by_price(builder, lambda _: Score(1.0, 1.0, 1.0), lambda _: 0.0, lambda *_: None) == []
+
+
+def test_changes_to_expect_are_those_of_many_samples() -> None:
+    """Scores of Gauss's distribution and a threshold: by few samples of each of eight models, against 400,000 of one."""
+    random, few = np.random.default_rng(0), 200
+    sizes = 0.01 * np.arange(1, 9)
+
+    def count(size: float, scores: np.ndarray) -> float:
+        return float(np.mean((scores > 1) != (scores + size * random.normal(size=scores.shape) > 1)))
+
+    own, pooled, truth = [], [], []
+    for _ in range(40):
+        scores = random.normal(size=few)
+        moves = [(size**2, count(size, scores)) for size in sizes]
+        own.append([changed for _, changed in moves])
+        pooled.append([expect_changes(moves, noise) for noise, _ in moves])
+    truth = [count(size, random.normal(size=400_000)) for size in sizes]
+    off, alone = (np.sqrt(np.mean((np.array(each) - truth) ** 2, axis=0)) for each in (pooled, own))
+    np.testing.assert_allclose(np.mean(pooled, axis=0), truth, rtol=0.15)
+    assert (off[2:] < 0.8 * alone[2:]).all()
+    assert expect_changes([], 1.0) == 0.0
+
+
+def test_a_mixture_that_saves_little_gives_way_to_float() -> None:
+    def step(nodes: str, cost: float, drop: float = 0.0) -> PathStep:
+        return PathStep((), dict.fromkeys(nodes, "float"), Score(drop, 0.0, cost))
+
+    whole, missed = step("abc", 100.0), step("abc", 100.0, 1.0)
+    for tried, taken in (
+        ([whole, step("ab", 96.0)], whole),
+        ([whole, step("ab", 94.0)], step("ab", 94.0)),
+        ([missed, step("ab", 96.0)], step("ab", 96.0)),
+        ([whole, step("ab", 96.0), step("a", 50.0, 2.0)], whole),
+        ([whole, step("ab", 96.0), step("a", 50.0)], step("a", 50.0)),
+    ):
+        assert choose_worthwhile(tried, ["a", "b", "c"]) == taken
 
 
 @pytest.mark.parametrize("front", ["Div", "Mul"])

@@ -76,6 +76,16 @@ class Judgement:
         """How many samples' worth of decisions differ, of the output with most of them."""
         return max((self.samples * (1 - self.share(name)) for name in self.equal), default=0.0)
 
+    @property
+    def changed_finds(self) -> float | None:
+        """The share of things found that differ, of the output with most; None where nothing is looked for but regions of a map.
+
+        No margins tell how many of other samples' will: most of what is near a threshold is nothing in both models.
+        """
+        found = [name for name, one in self.decisions.items() if one.sparse and self._counts(name)]
+        alone = [name for name in found if name not in self.expected and name + REGIONS not in self.equal]
+        return max((1 - self.share(name) for name in alone), default=None)
+
     def share(self, output: str) -> float:
         """Of equal decisions; an output on which no position counted has none that differ."""
         equal, count = self.equal[output].sum(axis=0)

@@ -16,6 +16,7 @@ same plan: each tool that can do harm is kept only where it helps.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -68,6 +69,7 @@ RESCALED = "channels rescaled by what they are on samples"
 GOAL = "to hold the floor"
 MOST_WORK = 3e11  # multiplications of a ranking: what takes more is repaired by place alone
 NEARLY = 0.9  # of the time in float, by costs: where errors have no price that saves more, places are tried too
+WORTH_MIXING = 0.05  # of the time in float, by costs: for less no accuracy is given up
 MOST_LOOKED = 2e10  # multiplications of a look at one of several methods: 16 samples of most networks
 
 
@@ -234,23 +236,41 @@ def _leave_int8(
 def _find_cheapest(builder: Builder, judge: Judge, floor: Floor, on_step: OnStep | None) -> PathStep:
     """Of what was tried, the cheapest that holds the floor, else what comes nearest to it."""
     step: OnStep = on_step or (lambda *_: None)
-    trials = 0
+    trials, moves = 0, list[tuple[float, float]]()
 
     def measure(forms: Forms) -> Score:
         nonlocal trials
         trials += 1
         step("models judged to hold the floor", trials, None)
-        return _score(judge.measure(builder.model(forms), least=floor), floor, builder.cost(forms))
+        judgement = judge.measure(builder.model(forms), least=floor)
+        score = _score(judgement, floor, builder.cost(forms))
+        if (changed := judgement.changed_finds) is None:
+            return score
+        moves.append((judgement.noise, changed))
+        return replace(
+            score, drop=max(score.drop, 100 * (expect_changes(moves, judgement.noise) - (1 - floor.decisions)))
+        )
 
     tensors = sum(group.kind == "tensor" for group in builder.groups)
     tried = list[PathStep]()
     if sum(builder.macs.values()) * tensors * RANKED <= MOST_WORK:
         tried = leave_by_price(builder, measure, lambda model: judge.measure(model, RANKED).noise, step)
-    in_float = builder.cost(dict.fromkeys(builder.list_integer(), "float"))
+    integer = builder.list_integer()
+    in_float = builder.cost(dict.fromkeys(integer, "float"))
     if not any(ladder.meets_bound(each.score, 0.0) and each.score.cost < NEARLY * in_float for each in tried):
         by_place = leave_by_place(builder, measure)
         tried += [PathStep((), {}, measure({})) if by_place is None else by_place]
-    return ladder.choose_best(tried, (), 0.0)
+    return choose_worthwhile(tried, integer)
+
+
+def choose_worthwhile(tried: Sequence[PathStep], integer: Sequence[str]) -> PathStep:
+    """The cheapest that holds the floor; where it saves little, the one with all `integer` nodes in float, if that does."""
+    last = ladder.choose_best(tried, (), 0.0)
+    for step in tried:
+        whole = set(integer) <= set(step.forms) and ladder.meets_bound(step.score, 0.0)
+        if whole and last.score.cost > (1 - WORTH_MIXING) * step.score.cost:
+            return step
+    return last
 
 
 def _compute_in_float(
@@ -270,6 +290,16 @@ def _score(judgement: Judgement, floor: Floor, cost: float) -> Score:
     """How far a model is below the floor; `unsure` is how far one that holds it does so only for want of samples."""
     drop = judgement.shortfall(floor, searched=True)
     return Score(drop, judgement.noise, cost, 0.0 if drop else judgement.shortfall_by_chance(floor))
+
+
+def expect_changes(moves: Sequence[tuple[float, float]], noise: float) -> float:
+    """The share of changed decisions to expect at a noise, by the noise and the changed share of all models that were tried.
+
+    Few decisions lie near a threshold, and how many of them cross it grows as errors do: in proportion to their size.  Of a
+    few samples one model's own count is mostly chance; a cheap model of many that are tried would be taken for its luck.
+    """
+    sizes = sum(math.sqrt(each) for each, _ in moves)
+    return math.sqrt(noise) * sum(changed for _, changed in moves) / sizes if sizes else 0.0
 
 
 def _carry_out(
