@@ -64,6 +64,20 @@ def drawn(seed: int, count: int) -> tuple[Program, dict[str, Any]]:
             channels, outs = (groups * int(n) for n in random.integers(1, 20, 2))
         x = add_input((1, channels, *space), extreme=extreme)
         add(layer_of(random, x, outs, window, groups, extreme=extreme, real=real))
+    for n, channels in enumerate(
+        (9, 16, 37, 64)
+    ):  # windows that have a kernel of their own, beside those that have none
+        for stride, gap, extreme in (
+            (1, 1, False),
+            (2, 1, False),
+            (1, 2, n % 2 == 0),
+            (2, 2, n % 2 == 1),
+            (1, 1, True),
+        ):
+            window = Window((3, 3), (stride, stride), (1, 1), (1, 1), (gap, gap))
+            x = add_input((1, channels, 7, 11), extreme=extreme)
+            made = layer_of(random, x, channels, window, channels, extreme=extreme, real=n == 2)
+            add(replace(made, weight=np.full_like(made.weight, -128)) if extreme and n == 3 else made)
     to = Tensor("y", (1, 19, 5, 7), "uint8", coding(random))
     for name in ("add", "mul"):
         pair: Any = (add_input(to.shape), add_input(to.shape))

@@ -123,6 +123,10 @@ FC_INLINE void fc_depthwise_three(
     }
 }
 
+#if defined(FC_SCALED)
+#include "depthwise_neon.h"
+#endif
+
 /* A row of positions for one tile of channels. */
 FC_INLINE void fc_depthwise_row(
     const int vectors, const int wide, const uint8_t *x, const int8_t *weights, const int32_t *bias,
@@ -149,6 +153,17 @@ FC_INLINE void fc_depthwise_run(
     to.code = &d->code;
     const struct fc_written all = to;
     const ptrdiff_t size = (ptrdiff_t)d->taps_x * ((d->taps_y + 3) / 4) * 4 * FC_TILE;
+#if defined(FC_SCALED)
+    int missing = 0; /* tiles that are computed below */
+    for (int c = 0; c < d->channels; c += FC_TILE) {
+        if (fc_depthwise_fits(weights + c / FC_TILE * size, d->channels - c, d))
+            fc_depthwise_nine(all, x, weights + c / FC_TILE * size, bias, c, d);
+        else
+            missing++;
+    }
+    if (!missing)
+        return;
+#endif
     for (int image = 0; image < d->images; image++) {
         for (int row = 0; row < d->rows; row++) {
             for (int c = 0, tile = 0; c < d->channels; c += FC_TILE, tile++) {
@@ -161,6 +176,10 @@ FC_INLINE void fc_depthwise_run(
                 to.bias = all.bias ? all.bias + c : 0;
                 const int wide = FC_PAIRS && d->wide && d->wide[tile];
                 const int8_t *w = weights + tile * size;
+#if defined(FC_SCALED)
+                if (fc_depthwise_fits(w, count, d))
+                    continue;
+#endif
                 if (FC_FORMS && count <= 8 && wide)
                     fc_depthwise_row(FC_VECTORS(8), 1, from, w, bias + c, d, &to, at, count);
                 else if (FC_FORMS && count <= 8)

@@ -177,6 +177,15 @@ FC_INLINE void fc_layer_write(
     const struct fc_written *to, int32_t at, int count, const int vectors, const fc_ints *sums)
 {
     fc_reals scaled[FC_TILE / FC_LANES + 1];
+#if defined(FC_SCALED)
+    if (to->bytes && count >= vectors * FC_LANES) {
+        FC_UNROLL
+        for (int v = 0; v < vectors; v++)
+            scaled[v] = fc_load_reals(to->factor + v * FC_LANES);
+        fc_store_scaled(to->bytes + at, vectors, sums, scaled, to->code);
+        return;
+    }
+#endif
     FC_UNROLL
     for (int v = 0; v < vectors; v++)
         scaled[v] = fc_mul(fc_reals_of(sums[v]), fc_load_reals(to->factor + v * FC_LANES));
@@ -191,11 +200,47 @@ FC_INLINE void fc_layer_write(
     memcpy(to->reals + at, row, (size_t)fc_min(count, FC_TILE) * sizeof(float));
 }
 
+#if defined(FC_SCALED)
+/* Floats, and bytes of fewer channels than a tile has: apart, so that they take no registers of the others. */
+static __attribute__((noinline, unused)) void fc_layer_write_others(
+    const struct fc_written *to, const int32_t *at, int count, int positions, int vectors, const int32_t *sums)
+{
+    for (int p = 0; p < positions; p++, sums += vectors * FC_LANES) {
+        fc_ints own[FC_TILE / FC_LANES];
+        for (int v = 0; v < vectors; v++)
+            own[v] = fc_load_ints(sums + v * FC_LANES);
+        if (vectors == FC_VECTORS(8))
+            fc_layer_write(to, at[p], count, FC_VECTORS(8), own);
+        else
+            fc_layer_write(to, at[p], count, FC_VECTORS(16), own);
+    }
+}
+#endif
+
 /* Those of several positions: bytes are rounded and packed together. */
 FC_INLINE void fc_layer_write_all(
     const struct fc_written *to, const int32_t *at, int count, const int positions, const int vectors, const fc_ints *sums)
 {
     int p = 0;
+#if defined(FC_SCALED)
+    if (to->bytes && count >= vectors * FC_LANES) {
+        fc_reals factor[FC_TILE / FC_LANES];
+        const struct fc_code code = *to->code;
+        FC_UNROLL
+        for (int v = 0; v < vectors; v++)
+            factor[v] = fc_load_reals(to->factor + v * FC_LANES);
+        FC_UNROLL
+        for (; p < positions; p++)
+            fc_store_scaled(to->bytes + at[p], vectors, sums + p * vectors, factor, &code);
+        return;
+    }
+    int32_t all[16 * FC_LANES];
+    FC_UNROLL
+    for (int i = 0; i < positions * vectors; i++)
+        vst1q_s32(all + i * FC_LANES, sums[i]);
+    fc_layer_write_others(to, at, count, positions, vectors, all);
+    return;
+#endif
 #if defined(FC_STORED)
     if (to->bytes) {
         FC_UNROLL

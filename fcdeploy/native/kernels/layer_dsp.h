@@ -132,16 +132,14 @@ FC_INLINE void fc_dsp_unpack(
     }
 }
 
-/* One position, or three, for the channels of a group. */
-static __attribute__((noinline, unused)) void fc_layer_several(
-    const struct fc_written *to, const uint8_t *x, const int32_t *from, const int32_t *at, int positions,
-    const int8_t *weights, const int32_t *bias, const struct fc_layer *l)
+/* One position, or three, for the channels of a group, in memory of the caller's. */
+FC_INLINE void fc_layer_unpacked(
+    const int positions, const struct fc_written *to, const uint8_t *x, const int32_t *from, const int32_t *at,
+    const int8_t *weights, const int32_t *bias, const struct fc_layer *l, uint32_t *unpacked, int32_t *sums)
 {
-    uint32_t unpacked[FC_DSP_STEPS * 3 * 2];
-    int32_t sums[3 * FC_DSP_CHANNELS];
     const int all = l->runs_y * l->runs_x * l->steps;
     const int most = positions == 1 ? FC_DSP_STEPS_ALONE : FC_DSP_STEPS;
-    const int together = positions == 1 ? 3 * FC_DSP_CHANNELS : FC_DSP_CHANNELS;
+    const int together = FC_DSP_CHANNELS;
     const int32_t beside[2] = {from[positions / 2] - from[0], from[positions - 1] - from[0]};
     struct fc_dsp_part part;
     struct fc_written some = *to;
@@ -184,6 +182,35 @@ static __attribute__((noinline, unused)) void fc_layer_several(
         weights += 4 * together * all;
         fc_layer_next(&some, together, together);
     }
+}
+
+/* A network of dense layers never needs the memory of three positions. */
+static __attribute__((noinline, unused)) void fc_layer_one(
+    const struct fc_written *to, const uint8_t *x, const int32_t *from, const int32_t *at, const int8_t *weights,
+    const int32_t *bias, const struct fc_layer *l)
+{
+    uint32_t unpacked[FC_DSP_STEPS_ALONE * 2];
+    int32_t sums[FC_DSP_CHANNELS];
+    fc_layer_unpacked(1, to, x, from, at, weights, bias, l, unpacked, sums);
+}
+
+static __attribute__((noinline, unused)) void fc_layer_beside(
+    const struct fc_written *to, const uint8_t *x, const int32_t *from, const int32_t *at, const int8_t *weights,
+    const int32_t *bias, const struct fc_layer *l)
+{
+    uint32_t unpacked[FC_DSP_STEPS * 3 * 2];
+    int32_t sums[3 * FC_DSP_CHANNELS];
+    fc_layer_unpacked(3, to, x, from, at, weights, bias, l, unpacked, sums);
+}
+
+FC_INLINE void fc_layer_several(
+    const struct fc_written *to, const uint8_t *x, const int32_t *from, const int32_t *at, int positions,
+    const int8_t *weights, const int32_t *bias, const struct fc_layer *l)
+{
+    if (positions == 1)
+        fc_layer_one(to, x, from, at, weights, bias, l);
+    else
+        fc_layer_beside(to, x, from, at, weights, bias, l);
 }
 
 #endif

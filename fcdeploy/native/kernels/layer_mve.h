@@ -98,9 +98,8 @@ FC_INLINE void fc_mve_begin(int32_t *sums, const int32_t *from, int count, uint3
 /* One position or three, for the channels of a group; `copied` holds windows that are several runs. */
 static __attribute__((noinline, unused)) void fc_layer_windows(
     const struct fc_written *to, const uint8_t *x, const int32_t *from, const int32_t *at, int positions, uint8_t *copied,
-    const int8_t *weights, const int32_t *bias, const struct fc_layer *l)
+    int32_t (*sums)[FC_MVE_CHANNELS], const int8_t *weights, const int32_t *bias, const struct fc_layer *l)
 {
-    int32_t sums[3][FC_MVE_CHANNELS];
     uint32_t total[3];
     const int all = l->runs_y * l->runs_x * l->steps;
     struct fc_mve_part part = {.sums = sums[0], .row = 4 * all};
@@ -138,10 +137,29 @@ static __attribute__((noinline, unused)) void fc_layer_copying(
     const int8_t *weights, const int32_t *bias, const struct fc_layer *l)
 {
     uint8_t copied[3 * 4 * FC_MVE_STEPS];
+    int32_t sums[3][FC_MVE_CHANNELS];
     for (int p = 0, some; p < positions; p += some) {
         some = positions - p < 3 ? 1 : 3;
-        fc_layer_windows(to, x, from + p, at + p, some, copied, weights, bias, l);
+        fc_layer_windows(to, x, from + p, at + p, some, copied, sums, weights, bias, l);
     }
+}
+
+/* Where a window is one run; a network of dense layers never needs the memory of three positions. */
+static __attribute__((noinline, unused)) void fc_layer_beside(
+    const struct fc_written *to, const uint8_t *x, const int32_t *from, const int32_t *at, int positions,
+    const int8_t *weights, const int32_t *bias, const struct fc_layer *l)
+{
+    int32_t sums[3][FC_MVE_CHANNELS];
+    for (int p = 0; p < positions; p += 3)
+        fc_layer_windows(to, x, from + p, at + p, 3, 0, sums, weights, bias, l);
+}
+
+static __attribute__((noinline, unused)) void fc_layer_one(
+    const struct fc_written *to, const uint8_t *x, const int32_t *from, const int32_t *at, const int8_t *weights,
+    const int32_t *bias, const struct fc_layer *l)
+{
+    int32_t sums[1][FC_MVE_CHANNELS];
+    fc_layer_windows(to, x, from, at, 1, 0, sums, weights, bias, l);
 }
 
 FC_INLINE void fc_layer_several(
@@ -152,10 +170,11 @@ FC_INLINE void fc_layer_several(
         fc_layer_copying(to, x, from, at, positions, weights, bias, l);
         return;
     }
-    for (int p = 0, some; p < positions; p += some) {
-        some = positions - p < 3 ? 1 : 3;
-        fc_layer_windows(to, x, from + p, at + p, some, 0, weights, bias, l);
-    }
+    int done = positions / 3 * 3;
+    if (done)
+        fc_layer_beside(to, x, from, at, done, weights, bias, l);
+    for (; done < positions; done++)
+        fc_layer_one(to, x, from + done, at + done, weights, bias, l);
 }
 
 #endif

@@ -73,6 +73,7 @@ FC_INLINE void fc_layer_block(
             int left = l->steps;
             for (; left >= 4; left -= 4, run += 16) {
                 fc_ints x[8];
+                FC_OPAQUE(run);
                 FC_UNROLL
                 for (int p = 0; p < positions; p++)
                     x[p] = fc_operand(vreinterpretq_s32_u8(vld1q_u8(start[p] + run)));
@@ -81,11 +82,21 @@ FC_INLINE void fc_layer_block(
                 FC_LAYER_LANE(2)
                 FC_LAYER_LANE(3)
             }
-            for (; left > 0; left--, run += 4) {
+            if (left >= 2) {
                 fc_ints x[8];
                 FC_UNROLL
                 for (int p = 0; p < positions; p++)
-                    x[p] = fc_operand(fc_splat(start[p] + run));
+                    x[p] = fc_operand(fc_eight(start[p] + run));
+                FC_LAYER_LANE(0)
+                FC_LAYER_LANE(1)
+                left -= 2;
+                run += 8;
+            }
+            if (left) {
+                fc_ints x[8];
+                FC_UNROLL
+                for (int p = 0; p < positions; p++)
+                    x[p] = fc_operand(fc_four(start[p] + run));
                 FC_LAYER_LANE(0)
             }
         }
@@ -139,6 +150,7 @@ FC_INLINE void fc_layer_halves(
             ptrdiff_t run = (ptrdiff_t)ry * l->run_y + (ptrdiff_t)rx * l->run_x - (ry & l->early);
             int left = l->steps;
             for (; left > 1; left -= 2, run += 8) {
+                FC_OPAQUE(run);
                 int8x16_t first[4], second[4];
                 FC_UNROLL
                 for (int p = 0; p < positions; p++)

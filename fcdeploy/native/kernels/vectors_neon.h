@@ -30,6 +30,15 @@ FC_INLINE fc_ints fc_splat(const uint8_t *p)
     return vdupq_n_s32(four);
 }
 
+/* Eight bytes or four in the first lanes, for products with one lane. */
+FC_INLINE fc_ints fc_eight(const uint8_t *p) { return vreinterpretq_s32_u8(vcombine_u8(vld1_u8(p), vdup_n_u8(0))); }
+FC_INLINE fc_ints fc_four(const uint8_t *p)
+{
+    uint32_t four;
+    memcpy(&four, p, 4);
+    return vreinterpretq_s32_u32(vcombine_u32(vcreate_u32(four), vdup_n_u32(0)));
+}
+
 FC_INLINE fc_ints fc_weights(const int8_t *p) { return vreinterpretq_s32_s8(vld1q_s8(p)); }
 
 #if defined(__ARM_FEATURE_MATMUL_INT8)
@@ -44,6 +53,8 @@ FC_INLINE fc_ints fc_dot_wide(fc_ints sum, fc_ints x, fc_ints w) { return fc_dot
 /* Four bytes of x in one lane, for all of w; x as fc_operand has it. */
 #define fc_dot_lane(sum, x, w, lane) vsudotq_laneq_s32(sum, vreinterpretq_s8_s32(w), vreinterpretq_u8_s32(x), lane)
 FC_INLINE fc_ints fc_operand(fc_ints x) { return x; }
+FC_INLINE fc_ints fc_dot_signs(fc_ints sum, fc_ints x, fc_ints w) { return fc_dot(sum, x, w); }
+FC_INLINE fc_ints fc_depthwise_bias(fc_ints raised, const int32_t *plain) { (void)raised; return fc_load_ints(plain); }
 
 #elif defined(__ARM_FEATURE_DOTPROD)
 
@@ -61,6 +72,13 @@ FC_INLINE fc_ints fc_dot_wide(fc_ints sum, fc_ints x, fc_ints w) { return fc_dot
 /* Four bytes of x in one lane, for all of w; x as fc_operand has it. */
 #define fc_dot_lane(sum, x, w, lane) vdotq_laneq_s32(sum, vreinterpretq_s8_s32(w), vreinterpretq_s8_s32(x), lane)
 FC_INLINE fc_ints fc_operand(fc_ints x) { return veorq_s32(x, vreinterpretq_s32_u8(vdupq_n_u8(128))); }
+
+/* Of operands, as they are. */
+FC_INLINE fc_ints fc_dot_signs(fc_ints sum, fc_ints x, fc_ints w)
+{
+    return vdotq_s32(sum, vreinterpretq_s8_s32(x), vreinterpretq_s8_s32(w));
+}
+FC_INLINE fc_ints fc_depthwise_bias(fc_ints raised, const int32_t *plain) { (void)plain; return raised; }
 
 #define FC_LOWERED 1 /* operands are 128 less than x: 128 times the sums of weights are added elsewhere */
 FC_INLINE fc_ints fc_sum_weights(fc_ints sum, fc_ints w) { return vdotq_s32(sum, vdupq_n_s8(1), vreinterpretq_s8_s32(w)); }
@@ -182,5 +200,29 @@ FC_INLINE void fc_store_bytes(uint8_t *y, int count, const int vectors, const fc
         }
     }
 }
+
+/* The bytes of scaled sums, of all 8 or 16 channels.  These are numbers: what becomes too large saturates on its way. */
+#define FC_SCALED 1
+FC_INLINE void fc_store_scaled(
+    uint8_t *y, const int vectors, const fc_ints *sums, const fc_reals *factor, const struct fc_code *code)
+{
+    const int16x8_t zero = vdupq_n_s16((int16_t)code->zero);
+    uint8x8_t eight[2];
+    FC_UNROLL
+    for (int v = 0; v < vectors; v += 2) {
+        const int32x4_t first = vcvtnq_s32_f32(vmulq_f32(vcvtq_f32_s32(sums[v]), factor[v]));
+        const int32x4_t second = vcvtnq_s32_f32(vmulq_f32(vcvtq_f32_s32(sums[v + 1]), factor[v + 1]));
+        eight[v / 2] = vqmovun_s16(vqaddq_s16(vqmovn_high_s32(vqmovn_s32(first), second), zero));
+    }
+    const uint8x16_t low = vdupq_n_u8((uint8_t)code->low), high = vdupq_n_u8((uint8_t)code->high);
+    const uint8x16_t cut = vminq_u8(vmaxq_u8(vcombine_u8(eight[0], eight[vectors > 2]), low), high);
+    if (vectors > 2)
+        vst1q_u8(y, cut);
+    else
+        vst1_u8(y, vget_low_u8(cut));
+}
+
+/* An offset that compilers add to each address where it is used, in place of an address of its own for each. */
+#define FC_OPAQUE(x) __asm__("" : "+r"(x))
 
 #endif
