@@ -28,6 +28,8 @@ def list_details() -> Iterator[tuple[str, Probe]]:
         g = QdqGraph()
         resized = g.op("Resize", g.input(1, 2, 5, 7), "", g.constant([1, 1, 2, 3]), **told)
         yield f"detail Resize, {nearest}, {places}", g.probe(resized)
+    g = QdqGraph(opset=17)  # which no other operator of ours asks for
+    yield "detail LayerNormalization", g.probe(g.op("LayerNormalization", g.input(1, 6, 8), g.constant(np.ones(8))))
     for op, axis in (("Softmax", 3), ("Softmax", 1), ("LogSoftmax", 1), ("Hardmax", 1)):
         g = QdqGraph(opset=11)
         name = "over one axis" if axis == 3 else "over several axes"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -126,3 +127,12 @@ def test_a_graph_that_finds_no_room_says_nothing_of_the_model(tmp_path: Path) ->
         with pytest.raises(FcdeployError, match="cannot write to the temporary folder") as caught:
             Session(model, load=LoadOptions(dump=dump))
         assert not isinstance(caught.value, LoadError)
+
+
+def test_a_file_that_cannot_be_read_is_no_fault_of_the_model(tmp_path: Path) -> None:
+    """Else export takes it for a model that takes no other batch, and writes one of a fixed batch."""
+    path = tmp_path / "loop.onnx"
+    path.symlink_to(path)
+    with pytest.raises(OSError, match=r"loop\.onnx") as raised:
+        Session(path)
+    assert raised.value.errno == errno.ELOOP

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -118,6 +119,7 @@ class Session:
             except Exception as error:  # the binding raises a dozen types, none with a common base of its own
                 if load.dump and any(words in str(error) for words in NOT_WRITTEN):
                     raise make_no_room_error() from error
+                _raise_system_error(error, source)
                 raise LoadError(
                     f"onnxruntime {ort.__version__} cannot load the model: {explain_fault(error)}",
                     _find_hint(error, "fcdeploy inspect MODEL shows its operators, opset and IR version"),
@@ -163,6 +165,13 @@ class Session:
     def end_profiling(self) -> Path:
         """Stop profiling and return the file that holds the trace."""
         return Path(self._session.end_profiling())
+
+
+def _raise_system_error(error: Exception, source: str | bytes) -> None:
+    """Raise OSError where a file could not be opened or read, which says nothing of the model in it."""
+    said = re.search(r"failed:\s*system error number (\d+)", str(error))
+    if said and isinstance(source, str):
+        raise OSError(int(said[1]), os.strerror(int(said[1])), source) from error
 
 
 def explain_fault(error: Exception) -> str:
