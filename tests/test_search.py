@@ -32,6 +32,7 @@ from fcdeploy.reporting.search import NOT_KNOWN, _format_drop
 from fcdeploy.runtime.cpu import find_target
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples.kinds import open_source
+from fcdeploy.search import ladder, search
 from fcdeploy.search.evaluator import SKETCH, EvaluationResult, sketch_output
 from fcdeploy.search.groups import ALL, explain_moves, find_groups
 from fcdeploy.search.ladder import NodeGroup, PathStep, Score
@@ -91,6 +92,20 @@ def test_a_fragile_place_is_found_and_only_its_layers_leave_int8(dense: Path, tm
     assert found["held"] is True
     assert found["verdict"] == "too few samples"
     assert found["samples_needed"] > 800
+
+
+def test_what_chance_might_explain_is_held_by_price(
+    dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Climbing leaves no layer out for what few samples cannot tell; who asked for a bound gets it all the same."""
+    monkeypatch.setattr(search, "ONE_SIDED", 1e6)
+    monkeypatch.setattr(ladder, "MOST", 2.0)  # no group causes more than all of the error
+    model, int8 = tmp_path / "fragile.onnx", tmp_path / "int8.onnx"
+    place = fragile.fragile(dense, model, 4)
+    report = quantize(model, data=CALIB, output=int8, costs="none", max_drop=0.13, eval=EVAL)
+    assert report.passed
+    assert place.layers <= {row["node"] for row in report.values["left_out"]["nodes"]}
+    assert validate(int8, against=model, data=EVAL).values["drop"] <= 0.13
 
 
 def test_the_plan_repeats_the_result_without_searching(dense: Path, tmp_path: Path) -> None:

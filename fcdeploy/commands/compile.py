@@ -49,10 +49,11 @@ from fcdeploy.samples.kinds import check_limit, open_source
 from fcdeploy.samples.layout import arrange_samples, runs_alone
 from fcdeploy.samples.source import make_batches
 from fcdeploy.tables.native import CORES, Core, Machine
-from fcdeploy.wording import say_count
+from fcdeploy.wording import list_some, say_count
 
 EMITS = ("library", "c", "object")
 SAMPLES = 4  # what the proof runs unless --samples says otherwise
+SHOWN = 3  # steps in a message
 QUANTIZE = "fcdeploy quantize MODEL --int8 --costs none makes integers of every layer it can"
 
 
@@ -107,8 +108,8 @@ def compile(  # the command's name
     if floats and not allow_float:
         compute = "computes" if len(floats) == 1 else "compute"
         raise FcdeployError(
-            f"{len(floats)} of {say_count(len(program.steps), 'step')} {compute} in float, {floats[0]}",
-            f"--allow-float, or {QUANTIZE}",
+            f"{say_count(len(floats), 'step')} {compute} in float: {list_some(floats, SHOWN, '; ')}",
+            f"--allow-float compiles them too; where they are layers, {QUANTIZE}",
         )
     program, handed = (program, ()) if copy is None else hand_over(program, ties=allow_ties)
     built = build(program)

@@ -39,8 +39,8 @@ from fcdeploy.records.calibration import read_format
 from fcdeploy.records.data_format import UNSAID, choose_format
 from fcdeploy.records.plan import Effort
 from fcdeploy.records.progress import OnStep
-from fcdeploy.records.report import Report
-from fcdeploy.reporting.device import add_device
+from fcdeploy.records.report import Report, format_next
+from fcdeploy.reporting.device import add_device, format_next_compile
 from fcdeploy.reporting.floor import add_floor, build_refusal
 from fcdeploy.reporting.quantization import QuantizationOutcome, build_dry_run_report, build_report, describe_purpose
 from fcdeploy.reporting.search import add_search
@@ -233,9 +233,12 @@ def _describe(
     kernels = run_and_read_back(written.file, problem, plan)
     macs = count_macs_by_node(problem.model)
     device = None if request.limits is None else request.limits.device
-    purpose, following = describe_purpose(request.model, request.output, plan, native=request.native, device=device)
+    built = build_native(int8, problem, request.limits) if request.native else None
+    following = format_next_compile(request.output, device, built.program) if built is not None else None
     result = QuantizationOutcome(
-        plan, planned.basis, kernels, macs, written.float_bytes, written.bytes, planned.tried, purpose, following,
+        plan, planned.basis, kernels, macs, written.float_bytes, written.bytes, planned.tried,
+        describe_purpose(plan, native=request.native, device=device),
+        following or format_next("validate", request.output, "--against", request.model, "--data EVALUATION"),
         timed=planned.search_result is None and not (held and held.left_out),
     )  # fmt: skip
     warnings = [*warn_too_few(problem.calibration), *warn_left_out(problem, plan), *planned.basis.warnings]
@@ -250,8 +253,7 @@ def _describe(
     if held is not None:
         times = time_result(problem, int8, planned.basis, changed=bool(held.left_out))
         report = add_floor(report, held, planned.basis, macs, times)
-    if request.native:
-        built = build_native(int8, problem, request.limits)
+    if built is not None:
         report = add_native(report, built)
         if request.limits is not None:
             report = add_device(report, built, int8, find_lengths(int8, problem), request.limits, request.output)

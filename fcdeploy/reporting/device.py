@@ -12,7 +12,8 @@ import onnx_ir as ir
 from fcdeploy.errors import FcdeployError
 from fcdeploy.native.build import Built
 from fcdeploy.native.device_limits import DeviceLimits, Fit, Shapes, find_last_cut, fit
-from fcdeploy.native.program.float_steps import warn_of_float_steps
+from fcdeploy.native.program.float_steps import list_float_steps, warn_of_float_steps
+from fcdeploy.native.program.steps import Program
 from fcdeploy.records.report import Report, Section, Table, format_next
 from fcdeploy.tables.devices import Device
 from fcdeploy.tables.native import CORES
@@ -101,15 +102,18 @@ def _name_limits(limits: DeviceLimits) -> list[str]:
                                       for name, limit in given.items() if limit is not None and limit != own[name])]  # fmt: skip
 
 
-def format_next_compile(output: Path, device: Device | None) -> str:
+def format_next_compile(output: Path, device: Device | None, program: Program) -> str:
     """The line that names the command for native code of an int8 model, for this machine without a device."""
-    if device is None:
-        return format_next("compile", output, "-o", output.with_suffix(".so"))
-    if device.target in CORES:
-        return format_next("compile", output, f"--emit object --target {device.target} -o", output.with_suffix(".o"))
-    if device.target:
-        return format_next("compile", output, f"--target {device.target} -o", output.with_suffix(".so"))
-    return format_next("compile", output, "--emit c -o", output.with_name(f"{output.name.split('.')[0]}_c"))
+    options, made = [], output.with_suffix(".so")
+    if device is not None and device.target in CORES:
+        options, made = [f"--emit object --target {device.target}"], output.with_suffix(".o")
+    elif device is not None and device.target:
+        options = [f"--target {device.target}"]
+    elif device is not None:
+        options, made = ["--emit c"], output.with_name(f"{output.name.split('.')[0]}_c")
+    if list_float_steps(program):
+        options.append("--allow-float")
+    return format_next("compile", output, *options, "-o", made)
 
 
 NAMES = {"flash": "flash", "ram": "memory", "ms": "time"}

@@ -75,7 +75,7 @@ def build_refusal(model: Path, held: FloorResult, seconds: float) -> Report:
         (
             *_describe_outliers(held),
             "to write it all the same: --accept; to ask for less: --floor; "
-            f"fcdeploy quantize {quote_path(model)} --int8 --weights int8 --activations none rounds weights alone",
+            f"fcdeploy quantize {quote_path(model)} --weights int8 --activations none rounds weights alone",
         ),
         passed=False,
         advice=f"not written: {reasons}",

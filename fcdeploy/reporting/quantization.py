@@ -16,8 +16,7 @@ from fcdeploy.int8.timing.partition import add_figures
 from fcdeploy.prepare.cost_model import DATA_AND_WEIGHT, weight_bytes
 from fcdeploy.records import plan as plans
 from fcdeploy.records.plan import Plan, QParams
-from fcdeploy.records.report import NAMES, Report, Table, find_repeats, format_next, merge_alike
-from fcdeploy.reporting.device import format_next_compile
+from fcdeploy.records.report import NAMES, Report, Table, find_repeats, merge_alike
 from fcdeploy.runtime.caveats import list_caveats
 from fcdeploy.runtime.kernels import Kernel
 from fcdeploy.tables.devices import Device
@@ -96,13 +95,11 @@ def build_report(
     return Report("quantize", values, tables, lines, warnings=(*warnings, *_warn_missed_kernels(result)))
 
 
-def describe_purpose(model: Path, out: Path, plan: Plan, *, native: bool, device: Device | None) -> tuple[str, str]:
-    """What a file is for, and the line with the command that comes next."""
+def describe_purpose(plan: Plan, *, native: bool, device: Device | None) -> str:
+    """What a file is for."""
     if device is not None:
-        return f"for native code on {device.name}", format_next_compile(out, device)
-    if native:
-        return "for native code", format_next_compile(out, None)
-    return f"target {plan.target}", format_next("validate", out, "--against", model, "--data EVALUATION")
+        return f"for native code on {device.name}"
+    return "for native code" if native else f"target {plan.target}"
 
 
 def _list_float_nodes(result: QuantizationOutcome) -> list[dict[str, str]]:

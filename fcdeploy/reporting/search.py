@@ -22,6 +22,8 @@ BECOMES = {
     "float": "float",
 }
 
+SHOWN = 3  # groups that a step names
+
 NOT_KNOWN = "the calibration does not say which samples it was made on: whether these are among them is not known"
 
 
@@ -92,7 +94,17 @@ def _make_front_table(result: SearchResult, unit: str) -> Table:
 def _format_changed(number: int, stop: MeasuredStep) -> str:
     if not stop.moved:
         return "back to the best so far" if number else "int8 as planned"
-    return "; ".join(f"{name}: {BECOMES[rung]}" for name, rung in stop.moved)
+    alike: dict[tuple[str, str], list[str]] = {}
+    for name, rung in stop.moved:
+        alike.setdefault((name.partition(" ")[0], rung), []).append(name)
+    return "; ".join(f"{_name_groups(kind, names)}: {BECOMES[rung]}" for (kind, rung), names in alike.items())
+
+
+def _name_groups(kind: str, names: list[str]) -> str:
+    """Groups by their names, or of many how many they are."""
+    if len(names) <= SHOWN:
+        return ", ".join(names)
+    return f"weights of {len(names)} layers" if kind == "weights" else f"{len(names)} tensors"
 
 
 def _format_drop(stop: MeasuredStep, unit: str) -> str:

@@ -21,6 +21,7 @@ from fcdeploy.records.progress import OnStep
 from fcdeploy.samples.source import get_fixed_batch
 from fcdeploy.search import ladder
 from fcdeploy.search.builder import Builder, begin_building
+from fcdeploy.search.by_price import leave_by_price
 from fcdeploy.search.evaluator import (
     Evaluation,
     EvaluationResult,
@@ -136,7 +137,7 @@ def run_search(problem: Problem, basis: CostBasis, goal: AccuracyGoal, on_step: 
     best = ladder.choose_best([path[-1], *path], _list_measured(run), bound)
     if best.forms != path[-1].forms:
         path.append(best)
-    path += _try_all_in_float(run, best)
+    path += _try_all_in_float(run, best) if ladder.meets_bound(best.score, bound) else _leave_by_price(run)
     best = path[-1]
 
     stops = _time_steps(run, path)
@@ -176,6 +177,26 @@ def _try_all_in_float(run: SearchRun, best: PathStep) -> list[PathStep]:
         return []
     step = PathStep(((ALL, "bytes"),), forms, run.score(forms))
     return [step] if ladder.choose_best([best], [step], run.bound) is step else []
+
+
+def _leave_by_price(run: SearchRun) -> list[PathStep]:
+    """What holds the bound in least time, where climbing ended without: each group alone may have been within chance."""
+    if run.stop():
+        return []
+
+    def measure(forms: Forms) -> Score:
+        score = run.score(forms)
+        return Score(max(score.drop - run.bound, 0.0), score.error, score.cost)
+
+    def noise(model: ir.Model) -> float:
+        return measure_error(run.evaluation, model, FEW)
+
+    steps = leave_by_price(run.builder, measure, noise, run.on_step)
+    held = [step for step in steps if ladder.meets_bound(step.score, 0.0)]
+    if not held:
+        return []
+    best = min(held, key=lambda step: step.score.cost)
+    return [PathStep(best.moved or ((ALL, "bytes"),), best.forms, run.score(best.forms))]
 
 
 def _list_measured(run: SearchRun) -> list[PathStep]:
