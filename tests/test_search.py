@@ -263,7 +263,7 @@ def test_a_dry_run_tells_what_the_search_found_and_exits_with_its_answer(command
     score_differences()
     code, out, _ = command(*arguments, "--max-drop", "0", "--metric", "own.py:exact", "--minutes", "0.0001")
     assert code == 1
-    assert out.splitlines()[-1].startswith("not held: own.py:exact drop ")
+    assert out.splitlines()[0].startswith("not held: own.py:exact drop ")
     assert "written all the same" not in out
     assert "nothing had to leave int8" not in out
     assert not Path("out.onnx").exists()

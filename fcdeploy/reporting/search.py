@@ -28,7 +28,7 @@ NOT_KNOWN = "the calibration does not say which samples it was made on: whether 
 
 
 def add_search(report: Report, result: SearchResult, macs: Mapping[str, int]) -> Report:
-    """The report with the path, the front and the verdict; the answer is no where the bound is not held."""
+    """The report with the path, the front and the verdict; where the bound is not held the answer is no, in the first line."""
     evaluation, bound = result.evaluation, result.goal.max_drop
     loss, unit = result.result.loss, evaluation.metric.unit
     decided = judge_drop(loss, bound)
@@ -49,16 +49,22 @@ def add_search(report: Report, result: SearchResult, macs: Mapping[str, int]) ->
         **list_ratios(result.path[-1].time), "search_seconds": round(result.seconds, 3), "in_time": result.in_time,
     }  # fmt: skip
     tables = (_make_path_table(result, unit), *([_make_front_table(result, unit)] if len(result.front) > 1 else []))
+    verdict = _format_verdict(result, decided, needed, written=report.values["output"] is not None)
+    *about, following = report.lines
     lines = (
-        *_make_time_lines(result), *report.lines, *_make_lines(result, share),
-        _format_verdict(result, decided, needed, written=report.values["output"] is not None),
-    )  # fmt: skip
+        *_make_time_lines(result),
+        *about,
+        *_make_lines(result, share),
+        following,
+        *([verdict] if result.held else []),
+    )
     return replace(
         report,
         values={**report.values, **values},
         tables=(*tables, *report.tables),
         lines=lines,
         passed=report.passed and result.held,
+        advice=report.advice if result.held else verdict,
         warnings=(*report.warnings, *([result.warning] if result.warning else [])),
     )
 
