@@ -22,7 +22,7 @@ from bench_page import made_by, table, write_section
 import fcdeploy
 from fcdeploy.arithmetic.metrics import measure_fidelity
 from fcdeploy.arithmetic.significance import tail_of_binomial
-from fcdeploy.int8.floor import Floor
+from fcdeploy.int8.judging.floor import Floor
 from fcdeploy.runtime.session import Session
 from fcdeploy.user_code import load_file
 

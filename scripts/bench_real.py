@@ -31,7 +31,7 @@ from bench_page import made_by, table
 from fcdeploy.arithmetic.metrics import measure_fidelity
 from fcdeploy.evaluate.output_ends import find_ends
 from fcdeploy.graph.model import input_specs, read_model
-from fcdeploy.int8.judge import Judge
+from fcdeploy.int8.judging.judge import Judge
 from fcdeploy.prepare.shape_inference import infer_shapes
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples.kinds import Samples

@@ -19,8 +19,8 @@ from bench_real import arrange, find_cases, read_samples
 import fcdeploy
 from fcdeploy.evaluate.output_ends import find_ends
 from fcdeploy.graph.model import read_model
-from fcdeploy.int8.judge import Judge
-from fcdeploy.int8.judgement import Judgement
+from fcdeploy.int8.judging.judge import Judge
+from fcdeploy.int8.judging.judgement import Judgement
 from fcdeploy.prepare.shape_inference import infer_shapes
 from fcdeploy.user_code import load_file
 

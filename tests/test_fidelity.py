@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 from networks import Array, Net
 
-from fcdeploy.int8.fidelity import EXACT_DB, measure_sqnr
+from fcdeploy.int8.judging.fidelity import EXACT_DB, measure_sqnr
 
 
 def rows_above(threshold: float) -> ir.Model:

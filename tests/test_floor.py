@@ -27,10 +27,10 @@ from fcdeploy.evaluate.outputs import decide_by
 from fcdeploy.graph.model import input_specs, read_model
 from fcdeploy.int8.calibrating.observe import observe
 from fcdeploy.int8.calibrating.statistics import load_or_observe
-from fcdeploy.int8.floor import Floor, parse_floor
-from fcdeploy.int8.judge import Judge, _compare
-from fcdeploy.int8.judgement import Judgement
-from fcdeploy.int8.margins import (
+from fcdeploy.int8.judging.floor import Floor, parse_floor
+from fcdeploy.int8.judging.judge import Judge, _compare
+from fcdeploy.int8.judging.judgement import Judgement
+from fcdeploy.int8.judging.margins import (
     estimate_error,
     expect_equal,
     list_text_margins,
@@ -39,8 +39,8 @@ from fcdeploy.int8.margins import (
     measure_text_moves,
     measure_text_noise,
 )
+from fcdeploy.int8.judging.samples_apart import APART, MOST_APART, USED, _leave_out_judged, set_apart, split_samples
 from fcdeploy.int8.problem import Problem
-from fcdeploy.int8.samples_apart import APART, MOST_APART, USED, _leave_out_judged, set_apart, split_samples
 from fcdeploy.prepare.pipeline import prepare
 from fcdeploy.records.calibration import to_bytes
 from fcdeploy.runtime.cpu import find_target

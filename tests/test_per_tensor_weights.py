@@ -13,7 +13,7 @@ from fcdeploy.arithmetic.metrics import measure_fidelity
 from fcdeploy.arithmetic.weights.rounding import round_rows, search_scale
 from fcdeploy.graph.model import write_model
 from fcdeploy.int8.calibrating.observe import observe
-from fcdeploy.int8.fidelity import measure_sqnr
+from fcdeploy.int8.judging.fidelity import measure_sqnr
 from fcdeploy.int8.planning.check_plan import check_plan
 from fcdeploy.int8.planning.plan_graph import Overrides
 from fcdeploy.int8.problem import Problem

@@ -26,7 +26,7 @@ from fcdeploy.int8.calibrating import observe as observing
 from fcdeploy.int8.calibrating.merge import merge
 from fcdeploy.int8.calibrating.observe import CalibrationPart, assemble, observable_tensors, observe, observe_pass
 from fcdeploy.int8.calibrating.schedule import plan_passes
-from fcdeploy.int8.judge import Judge
+from fcdeploy.int8.judging.judge import Judge
 from fcdeploy.prepare.shape_inference import infer_shapes
 from fcdeploy.records.calibration import read, to_bytes
 from fcdeploy.records.sample_layout import KEY, SampleLayout

@@ -17,8 +17,8 @@ from fcdeploy.graph.model import files_of, measure_size, read_model, refuse_unsu
 from fcdeploy.graph.nodes import computes_shapes, name_of
 from fcdeploy.int8.calibrating.statistics import warn_too_few
 from fcdeploy.int8.cpu_differences import add_sameness, find_differences
-from fcdeploy.int8.floor import parse_floor
 from fcdeploy.int8.for_runtimes import describe_runtimes_kept, keep_to_runtimes, refuse_untaken
+from fcdeploy.int8.judging.floor import parse_floor
 from fcdeploy.int8.loadable import leave_out_unloadable
 from fcdeploy.int8.plan_file import format_plan
 from fcdeploy.int8.planning.types import find_types

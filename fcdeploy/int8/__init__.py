@@ -7,8 +7,7 @@ timing       which nodes stay in float because integers would be slower, measure
 writing      model and plan to the int8 model; it decides nothing
 refining     biases and weights corrected on samples, layer by layer
 plan_file    a plan from a file, edited or not, and to one
-judge        how near the int8 model's answers are to float's, on samples kept apart (samples_apart); judgement is what it
-             found, floor what is asked, margins what few samples tell of others, fidelity the decibels
+judging      is the int8 model good enough, on samples kept apart?
 read_back    the int8 model as the runtime optimizes it, held against the plan; loadable: does it load at all
 cpu_differences, for_runtimes   on which CPUs, and in which other runtimes, the file is the same
 nodes        what byte kernels make of a node, for all of these

@@ -9,7 +9,7 @@ from typing import Any
 
 from fcdeploy.arithmetic.outliers import Outlier, find_outliers
 from fcdeploy.int8.calibrating.statistics import PLENTY
-from fcdeploy.int8.judgement import Judgement
+from fcdeploy.int8.judging.judgement import Judgement
 from fcdeploy.int8.timing.costs import CostBasis, format_interval, list_ratios
 from fcdeploy.int8.timing.final_times import FinalTimes
 from fcdeploy.records.report import Report, Table

@@ -10,9 +10,9 @@ import onnx_ir as ir
 
 from fcdeploy.graph.edit import add_constant, set_constant
 from fcdeploy.graph.nodes import bias_of, constant_array, name_of, operator_of, output_axis
-from fcdeploy.int8.floor import Floor
-from fcdeploy.int8.judge import Judge
-from fcdeploy.int8.judgement import Judgement
+from fcdeploy.int8.judging.floor import Floor
+from fcdeploy.int8.judging.judge import Judge
+from fcdeploy.int8.judging.judgement import Judgement
 from fcdeploy.int8.planning.weights import bias_name, find_int8_layers, round_layers
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.refining.refine import is_refined, refine_built

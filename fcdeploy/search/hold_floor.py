@@ -1,6 +1,6 @@
 """The default holds the outputs, or says no.
 
-What a plan became is judged on samples that no tool has seen (int8/judge.py), and so is what simpler settings make of the
+What a plan became is judged on samples that no tool has seen (int8/judging/), and so is what simpler settings make of the
 same plan: each tool that can do harm is kept only where it helps.
 
 1. The plan as effort asks for it, and without the corrections on samples, which costs one run more.
@@ -24,9 +24,9 @@ import onnx_ir as ir
 
 from fcdeploy.evaluate.output_ends import find_ends
 from fcdeploy.graph.nodes import name_of
-from fcdeploy.int8.floor import Floor
-from fcdeploy.int8.judge import FIRST, Judge
-from fcdeploy.int8.judgement import Judgement
+from fcdeploy.int8.judging.floor import Floor
+from fcdeploy.int8.judging.judge import FIRST, Judge
+from fcdeploy.int8.judging.judgement import Judgement
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.refining.recalibrate import recalibrate
 from fcdeploy.int8.refining.refine import add_refinements

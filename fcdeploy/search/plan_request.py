@@ -14,11 +14,11 @@ from fcdeploy.evaluate.prepared import check_on_first, check_prepared
 from fcdeploy.graph.model import input_specs
 from fcdeploy.graph.scratch import make_scratch
 from fcdeploy.int8.calibrating.statistics import declare_as_calibrated, load_or_observe
+from fcdeploy.int8.judging.samples_apart import set_apart
 from fcdeploy.int8.plan_file import load_plan
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.refining.best import choose_best
 from fcdeploy.int8.refining.refine import add_refinements
-from fcdeploy.int8.samples_apart import set_apart
 from fcdeploy.int8.timing.costs import CostBasis, choose_cost_source, plan_fastest
 from fcdeploy.native.suits import use_types
 from fcdeploy.prepare.cost_model import count_at

@@ -13,7 +13,7 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.files import check_output
 from fcdeploy.graph.external_data import weights_path
 from fcdeploy.graph.weights import is_large
-from fcdeploy.int8.floor import Floor
+from fcdeploy.int8.judging.floor import Floor
 from fcdeploy.native.device_limits import DeviceLimits
 from fcdeploy.records.plan import EFFORTS, Effort
 from fcdeploy.samples.kinds import Samples

@@ -12,7 +12,7 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate.compare import Choose, LayerSums
 from fcdeploy.evaluate.rounding_error import RoundingError
 from fcdeploy.graph.model import input_specs
-from fcdeploy.int8.fidelity import measure_sqnr
+from fcdeploy.int8.judging.fidelity import measure_sqnr
 from fcdeploy.prepare.cost_model import count_macs_by_node
 from fcdeploy.proof.saturation import SaturationProof, prove_no_saturation
 from fcdeploy.records import origin

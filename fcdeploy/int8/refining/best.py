@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from fcdeploy.arrays import Arrays
-from fcdeploy.int8.fidelity import EXACT_DB, measure_sqnr
+from fcdeploy.int8.judging.fidelity import EXACT_DB, measure_sqnr
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.refining.absorb import find_shifts
 from fcdeploy.int8.refining.correct_layers import correct_layers

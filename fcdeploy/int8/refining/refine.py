@@ -10,12 +10,12 @@ import onnx_ir as ir
 from fcdeploy.arrays import Arrays
 from fcdeploy.graph.model import input_specs
 from fcdeploy.graph.nodes import name_of
+from fcdeploy.int8.judging.samples_apart import split_samples
 from fcdeploy.int8.planning.decide import final_value
 from fcdeploy.int8.planning.weights import find_int8_layers
 from fcdeploy.int8.problem import NO_SAMPLES, Problem
 from fcdeploy.int8.refining.correct_layers import correct_layers
 from fcdeploy.int8.refining.gptq_blocks import MANY, MANY_BYTES, gptq_round_blocks
-from fcdeploy.int8.samples_apart import split_samples
 from fcdeploy.records.calibration import flatten_stretches
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep

@@ -11,7 +11,7 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from fcdeploy.graph.nodes import name_of
-from fcdeploy.int8.fidelity import EXACT_DB, measure_sqnr
+from fcdeploy.int8.judging.fidelity import EXACT_DB, measure_sqnr
 from fcdeploy.int8.planning.plan_graph import Overrides
 from fcdeploy.int8.planning.weights import find_int8_products
 from fcdeploy.int8.problem import Problem

@@ -10,9 +10,9 @@ from typing import NamedTuple
 from fcdeploy.arithmetic.significance import tail_of_binomial
 from fcdeploy.arrays import Float64
 from fcdeploy.evaluate.decision import Decision
-from fcdeploy.int8.fidelity import EXACT_DB
-from fcdeploy.int8.floor import Floor
-from fcdeploy.int8.margins import estimate_error
+from fcdeploy.int8.judging.fidelity import EXACT_DB
+from fcdeploy.int8.judging.floor import Floor
+from fcdeploy.int8.judging.margins import estimate_error
 from fcdeploy.samples.kept_samples import KEPT_MOST
 from fcdeploy.samples.stretches import STRETCH
 from fcdeploy.wording import say_count

@@ -19,10 +19,10 @@ from fcdeploy.evaluate.decision import Decision, decide, squeeze
 from fcdeploy.evaluate.output_ends import OutputEnd
 from fcdeploy.evaluate.outputs import read_outputs
 from fcdeploy.graph.model import input_specs
-from fcdeploy.int8.fidelity import EXACT_DB
-from fcdeploy.int8.floor import Floor
-from fcdeploy.int8.judgement import REGIONS, Judgement
-from fcdeploy.int8.margins import (
+from fcdeploy.int8.judging.fidelity import EXACT_DB
+from fcdeploy.int8.judging.floor import Floor
+from fcdeploy.int8.judging.judgement import REGIONS, Judgement
+from fcdeploy.int8.judging.margins import (
     Margins,
     expect_alike,
     join_margins,

@@ -1,4 +1,4 @@
-"""The least that an int8 model is accepted for, unless a reader says otherwise: `judge.py` measures it."""
+"""The least that an int8 model is accepted for, unless a reader says otherwise: `judge` measures it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.int8.fidelity import EXACT_DB
+from fcdeploy.int8.judging.fidelity import EXACT_DB
 
 
 @dataclass(frozen=True)
