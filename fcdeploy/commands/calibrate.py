@@ -197,7 +197,9 @@ def _report(
         *resumed,
         *calibration.format.describe(),
         f"{say_count(calibration.samples, 'sample')}, {say_count(len(rows), 'tensor')}, {seconds:.1f} s -> {output}",
-        format_next("quantize", model, "--int8", "--calibration", output, "-o", model.with_suffix(".int8.onnx")),
+        format_next(
+            "quantize", model, "--int8", "--calibration", output, "-o", output.with_name(f"{model.stem}.int8.onnx")
+        ),
     )
     return Report(
         "calibrate",

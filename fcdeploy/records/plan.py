@@ -196,7 +196,9 @@ def from_json(data: Any, source: str) -> Plan:
         raise FcdeployError(f"{source} has nodes {str(data['nodes'])[:40]!r}, expected a list", HINT)
     if not isinstance(data["tensors"], dict):
         raise FcdeployError(f"{source} has tensors {str(data['tensors'])[:40]!r}, expected an object", HINT)
-    nodes = tuple(_decision(row, f"{source}, node {number}") for number, row in enumerate(data["nodes"]))
+    nodes = tuple(
+        _decision(row, f"{source}, node {_name_row(row, number)}") for number, row in enumerate(data["nodes"])
+    )
     tensors = {name: _qparams(row, f"{source}, tensor {name!r}") for name, row in data["tensors"].items()}
     return Plan(
         str(data["target"]), nodes, tensors, str(data["costs"]), str(data["weights"]), str(data["activations"]), effort,
@@ -206,6 +208,11 @@ def from_json(data: Any, source: str) -> Plan:
 
 
 HINT = "fcdeploy quantize MODEL --int8 --data DATA -o OUT --save-plan plan.json writes one to edit"
+
+
+def _name_row(row: Any, number: int) -> str:
+    """The name of a row's node, its number where it has none."""
+    return repr(row["node"]) if isinstance(row, dict) and isinstance(row.get("node"), str) else str(number)
 
 
 def _decision(row: Any, where: str) -> NodeDecision:

@@ -12,7 +12,7 @@ from fcdeploy.int8.timing.costs import list_ratios
 from fcdeploy.records.report import Report, Table
 from fcdeploy.search.search import MeasuredStep, SearchResult
 from fcdeploy.search.verdict import count_samples_needed, judge_drop
-from fcdeploy.wording import say_count
+from fcdeploy.wording import list_some, say_count
 
 BECOMES = {
     "int8": "int8 again",
@@ -23,6 +23,7 @@ BECOMES = {
 }
 
 SHOWN = 3  # groups that a step names
+NAMED = 8  # nodes that left int8; all are in the JSON
 
 NOT_KNOWN = "the calibration does not say which samples it was made on: whether these are among them is not known"
 
@@ -134,10 +135,9 @@ def _make_time_lines(result: SearchResult) -> Iterator[str]:
 
 def _make_lines(result: SearchResult, share: float) -> Iterator[str]:
     if result.left_out:
-        count = len(result.left_out)
         yield (
-            f"left out of int8 for accuracy: {count} node{'s' if count > 1 else ''}, "
-            f"{100 * share:.1f} % of the multiplications: {', '.join(result.left_out)}"
+            f"left out of int8 for accuracy: {say_count(len(result.left_out), 'node')}, "
+            f"{100 * share:.1f} % of the multiplications: {list_some(result.left_out, NAMED)}"
         )
     elif result.held and len(result.path) > 1:
         yield "nothing had to leave int8"
