@@ -186,6 +186,32 @@ def test_options_of_another_type(model: Path, features: Any, options: dict[str, 
         fcdeploy.quantize(model, data=features, output="x.onnx", **options)
 
 
+def test_mistyped_words_are_told_what_they_were_meant_to_be(model: Path, features: Any) -> None:
+    with pytest.raises(
+        TypeError, match=r"^fcdeploy\.quantize\(\) got an unexpected .* 'effrt': did you mean 'effort'\?$"
+    ):
+        fcdeploy.quantize(model, data=features, output="x.onnx", effrt="best")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"^fcdeploy\.quantize\(\) missing a required argument: 'model'$"):
+        fcdeploy.quantize(data=features)  # type: ignore[call-arg]
+    with fails("effort='bset' is unknown, expected fast, balanced, best", "effort='best'"):
+        fcdeploy.quantize(model, data=features, output="x.onnx", effort="bset")
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "hint"),
+    [
+        ((6, 8, 8, 3), np.float32, "images with their channels last: give (n, channels, height, width)"),
+        ((6, 3, 8, 8), np.uint8, "these are bytes: give float32, scaled as in training"),
+        ((6, 2, 8, 8), np.float32, "give the shapes it wants"),
+    ],
+    ids=["channels last", "bytes", "two channels"],
+)
+def test_a_module_that_raises_on_pictures(shape: tuple[int, ...], dtype: Any, hint: str, tmp_path: Path) -> None:
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten()).eval()
+    with fails("Sequential raises on ", hint):
+        fcdeploy.quantize(module, data=np.ones(shape, dtype), output=tmp_path / "x.onnx")
+
+
 def test_numbers_of_numpy_are_numbers(model: Path, features: Any, tmp_path: Path) -> None:
     made = fcdeploy.calibrate(model, data=features, output=tmp_path / "n.calib", samples=np.int64(5))  # type: ignore[arg-type]
     assert made.samples == 5

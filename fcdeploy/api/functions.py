@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial, wraps
@@ -23,7 +23,7 @@ from fcdeploy.api.build import build_result
 from fcdeploy.api.inputs import Stream, is_file, write_model_file
 from fcdeploy.api.notebook import in_notebook, show_progress
 from fcdeploy.atomic_files import temporary_folder
-from fcdeploy.errors import FcdeployError
+from fcdeploy.errors import FcdeployError, find_close
 from fcdeploy.graph.model import input_specs, read_model
 from fcdeploy.python_words import restate
 from fcdeploy.records.report import Report
@@ -72,7 +72,7 @@ def find_function(name: str) -> Callable[..., results.Result]:
 
     @wraps(command)
     def call(*arguments: object, **options: object) -> results.Result:
-        given = signature.bind(*arguments, **options).arguments
+        given = _bind(name, signature, arguments, options)
         with temporary_folder() as folder:
             try:
                 _check_types(name, given, command.__annotations__)
@@ -86,6 +86,18 @@ def find_function(name: str) -> Callable[..., results.Result]:
     call.__annotations__ = {**command.__annotations__, "return": row.result.__name__}
     call.__signature__ = signature.replace(return_annotation=row.result.__name__)  # type: ignore[attr-defined]
     return call
+
+
+def _bind(
+    name: str, signature: inspect.Signature, arguments: Sequence[object], options: Mapping[str, object]
+) -> dict[str, Any]:
+    """Parameters by name. Raises TypeError, with the function, and the parameter that a mistyped one was meant to be."""
+    try:
+        return signature.bind(*arguments, **options).arguments
+    except TypeError as error:
+        close = [find_close(option, signature.parameters) for option in options if option not in signature.parameters]
+        meant = f": did you mean {close[0]!r}?" if close and close[0] else ""
+        raise TypeError(f"fcdeploy.{name}() {error}{meant}") from None
 
 
 def _choose_result(row: Function, report: Report) -> type[results.Result]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from fcdeploy.arithmetic.ranges.methods import METHODS
-from fcdeploy.errors import FcdeployError
+from fcdeploy.errors import FcdeployError, find_close
 from fcdeploy.files import check_output
 from fcdeploy.graph.external_data import weights_path
 from fcdeploy.graph.weights import is_large
@@ -65,7 +65,8 @@ def check_request(request: Request, output: object) -> None:
     for option, value, known in (("--ranges", request.ranges, METHODS), ("--effort", request.effort, EFFORTS[1:])):
         if value is not None and value not in known:
             raise FcdeployError(
-                f"{option} {value!r} is unknown, expected {', '.join(known)}", f"{option} {next(iter(known))}"
+                f"{option} {value!r} is unknown, expected {', '.join(known)}",
+                f"{option} {find_close(value, known) or next(iter(known))}",
             )
     by_plan, max_drop = request.plan is not None, request.goal and request.goal.max_drop
     refuse_ignored("--plan decides already", not by_plan, ranges=request.ranges, costs=request.costs, max_drop=max_drop)
