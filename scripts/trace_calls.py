@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from faults import make_network
+from faults_commands import make_network
 
 HERE = Path(__file__).resolve().parent
 CALLS = (
