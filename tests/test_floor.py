@@ -263,6 +263,18 @@ def test_of_a_map_what_was_searched_for_is_held_to_the_floor_itself() -> None:
     assert "98.8 % equal decisions of output 'y', the floor is 99 %" in miss.text
 
 
+def test_regions_of_what_was_searched_for_promise_more() -> None:
+    """Seven of a thousand that differ hold the floor, unless the model is one of many that so few maps were asked of."""
+    decision = decide_by(np.tile(np.float32([0.0, 0.9]), (6, 1, 20, 20)), OutputEnd("sigmoid"))
+    rows = {"y": np.full((6, 2), 800.0), "y: regions": np.array([[993.0, 1000.0]])}
+    judged = Judgement(6, {"y": 30.0}, rows, {"y": decision} if decision else {})
+    assert judged.misses(Floor()) == []
+    (miss,) = judged.misses(Floor(), searched=True)
+    assert miss.text.endswith("the floor is 99 %, of what was searched for by so few 99.38 %")
+    many = Judgement(6, {"y": 30.0}, {**rows, "y: regions": 1e6 * rows["y: regions"]}, judged.decisions)
+    assert many.misses(Floor(), searched=True) == []
+
+
 def test_what_is_far_below_the_floor_is_not_run_to_its_end(tmp_path: Path) -> None:
     """One sample a run: four tell of a model that is hopeless, and what they say of a good one is not all."""
     net = Net(0)

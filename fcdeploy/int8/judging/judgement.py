@@ -21,6 +21,7 @@ SURE = 0.05  # a model is below the floor where chance gives so many changed dec
 NEGLIGIBLE = 1e-4  # of decisions: no sample of any set of a size to run is likely to be among them
 EXACT_NOISE = 10 ** (-EXACT_DB / 10)
 FAR, FAR_DB = 3.0, 3.0
+TOLD = 5  # times that each region counts, once at each threshold
 HIDDEN = 10  # times as many changes as margins promise: samples that are near another class may all be missing
 REGIONS = ": regions"  # behind the name of an output that is a map of things: how many of them both models find
 NOTABLE_DIFFERENCE = 0.002  # of decisions: by which fewer are to be expected equal than were, to be said
@@ -128,10 +129,15 @@ class Judgement:
             share = self.share(name)
             output = name.removesuffix(REGIONS)
             by_chance = output == name and _is_chance(rows, floor.decisions, searched=searched)
-            if share < floor.decisions and not by_chance:
-                what = f"{_format_below(share, floor.decisions)} {self._counted(name)} of output {output!r}"
-                text = f"{what}, the floor is {100 * floor.decisions:g} %"
-                misses.append(Miss(text, 100 * (floor.decisions - share), output))
+            least = floor.decisions
+            if searched and output != name:
+                least += _estimate_promise(rows, floor.decisions)
+            if share < least and not by_chance:
+                what = f"{_format_below(share, least)} {self._counted(name)} of output {output!r}"
+                more = f", of what was searched for by so few {100 * least:.2f} %" if least > floor.decisions else ""
+                misses.append(
+                    Miss(f"{what}, the floor is {100 * floor.decisions:g} %{more}", 100 * (least - share), output)
+                )
             elif (likely := self._estimate_share(name, floor, errors)) < (
                 least := self._least_expected(floor)
             ) - NEGLIGIBLE and not (self._is_short() and not searched and self.samples * (1 - likely) < 1):
@@ -232,6 +238,11 @@ class Judgement:
         told = dict.fromkeys(decided)  # outputs that say the same, a label and its scores, say it once
         noise = [f"{self.worst_db:.1f} dB"] if self.sqnr_db or not told else []  # of integers and texts there is none
         return f"{', '.join([*told, *noise])} on {say_count(self.samples, 'sample')}"
+
+
+def _estimate_promise(rows: Float64, floor: float) -> float:
+    """What regions of a map have to promise beyond the floor: a standard error of as many, each counted at several thresholds."""
+    return min(estimate_error(floor, int(rows[:, 1].sum()) // TOLD), (1 - floor) / 2)
 
 
 def _format_below(share: float, least: float) -> str:
