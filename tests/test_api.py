@@ -200,8 +200,8 @@ def test_mistyped_words_are_told_what_they_were_meant_to_be(model: Path, feature
 @pytest.mark.parametrize(
     ("shape", "dtype", "hint"),
     [
-        ((6, 8, 8, 3), np.float32, "images with their channels last: give (n, channels, height, width)"),
-        ((6, 3, 8, 8), np.uint8, "these are bytes: give float32, scaled as in training"),
+        ((6, 8, 8, 3), np.float32, "images with their channels last are to be (n, channels, height, width)"),
+        ((6, 3, 8, 8), np.uint8, "bytes are to be float32, scaled as in training"),
         ((6, 2, 8, 8), np.float32, "give the shapes it wants"),
     ],
     ids=["channels last", "bytes", "two channels"],

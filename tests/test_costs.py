@@ -104,7 +104,10 @@ def test_for_every_cpu_no_float_is_rounded_behind_another_one() -> None:
         found = frozenset(find_slow_nodes(model.graph, plan, calibration, costs))
         took = {end: cost_of(model.graph, plan, calibration, costs, end) for end in ends}
         assert took[found] == pytest.approx(min(took.values()))
-        assert cost_of(model.graph, plan, calibration, costs, {"a"}) > 1e6
+        counted = Costs("m", "test", FREE, {name: (1e9 * a, 1e9 * b) for name, (a, b) in nodes.items()})
+        assert frozenset(find_slow_nodes(model.graph, plan, calibration, counted)) == found
+        for each, whole in ((costs, 40), (counted, 4e10)):  # more than all of it together
+            assert cost_of(model.graph, plan, calibration, each, {"a"}) > whole
         kept = plan_graph(
             model, calibration, TARGETS["portable"], ranges="mse", overrides=Overrides(dict.fromkeys(found, ""))
         )

@@ -102,6 +102,23 @@ def test_halves_that_go_to_even_bytes_have_no_multiplier() -> None:
     assert row.sums == 256
 
 
+@pytest.mark.parametrize(
+    ("weight", "bias", "factor"), [(1, 1, 2.0**-9), (0, 2, 0.25), (1, -5, 0.25)], ids=["top", "one sum", "bottom"]
+)
+def test_the_least_and_the_largest_sum_count_too(weight: int, bias: int, factor: float) -> None:
+    """A sum at an end that float32 rounds down from a half, where no smaller or larger one gives another byte."""
+    x, y = (Tensor(name, (1, 1), "uint8", Coding(np.float32(1), 3)) for name in "xy")
+    step = Layer(
+        node="layer", inputs=(x,), outputs=(y,), weight=np.full((1, 1), weight, np.int8), bias=np.array([bias], np.int32),
+        factor=np.array([factor], np.float32),
+    )  # fmt: skip
+    least, most = (int(each[0]) for each in find_sums(step))
+    found, sums = find_multiplier(step, 0), np.arange(least, most + 1)
+    scaled = (sums * found.multiplier + (1 << (30 - found.shift)) >> (31 - found.shift)) + 3
+    apart = np.clip(scaled, step.low, step.high) != scale_exactly(sums, step.factor[0], step)
+    assert np.count_nonzero(apart) == found.differ
+
+
 @FEW
 @given(seed=SEEDS, extreme=st.booleans(), kind=st.sampled_from(["window", "signal", "depthwise", "dense"]))
 def test_layers_on_drawn_shapes(seed: int, extreme: bool, kind: str) -> None:

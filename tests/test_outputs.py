@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from networks import Net
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from fcdeploy.arrays import Array, Arrays
 from fcdeploy.evaluate.compare import run_model
@@ -248,6 +248,18 @@ def test_as_many_steps_as_samples_are_told_by_the_first_sample() -> None:
     both = np.arange(4 * 4 * 10.0).reshape(4, 4, 10)
     assert np.array_equal(lead({"y": both}, 4, first=both[:1]), both)
     assert np.array_equal(lead({"y": both}, 4, first=both[:, :1]), np.moveaxis(both, 1, 0))
+
+
+def test_a_model_of_a_fixed_batch_is_not_asked_for_one_sample(tmp_path: Path) -> None:
+    """Of as many steps as samples its shape tells nothing, and it takes no fewer."""
+    net = Net(0)
+    net.inputs.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, [4, 4, 3]))
+    y = net.op("Tanh", "x")
+    session = Session(net.output(y).save(tmp_path / "m.onnx"))
+    x = RANDOM.normal(size=(4, 4, 3)).astype(np.float32)
+    specs = (TensorSpec("x", np.dtype(np.float32), (4, 4, 3)),)
+    answers = run_model(session, Batch(("0", "1", "2", "3"), {"x": x}, {}, specs), "float")
+    np.testing.assert_allclose(answers[y], np.tanh(x), rtol=1e-5)
 
 
 def test_a_sequence_first_network_answers_sample_by_sample(tmp_path: Path) -> None:

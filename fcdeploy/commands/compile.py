@@ -111,7 +111,7 @@ def compile(  # the command's name
             f"{say_count(len(floats), 'step')} {compute} in float: {list_some(floats, SHOWN, '; ')}",
             f"--allow-float compiles them too; where they are layers, {QUANTIZE}",
         )
-    program, handed = (program, ()) if copy is None else hand_over(program, ties=allow_ties)
+    program, handed = (program, None) if copy is None else hand_over(program, ties=allow_ties)
     built = build(program)
     if dry_run:
         return add_handed(build_report(path, None, built, None, floats, warnings), handed)

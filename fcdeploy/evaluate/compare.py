@@ -32,7 +32,7 @@ from fcdeploy.runtime.open_engine import open_engine
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples.layout import lead_with_samples
 from fcdeploy.samples.missing_numbers import check_filled
-from fcdeploy.samples.source import Batch
+from fcdeploy.samples.source import Batch, get_fixed_batch
 from fcdeploy.samples.states import StreamingSession
 
 OTHER_MODEL = "give the float model that the int8 model was made from"
@@ -329,7 +329,8 @@ def _run_all(session: Engine, batch: Batch) -> Arrays:
     def run_first() -> Arrays:
         return dict(zip(session.outputs, session.run(batch.first(1)), strict=True))
 
-    return lead_with_samples(outputs, len(batch), alone=batch.alone, run_first=run_first)
+    fixed = get_fixed_batch(batch.specs) is not None
+    return lead_with_samples(outputs, len(batch), alone=batch.alone, run_first=None if fixed else run_first)
 
 
 def check_shapes(shapes: Mapping[str, tuple[int, ...]], q: Arrays, hint: str = OTHER_MODEL) -> None:

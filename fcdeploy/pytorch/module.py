@@ -21,7 +21,7 @@ from fcdeploy.user_code import load_function, user_code
 from fcdeploy.wording import list_some, quote_path, say_count
 
 DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
-CHANNELS = (1, 3, 4)  # of images
+COLOURS = (3, 4)  # channels of a picture
 INPUT_HINT = "--input 1,3,32,32 or --input NAME:1,16:int64; an axis of any length is LETTERS=LENGTH, as in 1,time=50,8"
 SAVE_STATE = "torch.save(module.state_dict(), 'weights.pt') writes one that does"
 
@@ -221,17 +221,17 @@ def call_module(module: nn.Module, inputs: Sequence[Input], tensors: Sequence[to
         for item, tensor in zip(inputs, tensors, strict=True)
     )
     failure = f"{type(module).__name__} raises on {shapes}"
-    with torch.no_grad(), user_code(failure, _find_misreading(tensors) or f"give the shapes it wants: {INPUT_HINT}"):
+    with torch.no_grad(), user_code(failure, f"{_find_misreading(tensors)}give the shapes it wants: {INPUT_HINT}"):
         return module(*args, **kwargs)
 
 
 def _find_misreading(tensors: Sequence[torch.Tensor]) -> str:
     """What a module that raises was probably given otherwise than it wants it; empty where nothing looks like that."""
     for tensor in tensors:
-        if tensor.ndim == 4 and tensor.shape[3] in CHANNELS and tensor.shape[1] not in CHANNELS:
-            return "these look like images with their channels last: give (n, channels, height, width)"
+        if tensor.ndim == 4 and tensor.shape[3] in COLOURS and tensor.shape[1] not in (1, *COLOURS):
+            return "images with their channels last are to be (n, channels, height, width); else "
     if tensors and all(tensor.dtype == torch.uint8 for tensor in tensors):
-        return "these are bytes: give float32, scaled as in training"
+        return "bytes are to be float32, scaled as in training; else "
     return ""
 
 

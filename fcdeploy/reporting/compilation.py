@@ -61,9 +61,9 @@ def add_object(report: Report, built: Built, core: Core, out: Path, sizes: tuple
     )
 
 
-def add_handed(report: Report, rows: Sequence[Handed]) -> Report:
+def add_handed(report: Report, rows: Sequence[Handed] | None) -> Report:
     """The report with the layers that CMSIS-NN computes, first; as it is where it was not asked for."""
-    if not rows:
+    if rows is None:
         return report
     taken = [row for row in rows if not row.why]
     tied = [row for row in taken if row.differ]

@@ -64,16 +64,17 @@ def arrange_samples(stacked: Mapping[str, Array], inputs: Sequence[TensorSpec]) 
 
 
 def lead_with_samples(
-    outputs: Mapping[str, Array], samples: int, *, alone: bool, run_first: Callable[[], Mapping[str, Array]]
+    outputs: Mapping[str, Array], samples: int, *, alone: bool, run_first: Callable[[], Mapping[str, Array]] | None
 ) -> Arrays:
     """Outputs (samples, ...): recurrent networks give (steps, samples, ...), and one without an axis for one sample gets it.
 
-    Of as many steps as samples a shape tells nothing: then `run_first` gives the outputs for the first sample alone.
+    Of as many steps as samples a shape tells nothing: then `run_first` gives the outputs for the first sample alone; None of
+    a model that takes no sample alone.
     """
     alike = samples > 1 and any(
         output.ndim == 3 and output.shape[:2] == (samples, samples) for output in outputs.values()
     )
-    first = run_first() if alike else {}
+    first = run_first() if alike and run_first is not None else {}
     return {name: _lead_with_samples(output, samples, first.get(name), alone) for name, output in outputs.items()}
 
 

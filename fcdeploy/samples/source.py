@@ -103,7 +103,7 @@ class Batch:
         )
 
     def first(self, count: int) -> Arrays:
-        """The inputs of a run of the first `count` samples, of all where the model takes no fewer."""
+        """The inputs of a run of the first `count` samples; those without an axis of samples as they are."""
         return layout.take_first(self.inputs, self.specs, count)
 
 

@@ -27,13 +27,17 @@ NAMED = 0.05  # of all errors: what leaves int8 for a tensor with that much is s
 
 
 def leave_by_price(
-    builder: Builder, measure: Measure, noise: Callable[[ir.Model], float], on_step: OnStep
+    builder: Builder,
+    measure: Measure,
+    noise: Callable[[ir.Model], float],
+    on_step: OnStep,
+    stop: Callable[[], bool] = lambda: False,
 ) -> list[PathStep]:
     """What came of the prices that were tried, the dearest first, or nothing where no tensor's rounding costs anything.
 
-    Weights are stored as `leave_all` stores them.
+    Weights are stored as `leave_all` stores them.  When `stop` says so, what has come of it so far.
     """
-    errors = measure_alone(builder, noise, on_step)
+    errors = measure_alone(builder, noise, on_step, stop)
     whole = sum(errors.values())
     if not whole:
         return []
@@ -50,7 +54,7 @@ def leave_by_price(
         return steps[some]
 
     low, high = -1, len(PRICES)  # too low a price, and one that is high enough
-    while high - low > 1:
+    while high - low > 1 and not stop():
         middle = (low + high) // 2
         if ladder.meets_bound(leave_at(PRICES[middle]).score, 0.0):
             high = middle
@@ -59,11 +63,15 @@ def leave_by_price(
     return [*([] if everything is None else [everything]), *steps.values()]
 
 
-def measure_alone(builder: Builder, noise: Callable[[ir.Model], float], on_step: OnStep) -> Mapping[str, float]:
+def measure_alone(
+    builder: Builder, noise: Callable[[ir.Model], float], on_step: OnStep, stop: Callable[[], bool] = lambda: False
+) -> Mapping[str, float]:
     """Tensor -> the error of the outputs when it alone is rounded, of those that the plan rounds."""
     tensors = builder.list_rounded()
     errors = {}
     for done, (tensor, q) in enumerate(tensors.items(), start=1):
+        if stop():
+            break
         model = round_alone(builder.problem.model, tensor, q)
         errors[tensor] = 0.0 if model is None else noise(model)
         on_step("what each rounding costs", done, len(tensors))

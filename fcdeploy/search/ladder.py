@@ -104,7 +104,7 @@ def climb_ladder(groups: Sequence[NodeGroup], objective: Objective) -> list[Path
 
     Where the drop is above the bound by no more than chance explains, groups go on only as long as one causes most of it
     for most of the error; else only what costs no time is still tried.  To leave layers in float for a sample or two
-    would fit them to these samples.
+    would fit them to these samples: whoever wants the bound held all the same goes on by price (by_price.py).
     """
     path = [PathStep((), {}, objective.measure({}))]
     used: set[str] = set()

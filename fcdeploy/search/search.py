@@ -116,7 +116,8 @@ class SearchRun:
 def run_search(problem: Problem, basis: CostBasis, goal: AccuracyGoal, on_step: OnStep | None = None) -> SearchResult:
     """The fastest plan found whose drop is within the bound; `basis` are the costs that it starts from.
 
-    What holds the bound is not improved further.  Where nothing does, or time is up, the step of the path with the least
+    What holds the bound is not improved further, and what climbing cannot hold is tried by price.  Where nothing does, or
+    time is up, the step of the path with the least
     drop is taken.  The costs decide what is fast; the steps of the path are timed for the reader.  Raises FcdeployError where
     the model is too large to be run, or samples, labels and metric do not fit.
     """
@@ -133,12 +134,11 @@ def run_search(problem: Problem, basis: CostBasis, goal: AccuracyGoal, on_step: 
     path = ladder.climb_ladder(run.builder.groups, objective)
     if ladder.meets_bound(path[-1].score, bound):
         path += ladder.take_back(run.builder.groups, path, objective)
-    in_time = not run.stop()
     best = ladder.choose_best([path[-1], *path], _list_measured(run), bound)
     if best.forms != path[-1].forms:
         path.append(best)
     path += _try_all_in_float(run, best) if ladder.meets_bound(best.score, bound) else _leave_by_price(run)
-    best = path[-1]
+    best, in_time = path[-1], not run.stop()
 
     stops = _time_steps(run, path)
     points = {i: (stop.time.ratio, stop.result.loss.drop) for i, stop in enumerate(stops) if stop.time}
@@ -191,7 +191,7 @@ def _leave_by_price(run: SearchRun) -> list[PathStep]:
     def noise(model: ir.Model) -> float:
         return measure_error(run.evaluation, model, FEW)
 
-    steps = leave_by_price(run.builder, measure, noise, run.on_step)
+    steps = leave_by_price(run.builder, measure, noise, run.on_step, run.stop)
     held = [step for step in steps if ladder.meets_bound(step.score, 0.0)]
     if not held:
         return []

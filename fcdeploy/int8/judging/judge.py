@@ -37,6 +37,7 @@ from fcdeploy.runtime.engine import Engine
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples.kept_samples import count_samples, split_into_chunks
 from fcdeploy.samples.layout import lead_with_samples, runs_alone, take_first
+from fcdeploy.samples.source import get_fixed_batch
 from fcdeploy.samples.states import StreamingSession
 
 FIRST = 4  # samples after which a model may turn out to be far below a floor; then after twice as many, and so on
@@ -113,7 +114,7 @@ class Judge:
         `others` are samples that are not judged: their classes say how near other samples are to another one.
         """
         self._inputs = input_specs(model)
-        self._alone = runs_alone(self._inputs)
+        self._alone, self._fixed = runs_alone(self._inputs), get_fixed_batch(self._inputs) is not None
         self._states = frozenset(spec.state for spec in self._inputs if spec.state)
         # of a stream, chunks are its steps, and a stretch begins with the states that the float model had there
         stretches = [s for group in groups for s in _list_stretches(group)] if self._states else list(groups)
@@ -175,7 +176,7 @@ class Judge:
             return dict(zip(session.outputs, session.run(take_first(feeds, self._inputs, 1)), strict=True))
 
         outputs = dict(zip(session.outputs, map(np.asarray, session.run(feeds)), strict=True))
-        return lead_with_samples(outputs, samples, alone=self._alone, run_first=run_first)
+        return lead_with_samples(outputs, samples, alone=self._alone, run_first=None if self._fixed else run_first)
 
 
 def _is_class(decision: Decision, output: Array) -> bool:

@@ -86,6 +86,7 @@ def _split(
     node computes that was left in float is never rounded: its last bits differ between CPUs.
     """
     kinds, one_answer = plan.kinds, TARGETS[plan.target].one_answer
+    never = NEVER_US + 2 * sum(map(sum, costs.nodes.values()))  # costs may count multiplications
     nodes = list(graph)
     number = {node: i for i, node in enumerate(nodes)}
     left, right = [], []
@@ -109,7 +110,7 @@ def _split(
         if writes_float:
             to_float = 0.0  # its integer kernel can do that
         if one_answer and producer is not None and kinds[name_of(producer)] in INTEGER:
-            to_bytes = NEVER_US
+            to_bytes = never
         if value.consumers() and kinds.get(name_of(value.consumers()[0])) == "fused":
             to_bytes = to_float = math.inf  # the clip is part of the kernel: both or neither
         quantized = _convert_once(arcs, left, right, maker, readers, to_bytes, to_float)

@@ -239,8 +239,7 @@ FC_INLINE void fc_layer_write_all(
     for (int i = 0; i < positions * vectors; i++)
         vst1q_s32(all + i * FC_LANES, sums[i]);
     fc_layer_write_others(to, at, count, positions, vectors, all);
-    return;
-#endif
+#else
 #if defined(FC_STORED)
     if (to->bytes) {
         FC_UNROLL
@@ -256,6 +255,7 @@ FC_INLINE void fc_layer_write_all(
     FC_UNROLL
     for (; p < positions; p++)
         fc_layer_write(to, at[p], count, vectors, sums + p * vectors);
+#endif
 }
 
 #if defined(FC_HALVES) || defined(fc_dot_lane)

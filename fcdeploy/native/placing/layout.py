@@ -233,11 +233,11 @@ class _Placement:
         """CMSIS-NN reads and writes tensors in one piece, and its bytes are signed for as long as it runs."""
         tensor, window = step.inputs[0], step.window is not None
         source = self.views[tensor.name]
-        if source.buffer.where != "arena" or not _is_whole(source):
+        if source.buffer.where != "arena" or not _is_whole(source, last=window):
             source = self._copy(step.node, tensor, source, last=window)
         target = self._find_place(step.output)
         self.views.setdefault(step.output.name, target)
-        whole = target if _is_whole(target) else self._make_view(step.output, "arena", last=window)
+        whole = target if _is_whole(target, last=window) else self._make_view(step.output, "arena", last=window)
         memory = np.empty(step.scratch_bytes, np.uint8)
         scratch = View(self._make_buffer("arena", memory, 0), memory)
         self._add(Placed(step, (source,), (whole,), self.orders.get(tensor.name), scratch))
@@ -371,10 +371,10 @@ class _Placement:
         self._add(Placed(step, tuple(inputs), (target,)))
 
 
-def _is_whole(view: View) -> bool:
-    """Whether a tensor lies in one piece, an image with its channels last."""
-    array = view.array
-    return bool((array if array.ndim < 3 else np.moveaxis(array, 1, -1)).flags.c_contiguous)
+def _is_whole(view: View, *, last: bool) -> bool:
+    """Whether a tensor lies in one piece, with its channels `last` where a window moves over it."""
+    array = np.moveaxis(view.array, 1, -1) if last and view.array.ndim > 2 else view.array
+    return bool(array.flags.c_contiguous)
 
 
 def _index_parts(step: Move) -> list[tuple[slice, ...]]:

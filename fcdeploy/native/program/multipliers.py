@@ -135,7 +135,10 @@ def find_multiplier(step: Layer, channel: int) -> Multiplier:
     low, high = 1, OVER - 1
     for level, border in borders:
         half = (2 * level - 1) << (30 - shift)  # of both sides 2^r, in which a sum of M is counted
-        low, high = _narrow(low, high, border, half)
+        if border <= most:
+            low, high = _narrow_to_reach(low, high, border, half)
+        if border > least:
+            low, high = _narrow_to_miss(low, high, border - 1, half)
     best = min(max(near, low), high) if low <= high else near
     differ = 0
     for level, border in borders:
@@ -144,26 +147,34 @@ def find_multiplier(step: Layer, channel: int) -> Multiplier:
     return Multiplier(best, shift, differ, most - least + 1)
 
 
-def _narrow(low: int, high: int, border: int, half: int) -> tuple[int, int]:
-    """What is left of the integers M from `low` to `high` where border * M >= half > (border - 1) * M."""
-    before = border - 1
-    if border > 0:
-        low = max(low, -(-half // border))
-    elif border < 0:
-        high = min(high, half // border)
+def _narrow_to_reach(low: int, high: int, total: int, half: int) -> tuple[int, int]:
+    """What is left of the integers M from `low` to `high` where total * M >= half."""
+    if total > 0:
+        low = max(low, -(-half // total))
+    elif total < 0:
+        high = min(high, half // total)
     elif half > 0:
         return 1, 0
-    if before > 0:
-        high = min(high, (half - 1) // before)
-    elif before < 0:
-        low = max(low, -(-(half - 1) // before))
+    return low, high
+
+
+def _narrow_to_miss(low: int, high: int, total: int, half: int) -> tuple[int, int]:
+    """The same where total * M < half."""
+    if total > 0:
+        high = min(high, (half - 1) // total)
+    elif total < 0:
+        low = max(low, -(-(half - 1) // total))
     elif half <= 0:
         return 1, 0
     return low, high
 
 
 def _find_borders(step: Layer, factor: float, least: int, most: int, zero: int) -> Iterator[tuple[int, int]]:
-    """Each byte, less the zero point, that the channel reaches but the lowest, and the smallest sum that gives it or more."""
+    """Each byte, less the zero point, that the channel reaches, and the smallest sum that gives it or more.
+
+    Of the lowest byte that is the least sum; of the one above the highest, one beyond the largest.  Where all sums beyond are
+    clipped to a byte anyway, there is none.
+    """
 
     def encode(sums: Array) -> Array:
         real = sums.astype(np.float32) * np.float32(factor)
@@ -177,4 +188,8 @@ def _find_borders(step: Layer, factor: float, least: int, most: int, zero: int) 
         reached = encode(middle) >= bytes_
         above = np.where(reached & (middle > below), middle, above)
         below = np.where(~reached, middle, below)
+    if first > step.low:
+        yield first - zero, least
     yield from zip((bytes_ - zero).tolist(), above.tolist(), strict=True)
+    if last < step.high:
+        yield last + 1 - zero, most + 1
