@@ -206,3 +206,13 @@ def quantize_net(
 def random_data(seed: int, n: int, **shapes: Sequence[int]) -> Arrays:
     random = np.random.default_rng(1000 + seed)
     return {name: random.normal(size=(n, *shape)).astype(np.float32) for name, shape in shapes.items()}
+
+
+def quantize_residual() -> Line:
+    """Two convolutions whose results are added, a pool and a dense layer: what native code is made of in tests."""
+    net = Net()
+    x = net.input("image", 3, 8, 8)
+    y = net.op("Relu", net.conv(x, 3, 8, name="first"))
+    y = net.op("Relu", net.op("Add", y, net.conv(y, 8, 8, name="second"), name="sum"))
+    net.output(net.dense(net.op("Flatten", net.op("GlobalAveragePool", y)), 8, 4, name="last"))
+    return quantize_net(net, random_data(0, 6, image=(3, 8, 8)))

@@ -17,7 +17,7 @@ import pytest
 from compiled_once import compiled_once
 from conftest import fails
 from native_kernels import KERNELS, compiler, source
-from networks import Line, Net, quantize_net, random_data
+from networks import Line, Net, quantize_net, quantize_residual, random_data
 
 import fcdeploy
 from fcdeploy.arrays import Array, Arrays
@@ -50,12 +50,7 @@ def _compiled_once() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def line() -> Line:
-    net = Net()
-    x = net.input("image", 3, 8, 8)
-    y = net.op("Relu", net.conv(x, 3, 8, name="first"))
-    y = net.op("Relu", net.op("Add", y, net.conv(y, 8, 8, name="second"), name="sum"))
-    net.output(net.dense(net.op("Flatten", net.op("GlobalAveragePool", y)), 8, 4, name="last"))
-    return quantize_net(net, random_data(0, 6, image=(3, 8, 8)))
+    return quantize_residual()
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from conftest import fails
 from hypothesis import given
 from hypothesis import strategies as st
 from native_kernels import KERNELS, Machine, compiler
-from networks import Line, Net, quantize_net, random_data
+from networks import Line, quantize_residual
 from test_native_kernels import FEW, SEEDS, bytes_like, coding, layer_of, window_of
 
 import fcdeploy
@@ -154,12 +154,7 @@ def test_layers_on_drawn_shapes(seed: int, extreme: bool, kind: str) -> None:
 
 @pytest.fixture(scope="module")
 def line() -> Line:
-    net = Net()
-    x = net.input("image", 3, 8, 8)
-    y = net.op("Relu", net.conv(x, 3, 8, name="first"))
-    y = net.op("Relu", net.op("Add", y, net.conv(y, 8, 8, name="second"), name="sum"))
-    net.output(net.dense(net.op("Flatten", net.op("GlobalAveragePool", y)), 8, 4, name="last"))
-    return quantize_net(net, random_data(0, 6, image=(3, 8, 8)))
+    return quantize_residual()
 
 
 @pytest.fixture(scope="module")
