@@ -28,16 +28,19 @@ ROOT = Path(__file__).parent.parent
 NETWORKS = ("autoencoder", "lenet5", "dense", "ds_cnn", "mobilenet_v1_025", "resnet", "gru_classifier")
 ROUNDS, ROUND_MS, SAMPLES = 40, 15.0, 64
 PEERS = ("onnxruntime float", "onnxruntime int8", "OpenVINO int8")
+LIMITED = "avx2"  # the level that CPUs without VNNI run
 MEANING = """
 One thread, batch 1, warm, random inputs. Every round runs each of them for 15 ms, one after the other; a column is the least
 time of a run in microseconds. The ratio is native / the fastest of the others: of the least times, and the median over
-rounds. All of them are called from Python with arrays and give arrays; *in C* is the same library called with addresses. The
-int8 model is fcdeploy's, every layer in integers, for all of them. The GRU's recurrent part computes in float. Networks are
-`models/*.py` with the weights that they come with, or others given by `--model`. *Peak* is the share of the multiplications
-that vpmaddubsw, vpmaddwd and vpaddd could do in the time in C on this CPU, measured by a loop of them.
+rounds; *AVX2* is the same library told to use no more than that, beside the same others. All of them are called from Python
+with arrays and give arrays; *in C* is the same library called with addresses. The int8 model is fcdeploy's, every layer in
+integers, for all of them. The GRU's recurrent part computes in float. Networks are `models/*.py` with the weights that they
+come with, or others given by `--model`. *Peak* is the share of the multiplications that the dot products of the best level
+(vpdpbusd; without VNNI vpmaddubsw, vpmaddwd and vpaddd) could do in the time in C on this CPU, measured by a loop of them.
 """
 COLUMNS = (
-    "network", "MACs", *(f"{name}, us" for name in PEERS), "native, us", "ratio of least", "median ratio", "in C, us", "peak",
+    "network", "MACs", *(f"{name}, us" for name in PEERS), "native, us", "ratio of least", "median ratio", "AVX2, us", "ratio",
+    "in C, us", "peak",
 )  # fmt: skip
 Runs = Mapping[str, Callable[[], Any]]
 
@@ -108,20 +111,23 @@ def measure(name: str, float_model: Path, int8: Path, folder: Path, rounds: int,
         runs[PEERS[2]] = open_openvino(int8, feeds)
     except RuntimeError as error:
         click.echo(f"{name}: OpenVINO: {str(error).splitlines()[0][:200]}", err=True)
+    limited = NativeModel(library, LIMITED)
     runs["native"] = lambda: model.run(feeds)
+    runs["limited"] = lambda: limited.run(feeds)
     times = time_in_turn(runs, rounds)
     runs_c = {"c": lambda: model._run(places.given, places.written, places.begin, places.one)}
     in_c = time_in_turn(runs_c, max(3, rounds // 4))["c"].min()
 
     least = {key: float(each.min()) for key, each in times.items()}
     peers = [key for key in PEERS if key in least]
-    ratio = least["native"] / min(least[key] for key in peers)
+    fastest = min(least[key] for key in peers)
     middle = np.median(times["native"] / np.min([times[key] for key in peers], axis=0))
     floats = "*" if list_float_steps(program) else ""
     cells = [f"{least[key]:.1f}" if key in least else "" for key in PEERS]
     share = program.macs / (in_c * 1e-6) / peak
     return (
-        f"{name}{floats}", f"{program.macs / 1e6:.2f} M", *cells, f"{least['native']:.1f}", f"{ratio:.2f}", f"{middle:.2f}",
+        f"{name}{floats}", f"{program.macs / 1e6:.2f} M", *cells, f"{least['native']:.1f}",
+        f"{least['native'] / fastest:.2f}", f"{middle:.2f}", f"{least['limited']:.1f}", f"{least['limited'] / fastest:.2f}",
         f"{in_c:.1f}", f"{100 * share:.0f} %",
     )  # fmt: skip
 

@@ -30,6 +30,7 @@ class Machine:
 
 
 V3 = ("-mavx2", "-mbmi", "-mbmi2", "-mf16c", "-mlzcnt", "-mmovbe")  # x86-64-v3 but for FMA, which nothing here may use
+AVX512 = ("avx512f", "avx512bw", "avx512dq", "avx512vl")
 PLAIN = Level("plain", ("-DFC_PLAIN",), "0")
 
 MACHINES = {
@@ -39,6 +40,13 @@ MACHINES = {
             "x86_64",
             "x86_64-linux-gnu.2.17",
             (
+                Level(
+                    "avx512vnni",
+                    (*V3, *(f"-m{each}" for each in AVX512), "-mavx512vnni"),
+                    "FC_AVX512VNNI",
+                    (*AVX512, "avx512_vnni"),
+                ),
+                Level("avxvnni", (*V3, "-mavxvnni"), "FC_AVXVNNI", ("avx2", "avx_vnni")),
                 Level("avx2", V3, "FC_AVX2", ("avx2",)),
                 PLAIN,
             ),

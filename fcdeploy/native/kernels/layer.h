@@ -258,11 +258,13 @@ FC_INLINE void fc_layer_write_all(
 #endif
 }
 
-#if defined(FC_HALVES) || defined(fc_dot_lane)
+#if defined(FC_SIXTEEN)
+#include "layer_avx512.h"
+#elif defined(FC_HALVES) || defined(fc_dot_lane)
 #include "layer_neon.h"
 #endif
 
-#if !defined(fc_dot_lane)
+#if !defined(fc_dot_lane) && !defined(FC_SIXTEEN)
 
 /* `positions` times `vectors` sums, kept in registers: both are constants wherever this is called.
 
@@ -323,6 +325,8 @@ FC_INLINE void fc_layer_block(
 
 #endif
 
+#if !defined(FC_SIXTEEN)
+
 /* All positions of a group for one tile of channels. */
 FC_INLINE void fc_layer_tile(
     const int block, const int vectors, const int wide, int positions, const uint8_t *x, const int32_t *from,
@@ -346,6 +350,8 @@ FC_INLINE void fc_layer_tile(
     for (; p < positions; p++)
         fc_layer_block(1, vectors, wide, 0, x, from + p, weights, own, l, to, at + p, count);
 }
+
+#endif
 
 FC_INLINE void fc_layer_run(
     const struct fc_written *all, const uint8_t *x, const int8_t *weights, const int32_t *bias, const struct fc_layer *layer)
@@ -374,6 +380,13 @@ FC_INLINE void fc_layer_run(
                 to.factor = all->factor + channel;
                 to.bias = all->bias ? all->bias + channel : 0;
                 const int wide = FC_PAIRS && l->wide && l->wide[tile];
+#if defined(FC_SIXTEEN)
+                (void)wide;
+                if (width == 16)
+                    fc_layer_tile(16, positions, own, from, w, b, l, &to, at, left);
+                else
+                    fc_layer_tile(8, positions, own, from, w, b, l, &to, at, left);
+#else
                 if (width == 16 && !wide)
                     fc_layer_tile(FC_POSITIONS_16, FC_VECTORS(16), 0, positions, own, from, w, b, l, &to, at, left);
                 else if (width == 16)
@@ -382,6 +395,7 @@ FC_INLINE void fc_layer_run(
                     fc_layer_tile(FC_POSITIONS_8, FC_VECTORS(8), 0, positions, own, from, w, b, l, &to, at, left);
                 else
                     fc_layer_tile(FC_POSITIONS_8, FC_VECTORS(8), 1, positions, own, from, w, b, l, &to, at, left);
+#endif
                 w += (ptrdiff_t)l->runs_y * l->runs_x * l->steps * 4 * width;
                 channel += width;
                 done += width;

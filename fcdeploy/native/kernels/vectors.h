@@ -8,6 +8,8 @@
 
 #if defined(FC_PLAIN)
 #include "vectors_plain.h"
+#elif defined(__AVX512VNNI__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
+#include "vectors_avx512.h"
 #elif defined(__AVX2__)
 #include "vectors_avx2.h"
 #elif defined(__aarch64__)

@@ -1,0 +1,101 @@
+/* Layers with AVX-512: a tile of channels is one vector, and thirty-two registers hold the sums of sixteen positions.
+
+   Of a tile of 8 channels the upper lanes compute what is not written; they read what lies behind its numbers.
+   Included by layer.h. */
+#ifndef FC_LAYER_AVX512_H
+#define FC_LAYER_AVX512_H
+
+/* `positions` sums of a tile of `width` channels, in registers: both are constants wherever this is called.
+
+   Where each four of the positions lie side by side (`fours`), addresses are those of the first ones and a distance: sixteen
+   would not fit the registers. Of few positions each has several sums, which are added up in the end: one would wait for itself. */
+FC_INLINE void fc_layer_block(
+    const int positions, const int width, const int fours, const uint8_t *x, const int32_t *from, const int8_t *weights,
+    const int32_t *bias, const struct fc_layer *l, const struct fc_written *to, const int32_t *at, int count)
+{
+    const int ways = positions >= 8 ? 1 : 4, bases = fours ? positions / 4 : positions;
+    fc_ints sums[16];
+    const uint8_t *start[16];
+    ptrdiff_t once = l->x_column, thrice = (ptrdiff_t)3 * l->x_column;
+    FC_UNROLL
+    for (int b = 0; b < bases; b++)
+        start[b] = x + from[fours ? 4 * b : b];
+    FC_UNROLL
+    for (int i = 0; i < positions * ways; i++)
+        sums[i] = i < positions ? fc_load_ints(bias) : _mm512_setzero_si512();
+    for (int ry = 0; ry < l->runs_y; ry++) {
+        for (int rx = 0; rx < l->runs_x; rx++) {
+            const ptrdiff_t run = (ptrdiff_t)ry * l->run_y + (ptrdiff_t)rx * l->run_x - (ry & l->early);
+            const uint8_t *window[16];
+            int k = 0;
+            FC_UNROLL
+            for (int b = 0; b < bases; b++)
+                window[b] = start[b] + run;
+            if (ways > 1) {
+                for (; k + ways <= l->steps; k += ways, weights += ways * 4 * width) {
+                    FC_AHEAD(weights + 1024);
+                    FC_UNROLL
+                    for (int i = 0; i < ways * positions; i++)
+                        sums[i] = fc_dot(
+                            sums[i], fc_splat(window[i % positions] + 4 * (k + i / positions)),
+                            fc_weights(weights + i / positions * 4 * width));
+                }
+                FC_UNROLL
+                for (int b = 0; b < bases; b++)
+                    window[b] += 4 * k;
+            }
+            for (; k < l->steps; k++, weights += 4 * width) {
+                const fc_ints w = fc_weights(weights);
+#if defined(FC_OPAQUE)
+                if (fours) { /* else compilers make sixteen addresses of them again */
+                    FC_OPAQUE(once);
+                    FC_OPAQUE(thrice);
+                }
+#endif
+                FC_UNROLL
+                for (int p = 0; p < positions; p++) {
+                    const ptrdiff_t away = p % 4 == 0 ? 0 : p % 4 == 1 ? once : p % 4 == 2 ? 2 * once : thrice;
+                    sums[p] = fc_dot(sums[p], fc_splat(fours ? window[p / 4] + away : window[p]), w);
+                }
+                FC_UNROLL
+                for (int b = 0; b < bases; b++)
+                    window[b] += 4;
+            }
+        }
+    }
+    FC_UNROLL
+    for (int i = positions; i < positions * ways; i++)
+        sums[i % positions] = _mm512_add_epi32(sums[i % positions], sums[i]);
+    fc_layer_write_all(to, at, count, positions, 1, sums);
+}
+
+/* Whether each four of sixteen positions lie side by side. */
+FC_INLINE int fc_layer_in_fours(const int32_t *from, const struct fc_layer *l)
+{
+    const int32_t reach = 3 * l->x_column;
+    return from[3] - from[0] == reach && from[7] - from[4] == reach && from[11] - from[8] == reach && from[15] - from[12] == reach;
+}
+
+/* All positions of a group for one tile of channels. */
+FC_INLINE void fc_layer_tile(
+    const int width, int positions, const uint8_t *x, const int32_t *from, const int8_t *weights, const int32_t *bias,
+    const struct fc_layer *l, const struct fc_written *to, const int32_t *at, int count)
+{
+    int p = 0;
+    while (p + 8 <= positions)
+        if (p + 16 <= positions && fc_layer_in_fours(from + p, l)) {
+            fc_layer_block(16, width, 1, x, from + p, weights, bias, l, to, at + p, count);
+            p += 16;
+        } else {
+            fc_layer_block(8, width, 0, x, from + p, weights, bias, l, to, at + p, count);
+            p += 8;
+        }
+    if (p + 4 <= positions) {
+        fc_layer_block(4, width, 0, x, from + p, weights, bias, l, to, at + p, count);
+        p += 4;
+    }
+    for (; p < positions; p++)
+        fc_layer_block(1, width, 0, x, from + p, weights, bias, l, to, at + p, count);
+}
+
+#endif

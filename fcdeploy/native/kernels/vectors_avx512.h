@@ -1,0 +1,116 @@
+/* Vectors of AVX-512 with VNNI: sixteen lanes of 32 bits. */
+#ifndef FC_VECTORS_H
+#define FC_VECTORS_H
+
+#include <immintrin.h>
+
+#include "common.h"
+
+#define FC_LANES 16
+#define FC_BLOCKS 1
+#define FC_FORMS 1
+#define FC_PAIRS 0
+#define FC_SIXTEEN 1 /* a vector is a tile: layer_avx512.h */
+
+typedef __m512i fc_ints;
+typedef __m512 fc_reals;
+
+FC_INLINE fc_ints fc_load_ints(const int32_t *p) { return _mm512_loadu_si512(p); }
+
+FC_INLINE fc_ints fc_splat(const uint8_t *p)
+{
+    int32_t four;
+    memcpy(&four, p, 4);
+    return _mm512_set1_epi32(four);
+}
+
+FC_INLINE fc_ints fc_weights(const int8_t *p) { return _mm512_loadu_si512(p); }
+FC_INLINE fc_ints fc_dot(fc_ints sum, fc_ints x, fc_ints w) { return _mm512_dpbusd_epi32(sum, x, w); }
+FC_INLINE fc_ints fc_dot_wide(fc_ints sum, fc_ints x, fc_ints w) { return _mm512_dpbusd_epi32(sum, x, w); }
+
+/* Four quarters of four lanes to four lanes of each quarter, which is its own inverse. */
+FC_INLINE __m512i fc_quarters(__m512i x)
+{
+    return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), x);
+}
+
+FC_INLINE void fc_taps(fc_ints *out, const uint8_t *r0, const uint8_t *r1, const uint8_t *r2, const uint8_t *r3)
+{
+    __m512i rows = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)r0));
+    rows = _mm512_mask_broadcast_i32x4(rows, 0x00f0, _mm_loadu_si128((const __m128i *)r1));
+    rows = _mm512_mask_broadcast_i32x4(rows, 0x0f00, _mm_loadu_si128((const __m128i *)r2));
+    rows = _mm512_mask_broadcast_i32x4(rows, 0xf000, _mm_loadu_si128((const __m128i *)r3));
+    const __m128i columns = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    out[0] = _mm512_shuffle_epi8(fc_quarters(rows), _mm512_broadcast_i32x4(columns));
+}
+
+FC_INLINE fc_reals fc_load_reals(const float *p) { return _mm512_loadu_ps(p); }
+FC_INLINE void fc_store_reals(float *p, fc_reals x) { _mm512_storeu_ps(p, x); }
+FC_INLINE fc_reals fc_real(float x) { return _mm512_set1_ps(x); }
+FC_INLINE fc_reals fc_reals_of(fc_ints x) { return _mm512_cvtepi32_ps(x); }
+FC_INLINE fc_reals fc_add(fc_reals a, fc_reals b) { return _mm512_add_ps(a, b); }
+FC_INLINE fc_reals fc_sub(fc_reals a, fc_reals b) { return _mm512_sub_ps(a, b); }
+FC_INLINE fc_reals fc_mul(fc_reals a, fc_reals b) { return _mm512_mul_ps(a, b); }
+FC_INLINE fc_reals fc_div(fc_reals a, fc_reals b) { return _mm512_div_ps(a, b); }
+
+FC_INLINE fc_reals fc_reals_of_bytes(const uint8_t *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
+
+FC_INLINE fc_reals fc_reals_of_weights(const int8_t *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
+
+/* Rounds to the nearest, halves to even. What is no number or far below becomes the lowest integer: vminps gives its second
+   operand then, and vcvtps2dq that integer. */
+FC_INLINE __m512i fc_rounded(fc_reals x) { return _mm512_cvtps_epi32(_mm512_min_ps(_mm512_set1_ps(1024.0f), x)); }
+
+#if defined(__GNUC__)
+#define FC_OPAQUE(n) __asm__("" : "+r"(n))
+#endif
+#define FC_AHEAD(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
+
+FC_INLINE void fc_store_count(uint8_t *y, int count, __m128i bytes)
+{
+    if (count >= FC_LANES)
+        _mm_storeu_si128((__m128i *)y, bytes);
+    else
+        _mm_mask_storeu_epi8(y, (__mmask16)((1u << count) - 1), bytes);
+}
+
+/* Four vectors that are four positions of up to sixteen channels, `count` of them written. */
+#define FC_STORED 4
+FC_INLINE void fc_store_positions(
+    uint8_t *y, const int32_t *at, int count, const int vectors, const fc_reals *x, const struct fc_code *code)
+{
+    const __m512i zero = _mm512_set1_epi16((int16_t)code->zero);
+    const __m512i first = _mm512_adds_epi16(_mm512_packs_epi32(fc_rounded(x[0]), fc_rounded(x[1])), zero);
+    const __m512i second = _mm512_adds_epi16(_mm512_packs_epi32(fc_rounded(x[2]), fc_rounded(x[3])), zero);
+    __m512i bytes = _mm512_packus_epi16(first, second); /* in each quarter four channels of all positions */
+    bytes = _mm512_max_epu8(bytes, _mm512_set1_epi8((char)code->low));
+    bytes = fc_quarters(_mm512_min_epu8(bytes, _mm512_set1_epi8((char)code->high)));
+    (void)vectors;
+    if (count >= FC_LANES || (count >= 8 && at[1] - at[0] == count && at[2] - at[1] == count && at[3] - at[2] == count)) {
+        _mm_storeu_si128((__m128i *)(y + at[0]), _mm512_castsi512_si128(bytes)); /* too much the next ones overwrite */
+        _mm_storeu_si128((__m128i *)(y + at[1]), _mm512_extracti32x4_epi32(bytes, 1));
+        _mm_storeu_si128((__m128i *)(y + at[2]), _mm512_extracti32x4_epi32(bytes, 2));
+    } else {
+        fc_store_count(y + at[0], count, _mm512_castsi512_si128(bytes));
+        fc_store_count(y + at[1], count, _mm512_extracti32x4_epi32(bytes, 1));
+        fc_store_count(y + at[2], count, _mm512_extracti32x4_epi32(bytes, 2));
+    }
+    fc_store_count(y + at[3], count, _mm512_extracti32x4_epi32(bytes, 3));
+}
+
+FC_INLINE void fc_store_bytes(uint8_t *y, int count, const int vectors, const fc_reals *x, const struct fc_code *code)
+{
+    __m512i each = _mm512_add_epi32(fc_rounded(x[0]), _mm512_set1_epi32(code->zero));
+    each = _mm512_max_epi32(each, _mm512_set1_epi32(code->low));
+    each = _mm512_min_epi32(each, _mm512_set1_epi32(code->high));
+    (void)vectors;
+    fc_store_count(y, count, _mm512_cvtepi32_epi8(each));
+}
+
+#endif
