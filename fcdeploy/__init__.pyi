@@ -13,7 +13,7 @@ and return values whose fields are the keys of `--json`:
 A mistake raises `fcdeploy.FcdeployError`, with a message and a hint.
 """
 
-# Written by scripts/stub.py from the commands' signatures.
+# Written by scripts/release/stub.py from the commands' signatures.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import sys
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import fields
@@ -25,10 +24,9 @@ from fcdeploy.api import functions, results
 from fcdeploy.api.build import build_result
 from fcdeploy.records.report import Report
 from fcdeploy.user_code import load_function
+from scripts.release import stub
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
-import stub  # noqa: E402
 
 Wrap = Callable[[dict[str, Any]], Any]
 
@@ -253,7 +251,7 @@ def test_the_package_offers_its_functions_and_nothing_else() -> None:
 
 
 def test_the_stub_is_that_of_the_functions() -> None:
-    assert stub.STUB.read_text() == stub.make_stub(), "run .venv/bin/python scripts/stub.py"
+    assert stub.STUB.read_text() == stub.make_stub(), "run .venv/bin/python -m scripts.release.stub"
 
 
 def test_no_result_holds_any() -> None:

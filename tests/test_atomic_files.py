@@ -117,16 +117,8 @@ def test_a_full_temporary_folder_is_named() -> None:
 
 def test_faults_at_file_operations() -> None:
     """A few of scripts/faults, which says what must hold."""
-    command = [
-        sys.executable,
-        ROOT / "scripts" / "faults.py",
-        "--seconds",
-        "4",
-        "--seed",
-        "3",
-        "--command",
-        "quantize",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    options = ["--seconds", "4", "--seed", "3", "--command", "quantize"]
+    command = [sys.executable, "-m", "scripts.robustness.faults", *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert ", seed 3, 0 wrong" in done.stdout

@@ -17,10 +17,12 @@ ROOT = Path(__file__).parent.parent
 def test_a_small_large_model(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("# Benchmarks\n\nother words\n")
-    command = [sys.executable, "scripts/bench.py", "big", "--width", "96", "--layers", "2", "--output", str(page)]
+    options = ["big", "--width", "96", "--layers", "2", "--output", str(page)]
+    command = [sys.executable, "-m", "scripts.benchmarks.bench", *options]
     environment = {
         key: value for key, value in os.environ.items() if key != "PYTHONSAFEPATH"
-    }  # it imports its neighbours
+    }  # scripts lie in the root
+    environment["PYTHONPATH"] = "tests"
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env=environment)
     text = page.read_text()
     assert "other words" in text

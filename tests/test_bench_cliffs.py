@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fcdeploy.runtime.session import Session
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
-from bench_cliffs import CLIFFS, draw_network, try_network
+from scripts.benchmarks.cliffs import CLIFFS, draw_network, try_network
 
 
 @pytest.mark.parametrize("number", [0, 3])

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from networks import Net
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
-from bench_real import _describe, _run, arrange, find_cases, measure_ratios, read_samples
+from scripts.benchmarks.real import _describe, _run, arrange, find_cases, measure_ratios, read_samples
 
 
 @pytest.fixture

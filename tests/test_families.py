@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,20 +15,12 @@ import fcdeploy  # noqa: E402
 from fcdeploy.arithmetic.metrics import compute_box_iou  # noqa: E402
 from fcdeploy.pytorch.module import load_state  # noqa: E402
 from fcdeploy.user_code import load_file, load_function  # noqa: E402
+from scripts.benchmarks import networks  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 FAMILIES = load_file(ROOT / "models" / "families.py").FAMILIES
 SCORES = load_file(ROOT / "models" / "scores.py")
 QUICK = ("even_odd", "tiny_dense", "arm", "graph_filter", "keywords", "lstm_tagger")
-
-
-@pytest.fixture(scope="module")
-def bench_networks() -> Any:
-    sys.path.insert(0, str(ROOT / "scripts"))
-    try:
-        yield load_file(ROOT / "scripts" / "bench_networks.py")
-    finally:
-        sys.path.remove(str(ROOT / "scripts"))
 
 
 def readme(name: str) -> list[str]:
@@ -103,29 +93,29 @@ def test_scores() -> None:
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_the_way_to_int8(name: str, tmp_path: Path, bench_networks: Any) -> None:
+def test_the_way_to_int8(name: str, tmp_path: Path) -> None:
     """Export, calibrate, quantize, validate: with every integer kernel there is, since timing takes longer."""
     family = FAMILIES[name]
     model, int8 = tmp_path / "model.onnx", tmp_path / "int8.onnx"
     for kind, arrays in (("calib", family.calibration()), ("eval", family.evaluation())):
-        np.savez(tmp_path / f"{kind}.npz", **bench_networks.inputs_and_labels(arrays))
+        np.savez(tmp_path / f"{kind}.npz", **networks.inputs_and_labels(arrays))
     inputs = [family.input] if family.input else []
     fcdeploy.export(str(ROOT / family.function), state=ROOT / family.weights, output=model, inputs=inputs)
     fcdeploy.quantize(model, data=tmp_path / "calib.npz", output=int8, costs="none")
     proof = fcdeploy.validate(int8, against=model, data=tmp_path / "eval.npz").values
-    judged = bench_networks.judge(proof)
+    judged = networks.judge(proof)
     assert judged.lost < 1 or judged.p_value > 0.05 or judged.name == "RMSE"
     assert proof["sqnr_db"] > 25
     said = float(re.findall(r"[\d.]+", readme(name)[4])[0])
     assert judged.float_ * (1 if judged.name == "RMSE" else 100) == pytest.approx(said, abs=0.3)
-    if int(readme(name)[2].replace(",", "")) > bench_networks.LARGE:
-        assert int8.stat().st_size < bench_networks.SMALL_FILE * model.stat().st_size
+    if int(readme(name)[2].replace(",", "")) > networks.LARGE:
+        assert int8.stat().st_size < networks.SMALL_FILE * model.stat().st_size
 
 
-def test_what_is_too_much_is_said(bench_networks: Any) -> None:
-    lost = bench_networks.Judged("top-1", 0.99, 0.98, 1.0, 0.4, 1.6, 0.01, 2.0)
-    kept = bench_networks.Judged("AUC", 0.99, 0.98, 0.01, -0.01, 0.03, 0.4, 1.01)
-    make = bench_networks.Result
+def test_what_is_too_much_is_said() -> None:
+    lost = networks.Judged("top-1", 0.99, 0.98, 1.0, 0.4, 1.6, 0.01, 2.0)
+    kept = networks.Judged("AUC", 0.99, 0.98, 0.01, -0.01, 0.03, 0.4, 1.01)
+    make = networks.Result
     good = make("net", 200_000, 40, (kept,), 1.0, 40.0, (1.01, 0.98, 1.04), 0.29, "2 of 2", 3.0)
     assert good.breaches() == []
     bad = make("net", 200_000, 60, (lost,), 1.0, 40.0, (1.03, 1.0, 1.06), 0.33, "2 of 2", 3.0)
@@ -134,6 +124,4 @@ def test_what_is_too_much_is_said(bench_networks: Any) -> None:
         "net takes 1.030 of the float time",
         "net takes 0.330 of the float file",
     ]
-    assert "| net | 200,000 | AUC | 0.9900 | 0.9800 | 0.0100 (-0.0100 .. 0.0300) | 100.0 % |" in bench_networks.listed(
-        [good]
-    )
+    assert "| net | 200,000 | AUC | 0.9900 | 0.9800 | 0.0100 (-0.0100 .. 0.0300) | 100.0 % |" in networks.listed([good])

@@ -22,10 +22,8 @@ from small_models import outputs, samples
 import fcdeploy
 from fcdeploy import cli
 from fcdeploy.cli.demo import NETWORKS
-
-sys.path.append(str(Path(__file__).parent.parent / "scripts"))
-from container import pin, read_lock
-from runtime_wheel import make_pyproject
+from scripts.release.container import pin, read_lock
+from scripts.release.runtime_wheel import make_pyproject
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -149,7 +147,7 @@ def test_the_image_copies_what_the_script_makes() -> None:
     copied = re.findall(r"^COPY (.*) \S+$", (ROOT / "docs" / "Dockerfile").read_text(), re.MULTILINE)
     made = {"wheels", "requirements.txt", "sbom.json"}
     assert {name for line in copied for name in line.split()} == made | {"model.fcd"}
-    script = (ROOT / "scripts" / "container.py").read_text()
+    script = (ROOT / "scripts" / "release" / "container.py").read_text()
     assert all(f'"{name}"' in script for name in made)
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
+from scripts.release import docs
+
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
-import docs  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +11,7 @@ pytest.importorskip("torch")
 
 import fcdeploy
 from fcdeploy.user_code import load_file
+from scripts.benchmarks import spread
 
 ROOT = Path(__file__).parent.parent
 
@@ -26,25 +25,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def bench_spread() -> Any:
-    sys.path.insert(0, str(ROOT / "scripts"))
-    try:
-        yield load_file(ROOT / "scripts" / "bench_spread.py")
-    finally:
-        sys.path.remove(str(ROOT / "scripts"))
-
-
-def test_a_network_spread_by_factors_that_cancel(data: Path, bench_spread: Any) -> None:
+def test_a_network_spread_by_factors_that_cancel(data: Path) -> None:
     """Left as they are the factors cost tens of points; taken back, nothing, and every layer is in integer kernels.
 
     A bound for each channel takes both passes that give factors back, equalize and level_bounds.
     """
     model, int8 = data / "model.onnx", data / "int8.onnx"
-    bench_spread.network(data, model, "bounds", 1)
+    spread.network(data, model, "bounds", 1)
     drops = []
     for taken_back in (False, True):
-        with bench_spread.factors_taken_back(taken_back):
+        with spread.factors_taken_back(taken_back):
             report = fcdeploy.quantize(
                 model, data=data / "calib.npz", output=int8, costs="none", effort="fast", floor="none", force=True
             )

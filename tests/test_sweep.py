@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / "scripts"))
-
-from sweep import check_line, check_prepared, draw_all, judge
-from sweep_models import SWEPT
-from sweep_public import list_public_models
-
 from fcdeploy.tables.operators import OPERATORS
+from scripts.sweeps.public import list_public_models
+from scripts.sweeps.sandwiches import SWEPT
+from scripts.sweeps.sweep import check_line, check_prepared, draw_all, judge
 
 
 def test_every_operator_of_the_table_that_has_kernels_is_drawn() -> None:

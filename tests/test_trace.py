@@ -1,18 +1,16 @@
-"""What scripts/trace_calls.py takes for wrong, call by call; and a whole command under strace, where there is one."""
+"""What scripts/robustness/trace_calls.py takes for wrong, call by call; and a whole command under strace, where there is one."""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
 import socket
-import sys
 from pathlib import Path
 
 import conftest
 import pytest
 
-sys.path.append(str(Path(__file__).parent.parent / "scripts"))
-from trace_calls import follow_folders, judge, prepare, trace
+from scripts.robustness.trace_calls import follow_folders, judge, prepare, trace
 
 ALLOWED = ("/work/out", "/work/tmp")
 CALLS = {

@@ -1,7 +1,7 @@
 """The commands as functions of Python values: models and data in memory in, typed results out, errors in Python's words.
 
 `FUNCTIONS` is the list: each row's command lies in `fcdeploy/commands/`, and gets here what only Python has.  The types
-that its callers see are in `fcdeploy/__init__.pyi`, which `scripts/stub.py` writes from this table and the commands.
+that its callers see are in `fcdeploy/__init__.pyi`, which `scripts/release/stub.py` writes from this table and the commands.
 """
 
 from __future__ import annotations

@@ -1,0 +1,37 @@
+"""`scripts/bench SECTION`: every benchmark by its name, and two parts that they run in processes of their own."""
+
+from __future__ import annotations
+
+import click
+
+from scripts.benchmarks.big import big
+from scripts.benchmarks.calibration import calibration, observed
+from scripts.benchmarks.cliffs import cliffs
+from scripts.benchmarks.efforts import efforts
+from scripts.benchmarks.fragile import fragile
+from scripts.benchmarks.kernels import kernels
+from scripts.benchmarks.light import light
+from scripts.benchmarks.native import native
+from scripts.benchmarks.networks import networks
+from scripts.benchmarks.real import peer, real
+from scripts.benchmarks.recipes import recipes
+from scripts.benchmarks.serve import serve
+from scripts.benchmarks.simpler import simpler
+from scripts.benchmarks.spread import spread
+from scripts.benchmarks.start import start
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Benchmarks of fcdeploy against its peers."""
+
+
+for each in (
+    recipes, calibration, kernels, big, serve, light, native, networks, fragile, spread, cliffs, real, simpler, efforts, start,
+):  # fmt: skip
+    cli.add_command(each)
+for part in (observed, peer):
+    cli.add_command(part)
+
+if __name__ == "__main__":
+    cli(prog_name="scripts/bench")

@@ -1,0 +1,1 @@
+"""`scripts/compat`: our files and the facts we build on in other versions of onnxruntime, other runtimes, CPUs and Pythons."""

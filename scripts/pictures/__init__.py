@@ -1,0 +1,1 @@
+"""Pictures beside the originals: preprocessing bit by bit, and the server's answers."""

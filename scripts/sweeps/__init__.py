@@ -1,0 +1,1 @@
+"""`scripts/sweep` and `scripts/pipelines`: every operator, public models and scikit-learn's pipelines through the whole line."""
