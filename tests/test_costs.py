@@ -166,8 +166,7 @@ def test_float_everywhere_takes_products_of_two_activations_along() -> None:
     costs = Costs("m", "test", FREE, dict.fromkeys(products, (10.0, 14.0)))
     choice = choose(model, plan, calibration, costs)
     assert set(choice.slow) >= products
-    slow = dict.fromkeys(choice.slow, "slower")
-    left = plan_graph(model, calibration, TARGETS["portable"], ranges="mse", overrides=Overrides(slow))
+    left = plan_graph(model, calibration, TARGETS["portable"], ranges="mse", overrides=Overrides(slow=choice.slow))
     assert set(left.kinds.values()) <= {"float", "weight_only"}
 
 
@@ -342,6 +341,9 @@ def test_a_slow_layer_computes_in_float_from_stored_bytes(folder: Path, capsys: 
     said = json.loads(capsys.readouterr().out)
     assert [node["node"] for node in said["nodes_float"]][:1] == ["b"]
     assert "9.0 us as integers, 1.0 us in float: slower as integers" in said["nodes_float"][0]["why"]
+    assert quantize("--costs", "costs.json", "--floor", "none", "--dry-run", "--json") == 0
+    nodes = json.loads(capsys.readouterr().out)["plan"]["nodes"]
+    assert [row["node"] for row in nodes if row.get("cause") == "time"] == ["b"]
     kernels = {kernel.node: kernel for kernel in find_kernels(folder / "one.onnx")}
     assert not kernels["b"].integer
     assert all(kernels[name].integer for name in "acd")

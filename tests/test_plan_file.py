@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fcdeploy.errors import FcdeployError
+from fcdeploy.int8.plan_file import refresh_reasons
 from fcdeploy.records.plan import (
+    CAUSES,
     DTYPES,
     EFFORTS,
     FACTORS,
@@ -108,7 +111,16 @@ plans = st.builds(
     Plan,
     names,
     st.lists(
-        st.builds(NodeDecision, names, names, st.sampled_from(KINDS), names, st.sampled_from(ROUNDINGS)), max_size=4
+        st.builds(
+            NodeDecision,
+            names,
+            names,
+            st.sampled_from(KINDS),
+            names,
+            st.sampled_from(ROUNDINGS),
+            st.sampled_from(CAUSES),
+        ),
+        max_size=4,
     ).map(tuple),
     st.dictionaries(names, qparams(), max_size=4),
     effort=st.sampled_from(EFFORTS),
@@ -128,6 +140,19 @@ def test_a_plan_comes_back_from_its_json(plan) -> None:
 def test_scales_become_what_a_file_holds() -> None:
     assert from_json(edited("tensors", "x", "scale", to=[0.1]), "p").tensors["x"].scale == (float(np.float32(0.1)),)
     assert from_json(edited("tensors", "x", "scale", to=[2]), "p").tensors["x"].scale == (2.0,)
+
+
+def test_what_the_user_changes_no_longer_gives_the_old_reason() -> None:
+    """A node that was float by its time is not float by its kernels in the plan that is made without times."""
+    slow = NodeDecision("slow", "Gemm", "weight_only", "slower as integers", cause="time")
+    made = Plan("host", (NodeDecision("fast", "Gemm", "int8", "QGemm"), replace(slow, kind="int8", cause="")), {})
+    kept = replace(made, nodes=(made.nodes[0], slow))
+    assert refresh_reasons(kept, made) == kept
+    edited_by_hand = replace(kept, nodes=(replace(made.nodes[0], kind="float"), replace(slow, kind="int8")))
+    assert refresh_reasons(edited_by_hand, made).nodes == (
+        NodeDecision("fast", "Gemm", "float", "float by the plan"),
+        NodeDecision("slow", "Gemm", "int8", "int8 by the plan"),
+    )
 
 
 def test_version_1_is_read_in_the_words_of_version_2() -> None:
@@ -173,7 +198,7 @@ def test_what_is_no_plan(data) -> None:
         (edited("nodes", 1, to="tanh"), "p, node 1 is 'tanh', expected an object"),
         (
             edited("nodes", 1, "kin", to="int8"),
-            "p, node 'tanh' has the unknown key 'kin', expected kind, node, op, rounding, why",
+            "p, node 'tanh' has the unknown key 'kin', expected cause, kind, node, op, rounding, why",
         ),
         (edited("nodes", 0, "op", drop=True), "p, node 'conv1' has no 'op'"),
         (
@@ -183,6 +208,7 @@ def test_what_is_no_plan(data) -> None:
         (edited("nodes", 0, "kind", to=["int8"]), "p, node 'conv1' has kind ['int8'], expected int8"),
         (edited("nodes", 0, "rounding", to="up"), "p, node 'conv1' has rounding 'up', expected nearest, gptq"),
         (edited("nodes", 0, "rounding", to=[]), "p, node 'conv1' has rounding [], expected nearest, gptq"),
+        (edited("nodes", 1, "cause", to="speed"), "p, node 'tanh' has cause 'speed', expected time"),
         (edited("effort", to="most"), "p has effort 'most', expected fast, balanced, best"),
         (edited("effort", to=3), "p has effort '3', expected fast, balanced, best"),
         (edited("rescaled", to=[]), "p has rescaled '[]', expected an object"),
@@ -258,7 +284,7 @@ def test_anything_anywhere_is_a_plan_or_an_error(value, data) -> None:
         ("rescaled",),
         ("absorbed",),
     ]
-    paths += [("nodes", 0, "rounding")]
+    paths += [("nodes", 0, "rounding"), ("nodes", 0, "cause")]
     paths += [("nodes", 0, key) for key in GOOD["nodes"][0]] + [("tensors", "w", key) for key in GOOD["tensors"]["w"]]
     plan = edited(*data.draw(st.sampled_from(paths)), to=value)
     found = outcome(plan)

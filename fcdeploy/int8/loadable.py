@@ -44,7 +44,7 @@ def leave_out_unloadable(problem: Problem) -> Problem:
 
 def _why_not_loaded(problem: Problem, left: Mapping[str, str]) -> LoadError | None:
     try:
-        int8 = problem.build(problem.plan(Overrides(slow=left)))
+        int8 = problem.build(problem.plan(Overrides(left)))
         session = Session(int8, threads=1, load=LoadOptions(prepack=False))
         if problem.samples:
             session.run(next(split_into_chunks(problem.model, problem.samples))[1])

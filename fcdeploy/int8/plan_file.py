@@ -14,7 +14,7 @@ from fcdeploy.int8.planning.weights import update_bias_scales
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.refining.recalibrate import recalibrate
 from fcdeploy.records import plan as plans
-from fcdeploy.records.plan import Plan
+from fcdeploy.records.plan import NodeDecision, Plan
 
 
 def load_plan(problem: Problem, file: str | Path, effort: str | None = None) -> tuple[Problem, Plan, tuple[str, ...]]:
@@ -44,7 +44,7 @@ def load_plan(problem: Problem, file: str | Path, effort: str | None = None) -> 
     decided = update_reinterpreted_scales(problem.model.graph, replace(read, effort=problem.effort))
     decided = update_bias_scales(problem.model, decided)
     check_plan(problem.model.graph, decided, source)
-    return problem, _refresh_reasons(decided, problem.plan()), warnings
+    return problem, refresh_reasons(decided, problem.plan()), warnings
 
 
 def _read(file: str | Path, source: str) -> tuple[Plan, tuple[str, ...]]:
@@ -75,11 +75,16 @@ def format_plan(plan: Plan) -> str:
     return json.dumps(plans.to_json(plan), indent=1, ensure_ascii=False) + "\n"
 
 
-def _refresh_reasons(edited: Plan, made: Plan) -> Plan:
+def refresh_reasons(edited: Plan, made: Plan) -> Plan:
     """The edited plan, in which a node that became something else no longer gives the old reason."""
     before = {decision.node: decision for decision in made.nodes}
-    nodes = [
-        replace(d, why=f"{d.kind} by the plan") if d.kind != before[d.node].kind and d.why == before[d.node].why else d
-        for d in edited.nodes
-    ]
-    return replace(edited, nodes=tuple(nodes))
+
+    def is_stale(now: NodeDecision) -> bool:
+        made_float = now.cause == "time"  # by measured times, which `made` knows nothing of
+        was = before[now.node]
+        return now.kind not in ("float", "weight_only") if made_float else now.kind != was.kind and now.why == was.why
+
+    return replace(
+        edited,
+        nodes=tuple(replace(d, why=f"{d.kind} by the plan", cause="") if is_stale(d) else d for d in edited.nodes),
+    )

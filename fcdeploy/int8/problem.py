@@ -89,7 +89,7 @@ class Problem:
     def plan(self, overrides: Overrides | None = None) -> Plan:
         """The plan by what was asked for and what is decided of nodes already."""
         overrides = overrides or Overrides()
-        overrides = replace(overrides, slow={**overrides.slow, **self.left_float})
+        overrides = replace(overrides, stored={**overrides.stored, **self.left_float})
         return plan_graph(
             self.model, self.calibration, self.target,
             ranges=self.ranges, keep_float=self.keep_float, types=self.types, overrides=overrides,

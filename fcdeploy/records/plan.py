@@ -25,6 +25,9 @@ run. weight_only: float, but for its weights in the file. float: as before."""
 Rounding = Literal["nearest", "gptq"]
 """nearest: each weight of a layer by itself. gptq: so that their errors make up for each other on samples."""
 
+Cause = Literal["", "time"]
+"""time: left in float because integers are slower. Empty: by what kernels there are, or by what was asked for."""
+
 Effort = Literal["", "fast", "balanced", "best"]
 """fast: nothing is run on samples. balanced: biases are corrected on them. best: and more was tried to come to the plan.
 Empty: the plan does not say."""
@@ -63,13 +66,14 @@ class QParams:
 
 @dataclass(frozen=True)
 class NodeDecision:
-    """What a node becomes, how the weights of an int8 layer are rounded, and one sentence that says why."""
+    """What a node becomes, one sentence that says why, how the weights of an int8 layer are rounded, and what decided it."""
 
     node: str
     op: str
     kind: Kind
     why: str
     rounding: Rounding = "nearest"
+    cause: Cause = ""
 
 
 @dataclass(frozen=True)
@@ -108,8 +112,8 @@ WORDS_OF_1 = {
     "moves": "passthrough", "absorbed": "fused", "stored": "weight_only", "blocks": "blockwise", "compensated": "gptq",
 }  # fmt: skip
 """Kinds and roundings as version 1 of the format has them, which differs in nothing else."""
-KINDS, ROUNDINGS, EFFORTS = get_args(Kind), get_args(Rounding), get_args(Effort)
-OPTIONAL = {"why", "block", "pixels", "rounding", "effort", "rescaled", "absorbed"}
+KINDS, ROUNDINGS, CAUSES, EFFORTS = map(get_args, (Kind, Rounding, Cause, Effort))
+OPTIONAL = {"why", "block", "pixels", "rounding", "cause", "effort", "rescaled", "absorbed"}
 FACTORS = (2.0**-32, 2.0**32)  # of `rescaled`
 DTYPES = tuple(LIMITS)
 BLOCKS = (16, 32, 64, 128, 256)
@@ -165,6 +169,8 @@ def _node(decision: NodeDecision) -> dict[str, Any]:
     row = asdict(decision)
     if decision.rounding == "nearest":
         del row["rounding"]
+    if not decision.cause:
+        del row["cause"]
     return row
 
 
@@ -216,12 +222,14 @@ def _name_row(row: Any, number: int) -> str:
 
 
 def _decision(row: Any, where: str) -> NodeDecision:
-    check_keys(row, {"node", "op", "kind", "why", "rounding"}, where, HINT, optional=OPTIONAL)
+    check_keys(row, {"node", "op", "kind", "why", "rounding", "cause"}, where, HINT, optional=OPTIONAL)
     if row["kind"] not in KINDS:
         raise FcdeployError(f"{where} has kind {row['kind']!r}, expected {', '.join(KINDS)}", HINT)
     if (rounding := row.get("rounding", "nearest")) not in ROUNDINGS:
         raise FcdeployError(f"{where} has rounding {rounding!r}, expected {', '.join(ROUNDINGS)}", HINT)
-    return NodeDecision(str(row["node"]), str(row["op"]), row["kind"], str(row.get("why", "")), rounding)
+    if (cause := row.get("cause", "")) not in CAUSES:
+        raise FcdeployError(f"{where} has cause {cause!r}, expected {', '.join(CAUSES[1:])}", HINT)
+    return NodeDecision(str(row["node"]), str(row["op"]), row["kind"], str(row.get("why", "")), rounding, cause)
 
 
 def _rows_of_numbers(data: dict[str, Any], key: str, least: float, source: str) -> dict[str, tuple[float, ...]]:

@@ -108,7 +108,7 @@ def _list_float_nodes(result: QuantizationOutcome) -> list[dict[str, str]]:
     between = TYPES[result.plan.weights, result.plan.activations].between
     in_float = [(decisions[k.node], k.kernel) for k in result.kernels if not k.integer and k.node in decisions]
     return [
-        {"node": decision.node, "op": decision.op, "why": add_figures(result.basis.costs, decision.node, decision.why)}
+        {"node": decision.node, "op": decision.op, "why": add_figures(result.basis.costs, decision)}
         for decision, kernel in in_float
         if decision.op in LAYERS or (between and kernel != "-")  # all others stay float by request
     ]

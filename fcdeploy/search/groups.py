@@ -14,7 +14,7 @@ from fcdeploy.int8.nodes import weight_only_inputs
 from fcdeploy.int8.planning.plan_graph import Overrides
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.refining.refine import add_refinements
-from fcdeploy.int8.timing.partition import WHY_SLOW, list_slow
+from fcdeploy.int8.timing.partition import list_slow
 from fcdeploy.records.costs import Choice, Costs, hash_choice
 from fcdeploy.records.plan import Plan, Rounding
 from fcdeploy.search.ladder import Forms, NodeGroup
@@ -51,12 +51,11 @@ def make_plan_with(
 
     `why` says, by node, what it left int8 for.
     """
-    slow = dict.fromkeys(base.slow, WHY_SLOW) if costs else {}
     of = {
         rung: {node: why.get(node, goal) for node, form in forms.items() if form == rung}
         for rung in ("bytes", "wide", "float")
     }
-    made = problem.plan(Overrides({**slow, **of["bytes"]}, of["wide"], of["float"], base.one_scale))
+    made = problem.plan(Overrides(of["bytes"], of["wide"], of["float"], base.one_scale, base.slow if costs else ()))
     taken = hash_choice(replace(base, slow=list_slow(made))) if costs else ""
     plan = add_refinements(problem, replace(made, costs=taken))
     kinds = plan.kinds

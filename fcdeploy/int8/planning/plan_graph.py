@@ -25,20 +25,23 @@ from fcdeploy.tables.targets import Target
 from fcdeploy.tables.types import INT8, WEIGHT_ONLY, Types
 
 NORMALIZES = "part of a normalization: its mean and variance need more than 8 bits"
+SLOW = "slower as integers, with what converting costs"  # which of the two it is, times say, and they vary
 
 
 @dataclass(frozen=True)
 class Overrides:
     """What is decided of nodes before planning, each name with the reason.
 
-    `slow` lose time as integers.  `wide` and `exact` are nodes that 8 bits cost too much accuracy: the weights of `wide`
-    are kept in 16 bits, those of `exact` as they are.  The weights of `one_scale` have one scale for all channels.
+    `stored`, `wide` and `exact` stay float: the weights of `stored` are kept as bytes, those of `wide`, which 8 bits cost too
+    much accuracy, in 16 bits, those of `exact` as they are.  The weights of `one_scale` have one scale for all channels.
+    `slow` lose time as integers, and are stored where nothing else is decided of them.
     """
 
-    slow: Mapping[str, str] = field(default_factory=dict)
+    stored: Mapping[str, str] = field(default_factory=dict)
     wide: Mapping[str, str] = field(default_factory=dict)
     exact: Mapping[str, str] = field(default_factory=dict)
     one_scale: Sequence[str] = ()
+    slow: Sequence[str] = ()
 
 
 def plan_graph(
@@ -59,13 +62,18 @@ def plan_graph(
     exact = {**overrides.exact, **match_keep_float(graph, keep_float)}
     wide = {**find_front_ends(graph), **overrides.wide}
     normalizing = [name_of(node) for nodes in find_normalizations(graph) for node in nodes]
-    slow = {**overrides.slow, **dict.fromkeys(normalizing, NORMALIZES), **wide, **explain_missing(graph)}
+    stored = {**overrides.stored, **dict.fromkeys(normalizing, NORMALIZES), **wide, **explain_missing(graph)}
 
     if target.one_answer and types == INT8:
         types = replace(types, recurrent=WEIGHT_ONLY)  # DynamicQuantizeLSTM rounds what floats decide, at every step
     # which nodes: those that the types keep out of integer regions, then the regions
-    apart = {name: row for name, row in decide_by_types(graph, types).items() if name not in {*exact, *slow}}
-    kept = {**slow, **{name: why for name, (_, why) in apart.items()}, **exact}
+    apart = {
+        name: row
+        for name, row in decide_by_types(graph, types).items()
+        if name not in {*exact, *stored, *overrides.slow}
+    }
+    decided = {**stored, **{name: why for name, (_, why) in apart.items()}, **exact}
+    kept = {**dict.fromkeys(overrides.slow, SLOW), **decided}
     wants = find_wanted(graph, kept)
     on_16_bits = types.activations == "int16"
     decisions = decide(
@@ -82,6 +90,8 @@ def plan_graph(
     if not on_16_bits:
         decisions, tensors = keep_unequal_clips(graph, decisions, tensors)
     decisions = apply_types(graph, decisions, apart, types)
+    for name in decisions.keys() & set(overrides.slow) - decided.keys():
+        decisions[name] = replace(decisions[name], cause="time")
     tensors = plan_image_inputs(graph, decisions, tensors, calibration)
     plan = Plan(target.name, tuple(decisions.values()), tensors, "", types.weights, types.activations)
     plan = choose_weight_scales(model, plan, calibration, target.pair_limit, overrides.one_scale, wide)

@@ -16,7 +16,7 @@ from fcdeploy.int8.planning.plan_graph import Overrides
 from fcdeploy.int8.planning.weights import find_int8_products
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.timing.measure import choose_reference, confirm, measure_costs, try_choices
-from fcdeploy.int8.timing.partition import WHY_SLOW, cost_of, find_slow_nodes, sum_layer_costs
+from fcdeploy.int8.timing.partition import cost_of, find_slow_nodes, sum_layer_costs
 from fcdeploy.int8.timing.per_tensor_weights import find_one_scale_layers
 from fcdeploy.int8.timing.rate_table import estimate_costs
 from fcdeploy.int8.writing.blocked_arithmetic import keep_layout
@@ -140,7 +140,7 @@ def plan_choice(problem: Problem, everything: Plan, choice: Choice) -> Plan:
     """The plan of a choice, each node it leaves in float with the reason."""
     if choice == Choice():
         return everything
-    return problem.plan(Overrides(dict.fromkeys(choice.slow, WHY_SLOW), one_scale=choice.one_scale))
+    return problem.plan(Overrides(one_scale=choice.one_scale, slow=choice.slow))
 
 
 def choose(model: ir.Model, plan: Plan, calibration: Calibration, costs: Costs) -> Choice:
