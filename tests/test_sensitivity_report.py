@@ -25,7 +25,7 @@ from fcdeploy.records.report import Report
 from fcdeploy.reporting.sensitivity import make_sensitivity_tables, shorten
 from fcdeploy.runtime.paired_timing import Ratio
 from fcdeploy.sensitivity.ablation import leave_unrounded
-from fcdeploy.sensitivity.advice import advise
+from fcdeploy.sensitivity.advice import advise, describe_source
 from fcdeploy.sensitivity.analysis import add_advice, analyze_sensitivity, read_effort
 from fcdeploy.sensitivity.error_sources import ErrorSource, find_sources
 from fcdeploy.sensitivity.groups import FloatGroup, Remedy, choose_groups
@@ -54,10 +54,19 @@ def remedy(of: SourceCost, share: float, back: float | None = None) -> Remedy:
     return Remedy(group, share, share - 0.05, share + 0.05, loss, Ratio(1.04, 1.0, 1.1))
 
 
+def read_advice(**given: Any) -> str:
+    """The sentence; the rounding that it names is the culprit, and there is none where it names none."""
+    advice = advise(**given)
+    names = {cost.source: describe_source(cost.source) for cost in given["ranking"].costs}
+    named = [source for source, name in names.items() if f" {name} " in advice.text]
+    assert named == ([] if advice.culprit is None else [advice.culprit.source])
+    return advice.text
+
+
 def said(*rows: Remedy, loss: Loss | None = LOST, metric: Metric | None = TOP1, **options: Any) -> str:
     given: dict[str, Any] = {"sqnr_db": 20.0, "ranges": {}, "effort": "balanced"}
     answers = Answers(metric, None, samples=500)
-    return advise(
+    return read_advice(
         answers=answers,
         loss=loss,
         ranking=ranking(*(row.group.cost for row in rows)),
@@ -120,21 +129,21 @@ def test_advice_says_how_far_the_ranking_went() -> None:
     given: dict[str, Any] = {"answers": Answers(TOP1, None, samples=500), "loss": LOST, "sqnr_db": 20.0, "ranges": {}}
     unsure = Remedy(FloatGroup(("stem",), 0.1, STEM, (STEM.source,)), 0.6, -0.1, 1.3, None, None)
     named = "rounding the output of stem makes 60 % of the error (95 % interval 55 to 65 %, 64 samples), "
-    text = advise(ranking=ranking(STEM), rows=[unsure], effort="fast", **given)
+    text = read_advice(ranking=ranking(STEM), rows=[unsure], effort="fast", **given)
     assert text == (
         f"{named}and float around it is no sure gain; to round better everywhere: fcdeploy quantize ... --effort best"
     )
-    text = advise(ranking=ranking(STEM), rows=[unsure], effort="best", **given)
+    text = read_advice(ranking=ranking(STEM), rows=[unsure], effort="best", **given)
     assert text == f"{named}and float around it is no sure gain; --activations int16 rounds finer, without the speed"
     sure = remedy(SPREAD, 0.3)
-    text = advise(ranking=ranking(STEM, SPREAD), rows=[unsure, sure], effort="best", **given)
+    text = read_advice(ranking=ranking(STEM, SPREAD), rows=[unsure, sure], effort="best", **given)
     assert text.endswith(
         "takes away 30 % of the error for 1.04 of the time here: fcdeploy quantize ... --keep-float relu"
     )
-    text = advise(ranking=ranking(SPREAD, left=3), rows=[], effort="fast", **given)
+    text = read_advice(ranking=ranking(SPREAD, left=3), rows=[], effort="fast", **given)
     assert text.startswith("no single rounding of the 1 tried makes more than 10 % of the error, so it takes")
     unknown = Ranking((), (STEM.source,), (), {}, 64)
-    assert advise(ranking=unknown, rows=[], **given) == (
+    assert read_advice(ranking=unknown, rows=[], **given) == (
         "what rounding costs is not known: give --against the float model that this one was made from"
     )
 

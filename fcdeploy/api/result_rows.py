@@ -104,6 +104,24 @@ class LayerError:
 
 
 @dataclass(frozen=True)
+class Culprit:
+    """The rounding that the advice names: of the weights of `node`, or of `tensor`, which `node` writes ("" for an input).
+
+    `nodes` are those that undo it in float. `error` is the share of the outputs' error that goes with it, with its 95 %
+    interval.
+    """
+
+    node: str
+    op: str
+    kind: str
+    tensor: str
+    nodes: tuple[str, ...]
+    error: float
+    error_low: float | None
+    error_high: float | None
+
+
+@dataclass(frozen=True)
 class LayerInfo:
     """What a layer costs at batch 1."""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fcdeploy.api.html import to_html
 from fcdeploy.api.result_rows import (
+    Culprit,
     CutPoint,
     DeviceEstimate,
     ExportedTensor,
@@ -142,6 +143,7 @@ class ValidateResult(Result):
     """Float against int8 on the same samples: `float` and `int8` are the metric's values, None without a metric.
 
     `drop` is in `drop_unit`, with its 95 % interval.  `agreement` is the share of equal decisions.
+    With `layers`: `culprit` is the rounding that `advice` names, None where it names none.
     """
 
     samples: int
@@ -158,7 +160,7 @@ class ValidateResult(Result):
     kernel_sqnr_db: Number | None
     outputs: tuple[OutputError, ...]
     layers: tuple[LayerError, ...] = ()
-    culprit: LayerError | None = None
+    culprit: Culprit | None = None
     advice: str | None = None
 
 

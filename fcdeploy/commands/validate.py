@@ -41,7 +41,12 @@ from fcdeploy.proof.sample_axes import declare_samples, parse_axes, share_layout
 from fcdeploy.records.data_format import choose_format, from_metadata
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
-from fcdeploy.reporting.sensitivity import make_group_values, make_sensitivity_lines, make_sensitivity_tables
+from fcdeploy.reporting.sensitivity import (
+    make_culprit,
+    make_group_values,
+    make_sensitivity_lines,
+    make_sensitivity_tables,
+)
 from fcdeploy.reporting.validation import CLEAN_KERNELS_DB, make_lines, make_tables, make_warnings
 from fcdeploy.runtime.cpu import detect_target
 from fcdeploy.runtime.trust import refuse_untrusted
@@ -231,7 +236,6 @@ def _make_report(
 ) -> Report:
     metric = answers.metric
     rows = tensors.compute_layer_errors(sums.quantized, sums.tensors, sums.sums) if sums else []
-    worst = tensors.find_culprit(rows)
     passed = loss is None or max_drop is None or loss.drop <= max_drop + 1e-9  # 100 * 3 / 300 may come out above 1
     values: dict[str, Any] = {
         "metric": metric.name if metric else None,
@@ -254,7 +258,7 @@ def _make_report(
         "classes": list(classes),
     }
     if sums:
-        values |= {"layers": [asdict(row) for row in rows], "culprit": asdict(worst) if worst else None}
+        values |= {"layers": [asdict(row) for row in rows], "culprit": None}
     values["passed"] = passed
     return Report(
         command="validate",
@@ -276,7 +280,7 @@ def _add_explanation(
 ) -> Report:
     """The report with the causes of the loss, and the advice that follows on top."""
     kernel_db = made.values["kernel_sqnr_db"]
-    text = advise(
+    advice = advise(
         answers=answers,
         loss=loss,
         sqnr_db=made.values["sqnr_db"],
@@ -290,8 +294,8 @@ def _add_explanation(
     more = make_sensitivity_tables(causes.ranking, causes.rows, answers.metric, causes.ranges, causes.proofs)
     return replace(
         made,
-        values={**made.values, "advice": text, "groups": rows},
+        values={**made.values, "advice": advice.text, "culprit": make_culprit(advice.culprit), "groups": rows},
         tables=(*made.tables, *more),
         lines=(*make_sensitivity_lines(causes.ranking), *made.lines),
-        advice=text,
+        advice=advice.text,
     )

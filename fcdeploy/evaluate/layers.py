@@ -7,7 +7,6 @@ here.  A QuantizeLinear keeps the float tensor's name at its input.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +18,6 @@ from fcdeploy.arithmetic.quantization import broadcast_along
 from fcdeploy.arrays import Array
 from fcdeploy.graph.nodes import array_of, attribute_of, integer_type_of, name_of, producer_of
 
-MATTERS_DB = 10.0
 CLIPS = ("Relu", "Clip")
 FUSED_INTO = {"QuantizeLinear", "Relu", "Clip", "Add", "Mul"}  # may become one kernel with what is before
 INTEGERS = {ir.DataType.UINT8, ir.DataType.INT8, ir.DataType.UINT16, ir.DataType.INT16}
@@ -144,17 +142,6 @@ def compute_layer_errors(
         fall = None if source is None else source - min(own, EIGHT_BITS_DB)
         rows.append(TensorError(tensors[tensor.integers], tensor.node, tensor.op, own, fall, source))
     return sorted(rows, key=lambda row: row.sqnr_db)
-
-
-def find_culprit(rows: Sequence[TensorError]) -> TensorError | None:
-    """The row whose SQNR falls most from its inputs to its output; None where nothing falls.
-
-    Only rows that can explain the worst tensor: one 10 dB above it accounts for a tenth of its noise.  Without that,
-    the first layer of a sound network would be named, since its input is nearly exact.
-    """
-    limit = min((row.sqnr_db for row in rows), default=math.inf) + MATTERS_DB
-    falls = [row for row in rows if row.fall_db is not None and row.fall_db > 0 and row.sqnr_db <= limit]
-    return max(falls, key=lambda row: row.fall_db or -math.inf, default=None)
 
 
 def _find_float_ends(model: ir.Model, integers: set[str]) -> list[QuantizedTensor]:

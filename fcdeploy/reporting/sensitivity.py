@@ -13,7 +13,7 @@ from fcdeploy.reporting.units import format_decibels
 from fcdeploy.sensitivity.advice import describe_source, format_percent
 from fcdeploy.sensitivity.error_sources import ErrorSource
 from fcdeploy.sensitivity.groups import Remedy
-from fcdeploy.sensitivity.rank import Ranking
+from fcdeploy.sensitivity.rank import Ranking, SourceCost
 from fcdeploy.wording import say_count
 
 SHOWN = 6
@@ -46,6 +46,17 @@ def make_group_values(
             }
         )  # fmt: skip
     return result
+
+
+def make_culprit(cost: SourceCost | None) -> dict[str, Any] | None:
+    """The rounding that the advice names, and the nodes that undo it in float."""
+    if cost is None:
+        return None
+    source = cost.source
+    return {
+        "node": source.node, "op": source.op, "kind": source.kind, "tensor": source.name, "nodes": list(source.group),
+        "error": cost.share, "error_low": cost.low, "error_high": cost.high,
+    }  # fmt: skip
 
 
 def _read_fields(value: object, **fields: str) -> dict[str, Any]:

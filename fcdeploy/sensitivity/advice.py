@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from fcdeploy.evaluate.compare import Answers
 from fcdeploy.evaluate.loss import Loss, digits_of, format_amount
@@ -12,13 +13,20 @@ from fcdeploy.evaluate.metric import Metric
 from fcdeploy.evaluate.rounding_error import RoundingError
 from fcdeploy.sensitivity.error_sources import ErrorSource
 from fcdeploy.sensitivity.groups import Remedy
-from fcdeploy.sensitivity.rank import Ranking
+from fcdeploy.sensitivity.rank import Ranking, SourceCost
 from fcdeploy.wording import say_count
 
 STANDS_OUT = 0.25  # of the output's error: less than a quarter of it, gone, is 1.2 dB
 BY_CLIPPING = 0.5  # of a tensor's own error: wider ranges would round coarser, so less is no reason for them
 EXACT_ENOUGH_DB = 40.0  # outputs to within a hundredth
 QUANTIZE = "fcdeploy quantize ..."
+
+
+class Advice(NamedTuple):
+    """A sentence, and the rounding that it names as the cause; None where it names none."""
+
+    text: str
+    culprit: SourceCost | None = None
 
 
 def advise(
@@ -31,7 +39,7 @@ def advise(
     ranges: Mapping[ErrorSource, RoundingError],
     saturates: bool = False,
     effort: str | None = None,
-) -> str:
+) -> Advice:
     """What to do, with the command that does it, or that no change is needed, and why.
 
     `answers` are what float and int8 answered, None where only errors of outputs are known; `loss` sums them up.
@@ -40,33 +48,38 @@ def advise(
     with which the model was quantized, None where it does not say.
     """
     if not ranking.costs and not ranking.unknown:
-        return "no change needed: nothing in this model is rounded to few bits"
+        return Advice("no change needed: nothing in this model is rounded to few bits")
     if saturates:
-        return f"byte products saturate on this CPU, which costs more than rounding: {QUANTIZE} --target x86-avx2"
+        return Advice(
+            f"byte products saturate on this CPU, which costs more than rounding: {QUANTIZE} --target x86-avx2"
+        )
     metric = None if answers is None else answers.metric
     within = "" if answers is None else _explain_noise(metric, loss, answers.samples)
     if within:
-        return f"no change needed: {within}"
+        return Advice(f"no change needed: {within}")
 
     # one group stands out, or is sure to bring something back: that is what to do
     best = next((row for row in rows if row.returns > 0 or (row.share >= STANDS_OUT and row.low > 0)), None)
     if best is not None:
-        return _describe_remedy(best, metric, ranges)
+        return Advice(_describe_remedy(best, metric, ranges), best.group.cost)
 
     # else rounding better everywhere is all that is left, if anything is lost at all
     if not ranking.costs:
-        return "what rounding costs is not known: give --against the float model that this one was made from"
-    spread, stands_out = _describe_dearest(ranking)
+        return Advice("what rounding costs is not known: give --against the float model that this one was made from")
+    dearest = max(ranking.costs, key=lambda cost: cost.share)
+    spread = _describe_dearest(dearest, ranking)
     if metric is None and sqnr_db is not None and sqnr_db >= EXACT_ENOUGH_DB:
-        return f"no change needed: the outputs match float's to {sqnr_db:.1f} dB, and {spread}"
-    if stands_out:
+        return Advice(f"no change needed: the outputs match float's to {sqnr_db:.1f} dB, and {spread}")
+    if dearest.share >= STANDS_OUT:
         better = "--activations int16 rounds finer, without the speed"
         if effort != "best":
             better = f"to round better everywhere: {QUANTIZE} --effort best"
-        return f"{spread}, and float around it is no sure gain; {better}"
+        return Advice(f"{spread}, and float around it is no sure gain; {better}", dearest)
     if effort != "best":
-        return f"{spread}, so it takes better rounding everywhere: {QUANTIZE} --effort best"
-    return f"leaving nodes in float gains nothing: {spread}; --activations int16 rounds finer, without the speed"
+        return Advice(f"{spread}, so it takes better rounding everywhere: {QUANTIZE} --effort best")
+    return Advice(
+        f"leaving nodes in float gains nothing: {spread}; --activations int16 rounds finer, without the speed"
+    )
 
 
 def describe_source(source: ErrorSource) -> str:
@@ -80,18 +93,14 @@ def format_percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def _describe_dearest(ranking: Ranking) -> tuple[str, bool]:
-    """Describe the costliest rounding of the ranking, and say whether it stands out."""
-    dearest = max(ranking.costs, key=lambda cost: cost.share)
+def _describe_dearest(dearest: SourceCost, ranking: Ranking) -> str:
+    """What the costliest rounding of the ranking makes of the error: by name, where it stands out."""
     if dearest.share >= STANDS_OUT:
         seen = f"95 % interval {100 * dearest.low:.0f} to {100 * dearest.high:.0f} %, {ranking.samples} samples"
         seen = seen if math.isfinite(dearest.low) else "one sample"
-        return (
-            f"rounding the {describe_source(dearest.source)} makes {format_percent(dearest.share)} of the error ({seen})",
-            True,
-        )
+        return f"rounding the {describe_source(dearest.source)} makes {format_percent(dearest.share)} of the error ({seen})"
     tried = f" of the {len(ranking.costs)} tried" if ranking.left or ranking.unknown else ""
-    return f"no single rounding{tried} makes more than {format_percent(max(dearest.share, 0.0))} of the error", False
+    return f"no single rounding{tried} makes more than {format_percent(max(dearest.share, 0.0))} of the error"
 
 
 def _explain_noise(metric: Metric | None, loss: Loss | None, samples: int) -> str:

@@ -123,4 +123,4 @@ def _advise_briefly(int8: ir.Model, graph: ir.Model, samples: Arrays, effort: st
         return f"the outputs match float's to {db:.1f} dB: {tried}; validate --layers looks at all"
     rows = measure_remedies(int8, [graph], choose_groups(ranking, every, 1) if stands_out else [], batches, timed=False)
     return advise(answers=None, loss=None, sqnr_db=db, ranking=ranking, rows=rows,
-                  ranges=ranking.guesses, effort=effort)  # fmt: skip
+                  ranges=ranking.guesses, effort=effort).text  # fmt: skip
