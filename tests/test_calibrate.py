@@ -78,6 +78,28 @@ def test_the_table_is_for_people_and_as_csv_for_spreadsheets(capsys: pytest.Capt
 
 
 @pytest.mark.usefixtures("here")
+def test_a_long_table_has_the_inputs_and_what_reaches_furthest(capsys: pytest.CaptureFixture[str]) -> None:
+    net = Net(0)
+    value = net.input("x", 3, 6, 6)
+    for _ in range(25):
+        value = net.op("Relu", net.conv(value, 3, 3, bias=False))
+    Path("long").mkdir()
+    net.output(value).save(Path("long/model.onnx"))
+    code, out, _ = run(capsys, "calibrate", "long/model.onnx", "--data", "data.npz")
+    assert code == 0
+    rows = [line.split() for line in out.splitlines()[2:22]]
+    recorded = read(Path("long/model.calib")).tensors
+    assert rows[0][:3] == ["-", "x", "input"]
+    reach = {name: row.histogram.high for name, row in recorded.items() if row.kind == "activation"}
+    assert {row[1] for row in rows[1:]} == set(sorted(reach, key=reach.__getitem__)[-19:])
+    assert f"and {len(recorded) - 20} more rows, of less interest: --all" in out
+    assert "-> long/model.calib, beside the model; -o puts it elsewhere" in out
+    code, out, _ = run(capsys, "calibrate", "long/model.onnx", "--data", "data.npz", "--all", "-o", "all.calib")
+    assert all(name in out for name in recorded)
+    assert "-> all.calib\n" in out
+
+
+@pytest.mark.usefixtures("here")
 def test_the_file_is_the_same_for_any_batch(capsys: pytest.CaptureFixture[str]) -> None:
     files = set()
     for batch in ("1", "7", "20"):

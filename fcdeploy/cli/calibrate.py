@@ -35,8 +35,9 @@ from fcdeploy.cli import options
 @options.operators_option
 @options.batch_axis_option
 @options.state_option
+@options.all_option
 @options.json_option
-def command(model: Path, as_json: bool, **arguments: object) -> None:
+def command(model: Path, as_json: bool, all_rows: bool, **arguments: object) -> None:
     """Run MODEL on samples once and record the dynamic range of every weight, bias and activation.
 
     The file holds exact ends, histograms and per-channel moments, so any range method can be chosen later, without
@@ -46,4 +47,4 @@ def command(model: Path, as_json: bool, **arguments: object) -> None:
 
     with console.progress() as on_step:
         report = calibrate(model, on_step=on_step, **arguments)  # type: ignore[arg-type]
-    console.show(report, as_json=as_json)
+    console.show(report, as_json=as_json, everything=all_rows)

@@ -38,7 +38,7 @@ from fcdeploy.cli import options
 @options.operators_option
 @options.all_option
 @options.json_option
-def command(model: Path, shapes: tuple[str, ...], as_json: bool, everything: bool, **arguments: object) -> None:
+def command(model: Path, shapes: tuple[str, ...], as_json: bool, all_rows: bool, **arguments: object) -> None:
     """Show the layers of an ONNX model, float or int8, with their parameters, multiplications and memory.
 
     Everything is counted for one sample, free axes at --shape; MACs are multiply-accumulates.
@@ -56,4 +56,4 @@ def command(model: Path, shapes: tuple[str, ...], as_json: bool, everything: boo
 
     with console.progress() as on_step:
         report = inspect(model, shapes=options.parse_shapes(shapes), on_step=on_step, **arguments)  # type: ignore[arg-type]
-    console.show(report, as_json=as_json, everything=everything)
+    console.show(report, as_json=as_json, everything=all_rows)

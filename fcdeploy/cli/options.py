@@ -42,7 +42,7 @@ state_option = click.option(
 
 all_option = click.option(
     "--all",
-    "everything",
+    "all_rows",
     is_flag=True,
     help="Show every row, also of shape arithmetic and repeats, and long names in full.",
 )

@@ -115,7 +115,7 @@ def command(
     activations: str | None,
     model: Path,
     as_json: bool,
-    everything: bool,
+    all_rows: bool,
     **arguments: object,
 ) -> None:
     """Write the quantized form of a float ONNX MODEL, and say which kernel runs each node.
@@ -127,7 +127,7 @@ def command(
 
     with console.progress() as on_step:
         report = quantize(model, on_step=on_step, **types, **arguments)  # type: ignore[arg-type]
-    console.show(report, as_json=as_json, everything=everything)
+    console.show(report, as_json=as_json, everything=all_rows)
 
 
 def _read_types(int8: bool, weights: str | None, activations: str | None) -> dict[str, str]:

@@ -27,7 +27,7 @@ from fcdeploy.prepare.pipeline import prepare
 from fcdeploy.preprocessing.read import Given
 from fcdeploy.proof.sample_axes import declare_samples, parse_axes
 from fcdeploy.records import sample_layout
-from fcdeploy.records.calibration import Calibration, to_bytes
+from fcdeploy.records.calibration import Calibration, TensorRecord, to_bytes
 from fcdeploy.records.data_format import UNSAID, choose_format, to_json
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table, format_next
@@ -38,6 +38,7 @@ from fcdeploy.samples.states import parse_states
 from fcdeploy.wording import list_some, say_count
 
 NAMED = 5  # of the samples that were skipped
+SHOWN = 20  # rows of the table on a terminal, as many as fit on a screen
 COLUMNS = ("layer", "tensor", "kind", "min", "max", "fixed_point")
 
 
@@ -107,7 +108,8 @@ def calibrate(
     rows = list(list_ranges(result.calibration))
     odd += _write(result, rows, target, table_file, force=force)
     odd += warn_not_finite(graph.graph, result.calibration)
-    return _report(path, result, rows, seconds, target, odd)
+    beside = output is None and target.parent != Path()
+    return _report(path, result, rows, seconds, target, odd, beside=beside)
 
 
 def _write(
@@ -165,6 +167,18 @@ def list_ranges(calibration: Calibration) -> Iterator[tuple[str, ...]]:
         )
 
 
+def _find_minor(calibration: Calibration) -> frozenset[int]:
+    """Rows of a long table that need not be seen: all but inputs, and the activations that reach furthest."""
+
+    def rank(row: tuple[int, TensorRecord]) -> tuple[bool, bool, float]:
+        record = row[1]
+        reach = max(-record.histogram.low, record.histogram.high)
+        return record.kind != "input", record.kind != "activation", -reach
+
+    records = enumerate(calibration.tensors.values())
+    return frozenset(index for index, _ in sorted(records, key=rank)[SHOWN:])
+
+
 def _report(
     model: Path,
     result: CollectedCalibration,
@@ -172,6 +186,8 @@ def _report(
     seconds: float,
     output: Path,
     odd: Sequence[str],
+    *,
+    beside: bool,
 ) -> Report:
     calibration = result.calibration
     constant = [
@@ -196,7 +212,8 @@ def _report(
     lines = (
         *resumed,
         *calibration.format.describe(),
-        f"{say_count(calibration.samples, 'sample')}, {say_count(len(rows), 'tensor')}, {seconds:.1f} s -> {output}",
+        f"{say_count(calibration.samples, 'sample')}, {say_count(len(rows), 'tensor')}, {seconds:.1f} s -> {output}"
+        + (", beside the model; -o puts it elsewhere" if beside else ""),
         format_next(
             "quantize", model, "--int8", "--calibration", output, "-o", output.with_name(f"{model.stem}.int8.onnx")
         ),
@@ -204,7 +221,14 @@ def _report(
     return Report(
         "calibrate",
         values,
-        (Table("dynamic ranges", tuple(name.replace("_", " ") for name in COLUMNS), tuple(rows)),),
+        (
+            Table(
+                "dynamic ranges",
+                tuple(name.replace("_", " ") for name in COLUMNS),
+                tuple(rows),
+                _find_minor(calibration),
+            ),
+        ),
         lines,
         warnings=warnings,
     )
