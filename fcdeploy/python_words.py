@@ -20,8 +20,11 @@ Result = TypeVar("Result")
 Parameters = Mapping[str, inspect.Parameter]
 
 WORD = re.compile(r"(\s*)([(`]*)(\.{3}|'[^']*'\S*?|\S+?)([,.;:)`]*)(?=\s|$)")  # with what stands before and behind it
-VALUE = re.compile(r"-?\d[\w.,]*|-?inf|nan|\.{3}|[A-Z]\w*|\w*[.:/=][\w.:/=,']*[\w']|'.*'.*")
-"""What can be nothing but a value: a number, a placeholder, a path, a shape, a pair, something quoted."""
+VALUE = re.compile(
+    r"-?\d[\w.,]*|-?inf|nan|\.{3}|[A-Z]\w*|\w*[.:/=][\w.:/=,']*[\w']|'.*'.*"
+    r"|u?int\d+\w*|measure|table|native|dynamic|minmax|percentile|entropy|mse|fast|balanced|best"
+)
+"""What can be nothing but a value: a number, a placeholder, a path, a shape, a pair, something quoted, a name of a setting."""
 PARAMETERS = {
     "-o": "output", "--shape": "shapes", "--input": "inputs", "--csv": "csv_file", "--all-tensors": "everything",
     "--batch-axis": "batch_axes", "--library": "libraries", "--for": "runtimes", "--state": "states",

@@ -40,6 +40,8 @@ def parameters(name: str) -> dict[str, inspect.Parameter]:
         ("quantize", "--weights int4 --activations none", "weights='int4', activations='none'"),
         ("quantize", "--floor 99,20 is what it is", "floor='99,20' is what it is"),
         ("quantize", "--batch-axis cache=1", "batch_axes=['cache=1']"),
+        ("quantize", "those of before; --costs measure takes them anew", "those of before; costs='measure' takes them anew"),
+        ("quantize", "--activations int16 rounds finer", "activations='int16' rounds finer"),
         ("split", "--memory 256KB", "memory=256 << 10"),
         ("quantize", "fcdeploy calibrate m.onnx --data DATA -o m", "fcdeploy.calibrate('m.onnx', data=DATA, output='m')"),
         ("bench", "see: fcdeploy inspect 'my m.onnx' --exact, then", "see: fcdeploy.inspect('my m.onnx', exact=True), then"),

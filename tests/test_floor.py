@@ -324,6 +324,19 @@ def test_a_model_searched_for_by_margins_is_not_excused_by_chance() -> None:
     assert not few.misses(Floor(), searched=True)  # nearly float: no six samples could hide one change in a hundred
 
 
+def test_so_few_samples_are_said_though_all_of_them_are_equal() -> None:
+    decision = decide_by(np.eye(24, 6, dtype=np.float32), OutputEnd("softmax", 1))
+    assert decision is not None
+    for count, low in ((7, 65), (15, 80), (16, None)):
+        (said,) = Judgement(count, {"y": 40.0}, {"y": np.ones((count, 2))}, {"y": decision}).doubts(Floor()) or [""]
+        assert said.startswith(f"judged on {count} samples alone, which leave {low} % equal decisions possible") is (
+            low is not None
+        )
+        z = 1.959964  # Wilson's bound of n out of n is n / (n + z^2)
+        assert low is None or round(100 * count / (count + z * z)) == low
+    assert not Judgement(7, {"y": 40.0}, {}, {}).doubts(Floor())  # numbers alone: of few samples there are many
+
+
 def test_on_few_samples_half_of_the_changes_that_the_floor_allows_are_proof_enough() -> None:
     decision = decide_by(np.eye(24, 6, dtype=np.float32), OutputEnd("softmax", 1))
     assert decision is not None

@@ -89,7 +89,7 @@ def test_json_says_which_nodes_are_int8_and_why_others_are_not(command: Command)
     assert found["bytes_int8"] == Path("int8.onnx").stat().st_size
     assert found["bytes_float"] == Path("model.onnx").stat().st_size
     assert found["output"] == "int8.onnx"
-    assert found["warnings"] == []
+    assert [text.split(",")[0] for text in found["warnings"]] == ["judged on 6 samples alone"]
     f, q = (Session(Path(name), threads=1).run(DATA)[0] for name in ("model.onnx", "int8.onnx"))
     assert measure_fidelity(f, q).sqnr_db > 28
 

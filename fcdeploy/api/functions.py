@@ -25,7 +25,7 @@ from fcdeploy.api.notebook import in_notebook, show_progress
 from fcdeploy.atomic_files import temporary_folder
 from fcdeploy.errors import FcdeployError, find_close
 from fcdeploy.graph.model import input_specs, read_model
-from fcdeploy.python_words import restate
+from fcdeploy.python_words import restate, speak_python
 from fcdeploy.records.report import Report
 
 MODELS, DATA = ("model", "int8", "against"), ("data", "eval")
@@ -81,7 +81,8 @@ def find_function(name: str) -> Callable[..., results.Result]:
                 report = _run(command, given, "on_step" in signature.parameters)
             except FcdeployError as error:
                 raise restate(error, signature.parameters, partial(_forget_folder, folder=folder))  # noqa: B904
-        return build_result(_choose_result(row, report), _forget_files(report, folder))
+        report = _speak_python(_forget_files(report, folder), signature.parameters)
+        return build_result(_choose_result(row, report), report)
 
     call.__annotations__ = {**command.__annotations__, "return": row.result.__name__}
     call.__signature__ = signature.replace(return_annotation=row.result.__name__)  # type: ignore[attr-defined]
@@ -155,6 +156,19 @@ def _forget_files(report: Report, folder: Path) -> Report:
     lines = tuple(line for line in report.lines if str(folder) not in line)
     warnings = tuple(_forget_folder(text, folder) for text in report.warnings)
     return replace(report, values=values, lines=lines, warnings=warnings)
+
+
+def _speak_python(report: Report, parameters: Mapping[str, inspect.Parameter]) -> Report:
+    """Its sentences with the calls and parameters that commands and options stand for."""
+    speak = partial(speak_python, parameters=parameters)
+    advice = report.values.get("advice")
+    return replace(
+        report,
+        values=report.values | ({"advice": speak(advice)} if advice else {}),
+        lines=tuple(map(speak, report.lines)),
+        warnings=tuple(map(speak, report.warnings)),
+        advice=speak(report.advice),
+    )
 
 
 def _forget_folder(text: str, folder: Path) -> str:

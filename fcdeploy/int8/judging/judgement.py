@@ -7,7 +7,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from fcdeploy.arithmetic.significance import tail_of_binomial
+from fcdeploy.arithmetic.significance import estimate_share_interval, tail_of_binomial
 from fcdeploy.arrays import Float64
 from fcdeploy.evaluate.decision import Decision
 from fcdeploy.int8.judging.fidelity import EXACT_DB
@@ -21,6 +21,7 @@ SURE = 0.05  # a model is below the floor where chance gives so many changed dec
 NEGLIGIBLE = 1e-4  # of decisions: no sample of any set of a size to run is likely to be among them
 EXACT_NOISE = 10 ** (-EXACT_DB / 10)
 FAR, FAR_DB = 3.0, 3.0
+FEWEST_TOLD = 16  # samples: as many that decide alike leave no more than a fifth of others in doubt
 TOLD = 5  # times that each region counts, once at each threshold
 HIDDEN = 10  # times as many changes as margins promise: samples that are near another class may all be missing
 REGIONS = ": regions"  # behind the name of an output that is a map of things: how many of them both models find
@@ -180,7 +181,18 @@ class Judgement:
                     f"{100 * floor.decisions:g} %: "
                     f"{self.samples} samples are too few to tell whether that is chance; give more with --data"
                 )
-        return doubts
+        return doubts or self._doubt_few()
+
+    def _doubt_few(self) -> list[str]:
+        """What so few decisions leave possible, where all that were judged are equal."""
+        decided = [rows for name, rows in self.equal.items() if self._counts(name) and (rows[:, 1] == 1).all()]
+        if not decided or self.samples >= FEWEST_TOLD:
+            return []
+        low, _ = estimate_share_interval(self.samples, self.samples)
+        return [
+            f"judged on {say_count(self.samples, 'sample')} alone, which leave {100 * low:.0f} % equal decisions possible on "
+            "others (95 %): give more with --data, and validate on others"
+        ]
 
     def _doubted_share(self, name: str, floor: Floor) -> float:
         """Of equal decisions on these samples, or to be expected of others where that is less."""
