@@ -270,6 +270,15 @@ Image.new("L", (1, 400_000)).save(LONG, "PNG")
         ("table", b'[{"age": 1, "height": 2, "wight": 3}]', "application/json", 400, "column 'weight' is missing"),
         (
             "table",
+            b'[{"age": 1, "height": 2, "weight": 3, "id": 7}]',
+            "application/json",
+            400,
+            "column 'id' is unknown, expected 'age', 'height', 'weight': leave it out",
+        ),
+        ("table", b'[{"a": 1, "b": 2, "c": 3}]', "application/json", 400, "column 'a' is unknown"),
+        ("table", b"1,2,3\n4,5,6", "text/csv", 400, "column '1' is unknown, expected 'age', 'height', 'weight'"),
+        (
+            "table",
             b'[{"age": [], "height": 2, "weight": 3}]',
             "application/json",
             400,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from networks import Net
 from PIL import Image
 
 from fcdeploy import load_bundle
-from fcdeploy.cli import main
+from fcdeploy.cli import deploy, main
+from fcdeploy.records.report import Report
 
 NAMES = ("apple", "berry", "corn", "date", "egg", "fig")
 
@@ -62,6 +64,11 @@ def test_from_photos_to_a_bundle(
     assert manifest.reports == ("plan", "calibration", "validation", "bench")
     assert json.loads(Path("fruit.fcd/bench.json").read_text())["ratio"] == made["bench"]["ratio"]
 
+    assert main([*words, "--force"]) == 0
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
+    assert re.search(r"drop -?\d\.\d\d \(-\d+\.\d\d \.\. \d+\.\d\d\)$", rows["top1"])
+    assert re.search(r" ms +\d+\.\d\d \(\d+\.\d\d \.\. \d+\.\d\d\)$", rows["time"])
+
     assert main([*words[:4], "--eval", "train", *words[6:], "--force"]) == 2
     said = capsys.readouterr()
     assert "(--same-data is an option of the validate command above, which can be run by itself)" in said.err
@@ -69,6 +76,23 @@ def test_from_photos_to_a_bundle(
     before = Path("fruit.int8.onnx").read_bytes()
     assert main(printed[1][1:]) == 0  # as it was printed
     assert Path("fruit.int8.onnx").read_bytes() == before
+
+
+def test_a_machine_too_noisy_for_a_time_is_said() -> None:
+    """Where the interval is too wide, the line of `bench` stands above the verdict."""
+    time = {"float_ms": 1.0, "int8_ms": 0.5, "ratio": 0.5, "ratio_low": 0.2, "ratio_high": 0.9, "conclusive": False}
+    proof = {"float": None, "metric": None}
+    noisy = "the machine is too noisy to tell: 0.500 of the float time"
+    reports = {
+        "quantize": Report("quantize", {"bytes_float": 100, "bytes_int8": 25}),
+        "validate": Report("validate", proof),
+        "bench": Report("bench", time, lines=(noisy,)),
+        "verify": Report("verify", {}, lines=("passed: bit-equal",)),
+    }
+    files = deploy.Files(*[Path("a")] * 6, Path("a.fcd"))
+    said = deploy._summarize(files, reports)
+    assert said.lines == (noisy, "passed: bit-equal", "next: fcdeploy serve a.fcd")
+    assert said.tables[0].rows[-1] == ("time", "1 ms", "0.5 ms", "0.50 (0.20 .. 0.90)")
 
 
 def test_what_model_may_be(photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

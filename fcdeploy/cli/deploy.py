@@ -221,6 +221,7 @@ def _format_call(call: CommandCall) -> str:
 
 
 def _summarize(files: Files, reports: Mapping[str, Report]) -> Report:
+    """Float beside int8 in a table, differences with their 95 % intervals, and where the machine was too noisy for a time."""
     proof, time, made = (reports[name].values for name in ("validate", "bench", "quantize"))
     rows = [
         (
@@ -229,11 +230,20 @@ def _summarize(files: Files, reports: Mapping[str, Report]) -> Report:
             f"{made['bytes_int8']:,}",
             f"{made['bytes_int8'] / made['bytes_float']:.2f}",
         ),
-        ("time", f"{time['float_ms']:.3g} ms", f"{time['int8_ms']:.3g} ms", f"{time['ratio']:.2f}"),
+        (
+            "time",
+            f"{time['float_ms']:.3g} ms",
+            f"{time['int8_ms']:.3g} ms",
+            f"{time['ratio']:.2f} ({time['ratio_low']:.2f} .. {time['ratio_high']:.2f})",
+        ),
     ]
     if proof["float"] is not None and proof["metric"] != "regression":
         drop = f"drop {proof['drop']:.2f}"
+        if proof["drop_low"] is not None:
+            drop += f" ({proof['drop_low']:.2f} .. {proof['drop_high']:.2f})"
         rows.insert(0, (proof["metric"], f"{100 * proof['float']:.2f} %", f"{100 * proof['int8']:.2f} %", drop))
-    lines = (*reports["verify"].lines[-1:], format_next("serve", files.bundle))
+    noise = [] if time["conclusive"] else [line for line in reports["bench"].lines if "too noisy" in line]
+    lines = (*noise, *reports["verify"].lines[-1:], format_next("serve", files.bundle))
     values = {"output": str(files.bundle), **{name: report.values for name, report in reports.items()}}
-    return Report("deploy", values, (Table(files.bundle.name, ("", "float", "int8", ""), tuple(rows)),), lines)
+    columns = ("", "float", "int8", "difference (95 %)")
+    return Report("deploy", values, (Table(files.bundle.name, columns, tuple(rows)),), lines)

@@ -23,7 +23,7 @@ import numpy as np
 import simdjson
 
 from fcdeploy.arrays import Array, Arrays
-from fcdeploy.errors import FcdeployError
+from fcdeploy.errors import FcdeployError, quote_names
 from fcdeploy.preprocessing.apply import read_picture
 from fcdeploy.preprocessing.placement import MOST_PIXELS, ImageSize, count_pixels
 from fcdeploy.preprocessing.tables import TableLayout, arrange_columns, convert_row, stack_rows
@@ -245,9 +245,13 @@ def _check_cell(value: Any) -> Any:
 
 
 def _arrange(model: Model, names: Sequence[str]) -> TableLayout:
-    """Where inputs are; a column of labels, which the table may have from calibrating, is not read."""
-    specs = list(model.inputs.values())
-    layout = arrange_columns(names, specs, "the table", known=model.format.columns, label=model.format.label)
+    """Where inputs are; a column of labels, which the table may have from calibrating, is not read. Others are refused."""
+    specs, known = list(model.inputs.values()), model.format.columns
+    layout = arrange_columns(names, specs, "the table", known=known, label=model.format.label)
+    labels = {at for _, at in layout.labels}
+    unknown = [name for at, name in enumerate(names) if name not in known and name != "label" and at not in labels]
+    if known and unknown:
+        raise RefusedError(400, f"column {unknown[0][:60]!r} is unknown, expected {quote_names(known)}: leave it out")
     return replace(layout, labels=())
 
 
