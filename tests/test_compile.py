@@ -29,6 +29,8 @@ from fcdeploy.commands.compile import _read_samples
 from fcdeploy.graph.model import name_everything, read_model
 from fcdeploy.native import prove
 from fcdeploy.native.build import build, compile_object, write_sources
+from fcdeploy.native.device_limits import build_model
+from fcdeploy.native.estimate import estimate
 from fcdeploy.native.program.steps import Step
 from fcdeploy.native.reading.operators import read_program
 from fcdeploy.native.toolchain import Compiler, compile_c
@@ -39,6 +41,7 @@ from fcdeploy.runtime.native_library import SHORTEST_US, load_native
 from fcdeploy.runtime.session import Session
 from fcdeploy.serve.models import load_model
 from fcdeploy.serve.repository import ModelFile, find_models
+from fcdeploy.tables.devices import DEVICES
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -148,6 +151,22 @@ int main(void)
     np.testing.assert_allclose(np.frombuffer(done.stdout, np.float32).reshape(1, 4), wanted, rtol=1e-5, atol=1e-5)
     with fails("exists", "force"):
         fcdeploy.compile(model, output=folder, emit="c")
+
+
+@pytest.mark.parametrize("target", ["host", "cortex-m7"])
+def test_c_says_what_it_takes_where_it_lies_and_what_comes_next(model: Path, tmp_path: Path, target: str) -> None:
+    folder = tmp_path / "c code"
+    made = fcdeploy.compile(model, output=folder, emit="c", name="tiny", target=target)
+    device, core = ("stm32f4", "Cortex-M4") if target == "host" else ("stm32h7", "Cortex-M7")
+    wanted = estimate(
+        build_model(read_model(model), {}, None if target == "host" else DEVICES[device]), DEVICES[device]
+    )
+    flash, place, after = made.report.lines[-3:]
+    assert flash.startswith(f"flash about {wanted.flash:,} bytes on a {core}: weights {wanted.weights:,}, ")
+    assert made.report.values["ram_about"] == wanted.ram
+    assert f"'{folder}': {len(list(folder.iterdir()))} files; tiny.h has the sizes and tiny_run" == place
+    compiler = "cc" if target == "host" else f"the compiler of {core}"
+    assert after.startswith(f"next: {compiler} -std=c11 -O2 -I '{folder}' main.c '{folder}'/*.c")
 
 
 def test_the_text_of_a_network_stands_beside_every_kernel(tmp_path: Path) -> None:
@@ -340,7 +359,7 @@ def bundled(model: Path, library: Path) -> Path:
     other.write_bytes(library.read_bytes()[:18] + (183).to_bytes(2, "little"))  # an ELF header of aarch64
     out = model.with_name("net.zip")
     report = fcdeploy.bundle(model, output=out, libraries=[library, other])
-    assert list(report.warnings) == ["'native/aarch64.so' is for another machine: fcdeploy verify there tries it"]
+    assert list(report.warnings) == ["'native/aarch64.so' is for another machine: fcdeploy.verify(...) there tries it"]
     return out
 
 

@@ -39,7 +39,7 @@ from fcdeploy.records import origin
 from fcdeploy.records.data_format import choose_format, from_metadata
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
-from fcdeploy.reporting.compilation import add_handed, add_object, build_report
+from fcdeploy.reporting.compilation import add_handed, add_object, add_written, build_report
 from fcdeploy.runtime.cpu import read_cpu_flags
 from fcdeploy.runtime.feeds import draw_feeds, fix_shapes
 from fcdeploy.runtime.native_library import NativeModel
@@ -126,7 +126,9 @@ def compile(  # the command's name
     with _prove(path, built, given, elsewhere, on_step, copy) as (library, proof):
         sizes = _put(built, library, out, emit, core, force=force, copy=copy) if proof.passed else None
     report = add_handed(build_report(path, out if proof.passed else None, built, proof, floats, warnings), handed)
-    return report if sizes is None or core is None else add_object(report, built, core, out, sizes)
+    if sizes is not None and core is not None:
+        return add_object(report, built, core, out, sizes)
+    return add_written(report, built, path, out, core) if proof.passed and copy is None else report
 
 
 @contextmanager

@@ -9,13 +9,17 @@ from typing import Any
 
 from fcdeploy.bundles.golden import DIFFERENT
 from fcdeploy.native.build import Built
+from fcdeploy.native.estimate import estimate
 from fcdeploy.native.placing.memory import Memory
 from fcdeploy.native.program.float_steps import warn_of_float_steps
 from fcdeploy.native.program.multipliers import Handed
 from fcdeploy.native.prove import CLOSE, Proof
-from fcdeploy.records.report import Report, Table
+from fcdeploy.records.report import Report, Table, format_next
+from fcdeploy.tables.devices import DEVICES
 from fcdeploy.tables.native import Core
-from fcdeploy.wording import say_count
+from fcdeploy.wording import quote_path, say_count
+
+EXAMPLE = "stm32f4"  # the device of which C says what it takes: a Cortex-M4, the smallest core with fast products
 
 
 def build_report(
@@ -41,6 +45,29 @@ def build_report(
         lines += format_proof(proof)
     said = (*warnings, *warn_of_float_steps(floats))
     return Report("compile", values, tuple(tables), tuple(lines), passed=proof is None or proof.passed, warnings=said)
+
+
+def add_written(report: Report, built: Built, model: Path, out: Path, core: Core | None) -> Report:
+    """The report with what was written where, a library or a folder of C, and what comes next.
+
+    Of C also what it takes, on `core` or one for an example.
+    """
+    name = built.source.name
+    if not out.is_dir():
+        size = f"{out}: {out.stat().st_size:,} bytes"
+        placed = (size, format_next("bundle", model, "--library", out, "-o", model.with_name(f"{name}.fcd")))
+        return replace(report, lines=(*report.lines, *placed))
+    alike = (row for row in DEVICES.values() if core is not None and row.target == core.name)
+    there = estimate(built, next(alike, DEVICES[EXAMPLE]))
+    compiler = "cc" if core is None else f"the compiler of {there.device.core}"
+    lines = (
+        f"flash about {there.flash:,} bytes on a {there.device.core}: weights {there.weights:,}, code about {there.code:,}; "
+        f"memory {there.ram:,}: arena {there.arena:,}, inputs and outputs {there.ends:,}, stack about {there.stack:,}",
+        f"{quote_path(out)}: {say_count(len(list(out.iterdir())), 'file')}; {name}.h has the sizes and {name}_run",
+        f"next: {compiler} -std=c11 -O2 -I {quote_path(out)} main.c {quote_path(out)}/*.c, with a main.c of yours that calls it",
+    )
+    values = {"flash_about": there.flash, "flash_code_about": there.code, "ram_about": there.ram}
+    return replace(report, values=report.values | values, lines=(*report.lines, *lines))
 
 
 def add_object(report: Report, built: Built, core: Core, out: Path, sizes: tuple[int, int]) -> Report:

@@ -13,7 +13,7 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.native.placing.layout import Placed
 from fcdeploy.native.placing.views import LOOPS, Buffer, View, nest_loops
 
-KERNELS = "docs/native.md lists what has a kernel"
+KERNELS = "onnxruntime runs it; what has a kernel is listed in the documentation under Native code"
 ALIGNMENT = 64  # bytes, of each constant
 SLACK = 64  # bytes behind the last constant and the arena: vectors may be read whole
 

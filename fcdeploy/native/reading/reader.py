@@ -18,7 +18,7 @@ from fcdeploy.native.reading.operands import Coded, Fixed, Operand, Sink, is_ide
 RAISED = 128  # what is added to the codes of an int8 activation
 CLIPS = ("Relu", "Clip")
 WRITTEN_AS = "written as"  # in `meta` of a node: the operator that the file has in its place
-KERNELS = "docs/native.md lists the operators that have a kernel"
+KERNELS = "onnxruntime runs it; what has a kernel is listed in the documentation under Native code"
 
 
 class Reader:
