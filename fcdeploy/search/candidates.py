@@ -30,17 +30,26 @@ RANKED = 8  # samples on which roundings are compared
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to quantize, the model it became, and how that did; `name` says what is special about it."""
+    """One way to quantize, the model it became, and how that did.
 
-    name: str
+    `start` says what is special about what the plan starts from, `on_samples` about what was done on samples.
+    """
+
+    start: str
     problem: Problem
     plan: Plan
     int8: ir.Model
     judgement: Judgement
+    on_samples: str = ""
+
+    @property
+    def name(self) -> str:
+        """What is special about it; empty where nothing is."""
+        return join_names(self.start, self.on_samples)
 
 
 def build_both(
-    problem: Problem, plan: Plan, name: str, judge: Judge, on_step: OnStep | None, floor: Floor | None = None
+    problem: Problem, plan: Plan, start: str, judge: Judge, on_step: OnStep | None, floor: Floor | None = None
 ) -> Iterator[Candidate]:
     """A plan as it is, and without corrections on samples if it has any.
 
@@ -48,26 +57,26 @@ def build_both(
     """
     if not is_refined(problem, plan):
         int8 = problem.build(plan)
-        yield Candidate(name, problem, plan, int8, judge.measure(int8))
+        yield Candidate(start, problem, plan, int8, judge.measure(int8))
         return
     if floor is not None and _takes_long_to_correct(problem):
-        plain = _build_plain(problem, plan, name, judge)
+        plain = _build_plain(problem, plan, start, judge)
         if plain.judgement.is_far_below(floor):
             yield plain
             return
     int8 = problem.build(plan, correctable=True)
     refine_built(problem, plan, int8, on_step)
-    yield Candidate(name, problem, plan, int8, judge.measure(int8))
+    yield Candidate(start, problem, plan, int8, judge.measure(int8))
     if "blockwise" in plan.kinds.values():
         return  # rounded one by one they are worse by 10 dB and more: nothing to find out
-    yield _build_plain(problem, plan, name, judge)
+    yield _build_plain(problem, plan, start, judge)
 
 
-def _build_plain(problem: Problem, plan: Plan, name: str, judge: Judge) -> Candidate:
+def _build_plain(problem: Problem, plan: Plan, start: str, judge: Judge) -> Candidate:
     nearest = [replace(d, rounding="nearest") if d.rounding == "gptq" else d for d in plan.nodes]
     simpler = replace(plan, effort="fast", nodes=tuple(nearest))
     int8 = problem.build(simpler)
-    return Candidate(join_names(name, PLAIN), replace(problem, effort="fast"), simpler, int8, judge.measure(int8))
+    return Candidate(start, replace(problem, effort="fast"), simpler, int8, judge.measure(int8), PLAIN)
 
 
 def is_of_weights(best: Candidate, judge: Judge) -> bool:
@@ -102,12 +111,7 @@ def round_by_inputs(problem: Problem, best: Candidate, judge: Judge, on_step: On
     plan = replace(best.plan, effort=problem.effort, nodes=tuple(nodes))
     int8 = problem.build(plan, correctable=True)
     refine_built(problem, plan, int8, on_step)
-    return [Candidate(join_names(name_start(best), ROUNDED), problem, plan, int8, judge.measure(int8))]
-
-
-def name_start(candidate: Candidate) -> str:
-    """What is special about a candidate but for what is done on samples."""
-    return ", ".join(part for part in candidate.name.split(", ") if part not in ("", PLAIN, ROUNDED))
+    return [Candidate(best.start, problem, plan, int8, judge.measure(int8), ROUNDED)]
 
 
 def join_names(*parts: str) -> str:

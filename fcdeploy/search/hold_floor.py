@@ -49,7 +49,6 @@ from fcdeploy.search.candidates import (
     count_macs,
     is_of_weights,
     join_names,
-    name_start,
     round_by_inputs,
     start_alike,
 )
@@ -200,7 +199,7 @@ def _find_better_ranges(
         if method != problem.ranges:
             found.append((judge.measure(other.build(_plan(other, basis)), few).decisive_db, method, other))
     better = sorted((row for row in found if row[0] >= least), key=lambda row: -row[0])
-    return [(join_names(name_start(usual), f"{method} ranges"), other) for _, method, other in better[:FOLLOWED]]
+    return [(join_names(usual.start, f"{method} ranges"), other) for _, method, other in better[:FOLLOWED]]
 
 
 def _count_looked(problem: Problem) -> int:

@@ -81,8 +81,11 @@ class Objective:
 
 def raise_nodes(forms: Forms, nodes: Iterable[str], rung: str) -> dict[str, str]:
     """Raise the nodes to `rung` at least."""
-    higher = {node: rung for node in nodes if HEIGHT[forms.get(node, "int8")] < HEIGHT[rung]}
-    return {**forms, **higher}
+    return {**forms, **{node: rung for node in nodes if _is_below(forms, node, rung)}}
+
+
+def _is_below(forms: Forms, node: str, rung: str) -> bool:
+    return HEIGHT[forms.get(node, "int8")] < HEIGHT[rung]
 
 
 def apply_moves(groups: Sequence[NodeGroup], moves: Mapping[str, str]) -> dict[str, str]:
@@ -201,9 +204,7 @@ def find_front(points: Mapping[int, tuple[float, float]]) -> list[int]:
 
 def _list_higher_rungs(forms: Forms, group: NodeGroup) -> tuple[str, ...]:
     """The rungs that would change something."""
-    return tuple(
-        rung for rung in group.rungs if any(HEIGHT[forms.get(node, "int8")] < HEIGHT[rung] for node in group.nodes)
-    )
+    return tuple(rung for rung in group.rungs if any(_is_below(forms, node, rung) for node in group.nodes))
 
 
 def _choose_next(
