@@ -20,11 +20,11 @@ from fcdeploy.runtime.probes import answers as probes
 from fcdeploy.runtime.probes.ask import CRASHES, PROBES, ask, ask_apart
 from fcdeploy.runtime.probes.qdq_graph import Probe, QdqGraph
 from fcdeploy.tables.facts import FACTS, Fact
-from fcdeploy.tables.observations import CHANGES, VERSIONS, find_observed
+from fcdeploy.tables.observations import CHANGES, VERSIONS, WITH_VNNI, find_observed
 from fcdeploy.tables.operators import NO_KERNEL, OPERATORS
 
 HERE = ort.__version__
-AVX2 = detect_target().name == "x86-avx2"
+CPU = detect_target().name
 
 
 def test_every_fact_has_a_probe() -> None:
@@ -69,7 +69,8 @@ def test_every_operator_whose_kernel_counts_has_a_fact() -> None:
 def test_the_table_is_in_order() -> None:
     assert sorted(VERSIONS, key=lambda v: [int(part) for part in v.split(".")]) == list(VERSIONS)
     assert set(CHANGES) == set(FACTS)
-    for changes in CHANGES.values():
+    assert set(WITH_VNNI) <= set(FACTS)
+    for changes in (*CHANGES.values(), *WITH_VNNI.values()):
         assert next(iter(changes)) == VERSIONS[0]
         assert set(changes) <= set(VERSIONS)
 
@@ -80,10 +81,12 @@ def test_what_is_expected_is_what_the_latest_answered() -> None:
     }
 
 
-@pytest.mark.skipif(HERE not in VERSIONS or not AVX2, reason="the table is of other versions or CPUs")
+@pytest.mark.skipif(
+    HERE not in VERSIONS or CPU not in ("x86-avx2", "x86-vnni"), reason="the table is of other versions or CPUs"
+)
 @pytest.mark.parametrize("name", FACTS)
 def test_the_installed_runtime_answers_as_the_table_says(name: str) -> None:
-    assert probes.find_answer(name) == find_observed(name, HERE)
+    assert probes.find_answer(name) == find_observed(name, HERE, CPU)
 
 
 def test_judging() -> None:

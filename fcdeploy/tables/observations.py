@@ -1,4 +1,4 @@
-"""What each onnxruntime answered to each fact of tables/facts.py, on an x86-64 CPU with AVX2 and without VNNI.
+"""What each onnxruntime answered to each fact of tables/facts.py, on CPUs with AVX2, without VNNI and with it.
 
 Written by scripts/compat, not by hand.
 """
@@ -210,13 +210,22 @@ CHANGES: dict[str, dict[str, str]] = {
     "operator set 27": {"1.16.3": "does not load", "1.32.0": "right"},
     "operator set 28": {"1.16.3": "does not load"},
 }  # fmt: skip
-"""Fact -> its answers, each by the first of the versions that gives it."""
+"""Fact -> its answers without VNNI, each by the first of the versions that gives it."""
+
+WITH_VNNI: dict[str, dict[str, str]] = {
+    "zero points shared by two weights, 32-bit sums": {"1.16.3": "right", "1.26.0": "does not load"},
+    "no zero points, Conv, 32-bit sums": {"1.16.3": "right", "1.26.0": "crashes", "1.30.0": "right"},
+    "no zero points, MatMul, 32-bit sums": {"1.16.3": "right", "1.26.0": "crashes", "1.30.0": "right", "1.32.0": "fails"},
+    "pairs of products, full weights, Gemm": {"1.16.3": "right"},
+    "pairs of products, full weights, Conv": {"1.16.3": "right"},
+}  # fmt: skip
+"""The same with VNNI, of facts that are answered otherwise there."""
 
 
-def find_observed(fact: str, version: str) -> str:
-    """What that version answered; empty for one that was not asked."""
+def find_observed(fact: str, version: str, cpu: str = "x86-avx2") -> str:
+    """What that version answered on a CPU (a name of tables/targets.py); empty for a version that was not asked."""
     if version not in VERSIONS:
         return ""
     upto = VERSIONS[: VERSIONS.index(version) + 1]
-    changes = CHANGES.get(fact, {})
+    changes = WITH_VNNI.get(fact, CHANGES.get(fact, {})) if cpu == "x86-vnni" else CHANGES.get(fact, {})
     return next((changes[each] for each in reversed(upto) if each in changes), "")

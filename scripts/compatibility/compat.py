@@ -46,6 +46,7 @@ RUNTIMES = {  # name -> title and packages
     "opencv5": ("OpenCV", "opencv-python-headless==5.0.0.93"),
     "tract": ("tract", "tract==0.23.9"),
 }
+KINDS = ("x86-avx2", "x86-vnni")  # CPUs of which facts are kept
 ROUNDS = 3  # files made with --for have forms of their own, by which the table grows
 OLD_NUMPY = "numpy==1.26.4"  # for wheels built before NumPy 2
 CHILD = """
@@ -53,25 +54,32 @@ import json, sys
 from fcdeploy.runtime.probes.ask import ask_apart
 json.dump(ask_apart(sys.argv[1:]), sys.stdout)
 """
-TABLE_HEAD = '''"""What each onnxruntime answered to each fact of tables/facts.py, on an x86-64 CPU with AVX2 and without VNNI.
+TABLE_HEAD = '''"""What each onnxruntime answered to each fact of tables/facts.py, on CPUs with AVX2, without VNNI and with it.
 
 Written by scripts/compat, not by hand.
 """
 '''
 TABLE_TAIL = '''
 
-def find_observed(fact: str, version: str) -> str:
-    """What that version answered; empty for one that was not asked."""
+def find_observed(fact: str, version: str, cpu: str = "x86-avx2") -> str:
+    """What that version answered on a CPU (a name of tables/targets.py); empty for a version that was not asked."""
     if version not in VERSIONS:
         return ""
     upto = VERSIONS[: VERSIONS.index(version) + 1]
-    changes = CHANGES.get(fact, {})
+    changes = WITH_VNNI.get(fact, CHANGES.get(fact, {})) if cpu == "x86-vnni" else CHANGES.get(fact, {})
     return next((changes[each] for each in reversed(upto) if each in changes), "")
 '''
-FACTS_HEAD = """{count} facts were asked of onnxruntime {versions}.
-{same} were answered alike by all of them. Of these the answers differ, each from the version on that is named:
+Table = Mapping[str, Mapping[str, str]]  # version -> fact -> answer
+FACTS_HEAD = """{count} facts were asked of onnxruntime {versions}, on CPUs with AVX2: without VNNI, and with it.
+{same} were answered alike by all versions. Of these the answers differ, each from the version on that is named:
 
 | fact | answers | what follows from the last |
+|---|---|---|
+"""
+VNNI_HEAD = """
+With VNNI these are answered otherwise:
+
+| fact | without VNNI | with VNNI |
 |---|---|---|
 """
 FILES_HEAD = """{made}; compared with onnxruntime {newest}, 8 samples one at a time, one thread. Kernels are alike where
@@ -98,8 +106,9 @@ least and most. The CPU, {cpu}, did other work beside (load {load}).
 @click.option("--facts", is_flag=True, help="Ask for facts alone; else our files are run, too.")
 def compat(names: tuple[str, ...], runtimes: bool, also: tuple[str, ...], facts: bool) -> None:
     """Ask these versions or runtimes, or all of the list."""
-    if detect_target().name != "x86-avx2":
-        raise click.ClickException("the tables are of CPUs with AVX2 and without VNNI, which this one is not")
+    cpu = detect_target().name
+    if cpu not in KINDS or (cpu == "x86-vnni" and not facts):
+        raise click.ClickException("the tables are of CPUs with AVX2 and without VNNI, with it of --facts alone")
     made = f"scripts/compat{' --runtimes' if runtimes else ''}, {date.today()}"
     if runtimes:
         own = [part for each in also for part in ("--also", each)]
@@ -125,14 +134,21 @@ def compat(names: tuple[str, ...], runtimes: bool, also: tuple[str, ...], facts:
 
 
 def ask_facts(versions: tuple[str, ...]) -> None:
-    """The table of facts."""
-    table = {version: {fact: find_observed(fact, version) for fact in FACTS} for version in VERSIONS}
+    """The table of facts: of this kind of CPU anew, of the other as it stands."""
+    found = {cpu: {version: _read_row(version, cpu) for version in VERSIONS} for cpu in KINDS}
+    here = detect_target().name
     for version in versions:
-        table[version] = answers_of(version)
-        click.echo(f"onnxruntime {version}: {len(table[version])} answers", err=True)
-    ordered = dict(sorted(table.items(), key=lambda row: release(row[0])))
-    TABLE.write_text(as_module(ordered))
-    write_part("versions", as_page(ordered))
+        answers = found[here][version] = answers_of(version)
+        for cpu in KINDS:
+            found[cpu].setdefault(version, answers)
+        click.echo(f"onnxruntime {version}: {len(answers)} answers", err=True)
+    plain, vnni = (dict(sorted(found[cpu].items(), key=lambda row: release(row[0]))) for cpu in KINDS)
+    TABLE.write_text(as_module(plain, vnni))
+    write_part("versions", as_page(plain, vnni))
+
+
+def _read_row(version: str, cpu: str) -> dict[str, str]:
+    return {fact: find_observed(fact, version, cpu) for fact in FACTS}
 
 
 def ask_versions(made: str) -> list[str]:
@@ -285,7 +301,7 @@ def installed(version: str) -> Path:
     return folder
 
 
-def changes(table: dict[str, dict[str, str]], fact: str) -> dict[str, str]:
+def changes(table: Table, fact: str) -> dict[str, str]:
     """Its answers, each by the first version that gives it."""
     found: dict[str, str] = {}
     for version, row in table.items():
@@ -294,26 +310,42 @@ def changes(table: dict[str, dict[str, str]], fact: str) -> dict[str, str]:
     return found
 
 
-def as_module(table: dict[str, dict[str, str]]) -> str:
-    """The table as Python."""
-    rows = "".join(f"    {json.dumps(fact)}: {json.dumps(changes(table, fact))},\n" for fact in FACTS)
-    listed = ", ".join(map(json.dumps, table))
+def as_module(plain: Table, vnni: Table) -> str:
+    """The tables without VNNI and with it as Python."""
+    rows = "".join(f"    {json.dumps(fact)}: {json.dumps(changes(plain, fact))},\n" for fact in FACTS)
+    others = "".join(
+        f"    {json.dumps(fact)}: {json.dumps(each)},\n" for fact, each in find_others(plain, vnni).items()
+    )
+    listed = ", ".join(map(json.dumps, plain))
     return (
         f'{TABLE_HEAD}\nVERSIONS = (\n    {listed},\n)  # fmt: skip\n"""The versions that were asked, oldest first."""\n\n'
         f"CHANGES: dict[str, dict[str, str]] = {{\n{rows}}}  # fmt: skip\n"
-        f'"""Fact -> its answers, each by the first of the versions that gives it."""\n{TABLE_TAIL}'
+        f'"""Fact -> its answers without VNNI, each by the first of the versions that gives it."""\n\n'
+        f"WITH_VNNI: dict[str, dict[str, str]] = {{\n{others}}}  # fmt: skip\n"
+        f'"""The same with VNNI, of facts that are answered otherwise there."""\n{TABLE_TAIL}'
     )
 
 
-def as_page(table: dict[str, dict[str, str]]) -> str:
+def find_others(plain: Table, vnni: Table) -> dict[str, dict[str, str]]:
+    """Facts that a CPU with VNNI answers otherwise -> its answers, each by the first version that gives it."""
+    return {fact: found for fact in FACTS if (found := changes(vnni, fact)) != changes(plain, fact)}
+
+
+def as_page(plain: Table, vnni: Table) -> str:
     """The page on runtimes."""
-    differing = {fact: found for fact in FACTS if len(found := changes(table, fact)) > 1}
-    head = FACTS_HEAD.format(count=len(FACTS), versions=", ".join(table), same=len(FACTS) - len(differing))
-    rows = [
-        f"| {fact} | {'; '.join(f'{version} {found}' for version, found in each.items())} | {FACTS[fact].why} |\n"
-        for fact, each in differing.items()
+    differing = {fact: found for fact in FACTS if len(found := changes(plain, fact)) > 1}
+    others = find_others(plain, vnni)
+    head = FACTS_HEAD.format(count=len(FACTS), versions=", ".join(plain), same=len(FACTS) - len(differing))
+    rows = [f"| {fact} | {list_changes(each)} | {FACTS[fact].why} |\n" for fact, each in differing.items()]
+    with_vnni = [
+        f"| {fact} | {list_changes(changes(plain, fact))} | {list_changes(each)} |\n" for fact, each in others.items()
     ]
-    return head + "".join(rows)
+    return "".join([head, *rows, VNNI_HEAD, *with_vnni])
+
+
+def list_changes(answers: Mapping[str, str]) -> str:
+    """Answers, each behind the version from which on it is given."""
+    return "; ".join(f"{version} {answer}" for version, answer in answers.items())
 
 
 if __name__ == "__main__":

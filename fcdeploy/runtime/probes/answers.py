@@ -15,7 +15,7 @@ from pathlib import Path
 from fcdeploy.atomic_files import replace_file
 from fcdeploy.errors import FcdeployError
 from fcdeploy.runtime.cache import cache_folder
-from fcdeploy.runtime.cpu import read_cpu_flags
+from fcdeploy.runtime.cpu import detect_target, read_cpu_flags
 from fcdeploy.runtime.probes.ask import ask_apart
 from fcdeploy.runtime.session import read_versions
 from fcdeploy.tables.facts import FACTS
@@ -48,8 +48,9 @@ def harms(kind: str) -> bool:
 
 
 def list_differences(version: str) -> dict[str, tuple[str, str]]:
-    """Fact -> what that version answered and what the installed one does, where they differ."""
-    before = {name: find_observed(name, version) for name in FACTS}
+    """Fact -> what that version answered on such a CPU and what the installed one does, where they differ."""
+    cpu = detect_target().name
+    before = {name: find_observed(name, version, cpu) for name in FACTS}
     return {name: (before[name], now) for name, now in collect_answers().items() if before[name] not in ("", now)}
 
 
