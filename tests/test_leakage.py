@@ -12,10 +12,12 @@ from conftest import fails
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import Net, random_data
+from scipy import stats
 
 from fcdeploy.cli import main
 from fcdeploy.commands.quantize import quantize
 from fcdeploy.commands.validate import validate
+from fcdeploy.evaluate.leakage import LeakageCheck
 from fcdeploy.records.fingerprints import KEY, from_text, to_text
 from fcdeploy.samples.kept_samples import hash_sample
 
@@ -121,6 +123,7 @@ def test_what_a_short_record_leaves_open_counts_as_what_it_knows(tmp_path: Path)
     known = min(range(100), key=hashes.__getitem__)
     few = validate(int8, against=model, data=save_data("few.npz", np.concatenate([calibrated[[known]], fresh])))
     assert few.values["samples"] == 400
+    assert few.warnings[0].endswith("% of the others may have been too")
     assert "at least 1 of 401 samples were calibrated on: 1 are left out" in few.warnings[0]
 
 
@@ -149,3 +152,23 @@ def test_metadata_that_is_damaged_or_missing(
     broken.metadata_props.remove(entry)
     onnx.save(broken, tmp_path / "silent.onnx")
     assert validate(tmp_path / "silent.onnx", against=model, data=data).values["calibration_samples"] is None
+
+
+@pytest.mark.parametrize(
+    ("decided", "found", "strict"),
+    [
+        (42, 0, False),
+        (42, 2, False),
+        (42, 10, True),
+        (1, 1, True),
+        (4, 1, False),
+        (4, 2, True),
+        (1000, 105, False),
+        (1000, 130, True),
+    ],
+)
+def test_a_few_rows_that_are_there_twice_leave_the_others_in(decided: int, found: int, strict: bool) -> None:
+    """All that a short record leaves open is left out only where more than a tenth was calibrated on beyond chance."""
+    chance = stats.binom.sf(found - 1, decided, 0.1)
+    assert strict is bool(found and chance <= 0.1 + 1e-9)
+    assert LeakageCheck(None, "m", allowed=False).settle(decided, found).strict is strict

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,8 @@ from conftest import fails
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fcdeploy.commands.export import export
+from fcdeploy.commands.quantize import quantize
 from fcdeploy.errors import FcdeployError
 from fcdeploy.int8.plan_file import refresh_reasons
 from fcdeploy.records.plan import (
@@ -293,3 +297,24 @@ def test_anything_anywhere_is_a_plan_or_an_error(value, data) -> None:
         assert found.hint == FULL_HINT
     else:
         assert outcome(to_json(found)) == found
+
+
+def test_the_plan_that_the_guide_shows_is_one(tmp_path: Path) -> None:
+    """Key by key; of each table it shows rows that the real one has."""
+    root = Path(__file__).parent.parent
+    guide = (root / "docs" / "guide.md").read_text()
+    (shown,) = [json.loads(text) for text in re.findall(r"```json\n(.*?)```", guide, re.S) if '"fcdeploy.plan/' in text]
+    net, words = tmp_path / "dense.onnx", {"costs": "none", "dry_run": True, "target": "x86-avx2"}
+    export(f"{root}/models/dense.py:dense", output=net, state=root / "models" / "dense.safetensors")
+    made = quantize(net, data=root / "calib_data" / "digits64.calib.npz", **words).to_json()  # type: ignore[arg-type]
+    plan = shown["plan"]
+    assert shown["schema"] == made["schema"]
+    assert list(plan) == list(made["plan"])
+    assert plan["nodes"] == made["plan"]["nodes"][: len(plan["nodes"])]
+    for name, row in plan["tensors"].items():
+        real = made["plan"]["tensors"][name]
+        assert {**row, "scale": None} == {**real, "scale": None}
+        assert row["scale"] == pytest.approx(real["scale"], rel=1e-5)
+    assert {key: plan[key] for key in ("target", "costs", "weights", "activations", "effort")} == {
+        key: made["plan"][key] for key in ("target", "costs", "weights", "activations", "effort")
+    }

@@ -36,7 +36,7 @@ def build_report(
     rows = tuple((call.what, call.kernel, f"{call.macs:,}" if call.macs else "", call.node) for call in built.calls)
     tables = [Table("program", ("step", "kernel", "MACs", "node"), rows)]
     lines = [
-        f"{program.macs:,} multiply-accumulates in {say_count(len(built.calls), 'step')}"
+        f"kernels multiply {program.macs:,} times in {say_count(len(built.calls), 'step')}"
         + (f", {len(floats)} of them in float" if floats else ""),
         f"{len(built.weights):,} bytes of weights; arena {built.arena_bytes:,} bytes, {_compare_arena(built.memory)}",
     ]
