@@ -244,6 +244,9 @@ def test_rows_by_the_names_of_columns(server: Server, folder: Path) -> None:
     csv.writer(text).writerows(known)
     same = classify(server, "table", text.getvalue().encode(), "text/csv; charset=utf-8")
     assert same.json["predictions"] == reply.json["predictions"]
+    for separator in (";", "\t"):  # as files may have it, too
+        other = text.getvalue().replace(",", separator).encode()
+        assert classify(server, "table", other, "text/csv").json["predictions"] == reply.json["predictions"]
 
 
 LARGE = io.BytesIO()

@@ -16,7 +16,7 @@ from sample_files import RNG, X, npz, samples, spec
 
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.records.data_format import DataFormat
-from fcdeploy.samples.checks import cast
+from fcdeploy.samples.checks import cast, check_shape
 from fcdeploy.samples.kinds import open_source
 from fcdeploy.samples.source import choose_batch_size, make_batches
 
@@ -264,3 +264,25 @@ def test_a_model_without_inputs_takes_no_samples(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=np.zeros((2, 3), np.float32))
     with fails("the model has no inputs: it gives the same answer every time"):
         open_source(tmp_path / "x.npz", [])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "shape", "hint"),
+    [
+        ((1, 3, 8, 6), (8, 6, 3), "array.transpose(0, 3, 1, 2)"),
+        ((1, 3, None, None), (8, 6, 3), "array.transpose(0, 3, 1, 2)"),
+        ((1, 8, 6, 3), (3, 8, 6), "array.transpose(0, 2, 3, 1)"),
+        ((1, 3, 8, 6), (3, 6, 8), "correct"),
+        ((1, 3, 8, 6), (8, 6, 4), "correct"),
+        ((1, 3, 8), (8, 3), "correct"),
+    ],
+)
+def test_channels_in_the_wrong_place_are_told_how_to_move(
+    wanted: tuple[int | None, ...], shape: tuple[int, ...], hint: str
+) -> None:
+    given = TensorSpec("x", np.dtype(np.float32), (None, *wanted[1:]))
+    with fails("the model wants", hint):
+        check_shape(given, shape, "sample 0", "x.npz")
+    if hint.startswith("array"):
+        order = [int(axis) for axis in hint.removeprefix("array.transpose(").rstrip(")").split(",")]
+        check_shape(given, np.zeros((2, *shape)).transpose(order).shape[1:], "sample 0", "x.npz")

@@ -18,6 +18,13 @@ from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError, quote_names, suggest_name
 from fcdeploy.records.signature import TensorSpec, format_shape
 
+SEPARATORS = ",;\t"
+
+
+def find_separator(header: str) -> str:
+    """What separates the names in the header row of a CSV; what stands in quotes separates nothing."""
+    return max(SEPARATORS, key="".join(header.split('"')[::2]).count)
+
 
 @dataclass(frozen=True)
 class TableLayout:

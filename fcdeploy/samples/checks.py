@@ -82,9 +82,25 @@ def check_shape(spec: TensorSpec, shape: tuple[int, ...], place: str, source: st
     if spec.shape and not (
         len(shape) == len(wanted) and all(w in (None, n) for n, w in zip(shape, wanted, strict=True))
     ):
-        raise FcdeployError(f"{where}, the model wants {format_shape(wanted)}", f"correct {source}; {SEE_INPUTS}")
+        order = _find_order(shape, wanted)
+        hint = f"array.transpose{order} moves its axes, of all samples" if order else f"correct {source}; {SEE_INPUTS}"
+        raise FcdeployError(f"{where}, the model wants {format_shape(wanted)}", hint)
     if 0 in shape:
         raise FcdeployError(f"{where}, expected at least one element", f"leave the sample out of {source}")
+
+
+def _find_order(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> tuple[int, ...]:
+    """The axes of an array of samples in the order that the model wants, where only the channels are in the wrong place."""
+    if len(shape) != 3 or len(wanted) != 3:
+        return ()
+    return next(
+        (
+            (0, *(axis + 1 for axis in order))
+            for order in ((2, 0, 1), (1, 2, 0))
+            if all(w in (None, shape[axis]) for axis, w in zip(order, wanted, strict=True))
+        ),
+        (),
+    )
 
 
 def check_dtype(spec: TensorSpec, dtype: np.dtype[Any], place: str, source: str) -> None:

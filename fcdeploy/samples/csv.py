@@ -16,11 +16,11 @@ from pathlib import Path
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec
+from fcdeploy.preprocessing.tables import find_separator
 from fcdeploy.records.data_format import DataFormat
 from fcdeploy.samples.source import Source
 from fcdeploy.samples.table import open_table
 
-SEPARATORS = ",;\t"
 SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 MOST_LETTERS = 1 << 24  # of a row: ten times what a picture of 3 x 224 x 224 has as text
 
@@ -75,10 +75,9 @@ class _BoundedLines:
 
 
 def _read_rows(lines: _BoundedLines) -> Iterator[list[str]]:
-    """The cells of each row; what stands in quotes in the first line separates nothing."""
+    """The cells of each row."""
     rest = iter(lines)
     first = next(rest, "")
-    bare = "".join(first.split('"')[::2])
-    for cells in csv.reader(chain([first], rest), delimiter=max(SEPARATORS, key=bare.count)):
+    for cells in csv.reader(chain([first], rest), delimiter=find_separator(first)):
         lines.taken = 0
         yield cells

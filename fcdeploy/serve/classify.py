@@ -26,7 +26,7 @@ from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError, quote_names
 from fcdeploy.preprocessing.apply import read_picture
 from fcdeploy.preprocessing.placement import MOST_PIXELS, ImageSize, count_pixels
-from fcdeploy.preprocessing.tables import TableLayout, arrange_columns, convert_row, stack_rows
+from fcdeploy.preprocessing.tables import TableLayout, arrange_columns, convert_row, find_separator, stack_rows
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.serve.boxes import MOST_BOXES, describe_boxes
 from fcdeploy.serve.meaning import Probabilities
@@ -190,7 +190,8 @@ def split_multipart(body: bytes, kind: str) -> Iterator[bytes]:
 
 def _read_csv(model: Model, body: bytes) -> Iterator[Mapping[str, Array]]:
     try:
-        lines = csv.reader(io.StringIO(body.decode("utf-8-sig")), strict=True)
+        text = body.decode("utf-8-sig")
+        lines = csv.reader(io.StringIO(text), delimiter=find_separator(text.partition("\n")[0]), strict=True)
         header = next(lines, [])
         layout = _arrange(model, header)
         for at, cells in enumerate(row for row in lines if row):
