@@ -12,9 +12,11 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
+from networks import Net, quantize_net, random_data
 from onnx import TensorProto, helper, numpy_helper
 from small_models import quantized, residual, samples, save
 
+from fcdeploy.arithmetic.metrics import measure_fidelity
 from fcdeploy.commands.validate import validate
 from fcdeploy.evaluate import layers
 from fcdeploy.evaluate.rounding_error import measure_rounding
@@ -212,3 +214,23 @@ def test_weights_are_no_layers(tmp_path: Path) -> None:
     weights = {"w": samples(3, 2), "s": np.float32(0.1), "z": np.int8(0)}
     path = save(tmp_path / "w.onnx", nodes, {"x": ["n", 3]}, {"y": ["n", 2]}, weights)
     assert layers.find_quantized_tensors(read_model(path)) == []
+
+
+@pytest.mark.parametrize("op", ["Tanh", "Erf"])
+def test_what_a_table_of_sigmoids_stands_for_is_compared_with_it(op: str) -> None:
+    """Its bytes are written as a sigmoid's, 0 to 1, and read back as those of a function from -1 to 1, clipped there."""
+    net, data = Net(1), random_data(1, 32, x=(4, 8, 8))
+    x = net.op(op, net.conv(net.input("x", 4, 8, 8), 4, 8, name="first"), name="function")
+    line = quantize_net(net.output(net.conv(x, 8, 4, name="last")), data)
+    assert line.kinds["function"] == "int8"
+    taps = layers.find_quantized_tensors(line.int8)
+    where = layers.match_tensors(taps, line.int8, [line.prepared])
+    (tap,) = (tap for tap in taps if where.get(tap.integers) == (0, "function_out"))
+
+    for model, name in ((line.prepared, "function_out"), (line.int8, tap.integers)):
+        layers.expose_tensors(model, [name])
+    (f,), (q,) = (Session(m).run(data, [n]) for m, n in ((line.prepared, "function_out"), (line.int8, tap.integers)))
+    assert np.abs(f).max() > 0.99  # where the table alone goes on beyond 1
+    assert np.abs(tap.dequantize(q)).max() <= 1
+    assert measure_fidelity(f, tap.dequantize(q)).sqnr_db > 30
+    assert measure_rounding(tap, f).clipped == 0

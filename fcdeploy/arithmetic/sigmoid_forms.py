@@ -32,4 +32,5 @@ class SigmoidForm:
             return np.asarray(np.clip(self.outer * (1 / (1 + np.exp(-self.inner * x)) - 0.5), -1.0, 1.0))
 
 
+TABLE = "/table"  # behind the name of a tensor: the sigmoid that is read back as that tensor
 SIGMOID_FORMS = {"Tanh": SigmoidForm(2.0, 2.0), "Erf": SigmoidForm(1.618 * math.sqrt(2), 2 * 127 / 124)}

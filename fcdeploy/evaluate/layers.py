@@ -15,12 +15,14 @@ import onnx_ir as ir
 
 from fcdeploy.arithmetic.metrics import Fidelity
 from fcdeploy.arithmetic.quantization import broadcast_along
+from fcdeploy.arithmetic.sigmoid_forms import TABLE
 from fcdeploy.arrays import Array
-from fcdeploy.graph.nodes import array_of, attribute_of, integer_type_of, name_of, producer_of
+from fcdeploy.graph.nodes import array_of, attribute_of, clip_bounds, integer_type_of, name_of, producer_of
 
 CLIPS = ("Relu", "Clip")
 FUSED_INTO = {"QuantizeLinear", "Relu", "Clip", "Add", "Mul"}  # may become one kernel with what is before
 INTEGERS = {ir.DataType.UINT8, ir.DataType.INT8, ir.DataType.UINT16, ir.DataType.INT16}
+UNCLIPPED = (-math.inf, math.inf)
 EIGHT_BITS_DB = 49.9  # a full-scale sine in 8 bits: 6.02 * 8 + 1.76; an input better than that counts as this
 
 
@@ -29,7 +31,8 @@ class QuantizedTensor:
     """The output of one QuantizeLinear; or, with scale 1, a floating-point tensor that an integer kernel writes.
 
     `names` are what the float model may call the tensor, the likeliest first.  `node` and `op` are what computes it;
-    `sources` the integer tensors (other taps) that it is computed from; `dtype` that of the integers.
+    `sources` the integer tensors (other taps) that it is computed from; `dtype` that of the integers, which are clipped to
+    `ends` before they are read.
     """
 
     integers: str
@@ -41,12 +44,13 @@ class QuantizedTensor:
     zero_point: Array
     axis: int | None
     dtype: str = "float32"
+    ends: tuple[float, float] = UNCLIPPED
 
     def dequantize(self, integers: Array) -> Array:
         """scale * (integer - zero point), in float64."""
         zero_point = self.zero_point.astype(np.float64)
         return broadcast_along(self.scale, self.axis, integers.ndim) * (
-            integers.astype(np.float64) - broadcast_along(zero_point, self.axis, integers.ndim)
+            np.clip(integers.astype(np.float64), *self.ends) - broadcast_along(zero_point, self.axis, integers.ndim)
         )
 
 
@@ -77,6 +81,12 @@ def find_quantized_tensors(model: ir.Model) -> list[QuantizedTensor]:
         if _is_picture(source):
             continue
 
+        ends = UNCLIPPED
+        if name_of(source).endswith(TABLE):
+            read = _find_table_reading(written)
+            if read is None:
+                continue
+            scale, zero_point, ends = read
         made_by = find_producer(source)
         axis = attribute_of(node, "axis", 1) if scale.size > 1 else None
         result.append(
@@ -90,6 +100,7 @@ def find_quantized_tensors(model: ir.Model) -> list[QuantizedTensor]:
                 zero_point=_fit_zero_point(zero_point, axis),
                 axis=None if axis is None else axis % len(source.shape) if source.shape else axis,
                 dtype=dtype.name.lower(),
+                ends=ends,
             )
         )
     return result + _find_float_ends(model, {tap.integers for tap in result})
@@ -183,7 +194,20 @@ def _is_picture(value: ir.Value) -> bool:
 def _list_names(source: ir.Value, written: ir.Value) -> tuple[str, ...]:
     """The name at the QuantizeLinear's input, then those its DequantizeLinears write (there, a graph output's own)."""
     readers = [node.outputs[0].name for node in written.consumers() if node.op_type == "DequantizeLinear"]
-    return tuple(name for name in (source.name, *readers) if name)
+    return tuple(name for name in (name_of(source).removesuffix(TABLE), *readers) if name)
+
+
+def _find_table_reading(written: ir.Value) -> tuple[Array, Array | None, tuple[float, float]] | None:
+    """Scale and zero point by which bytes of a table are read back, and the ends of the clip in front; None if nothing reads."""
+    ends, waiting = UNCLIPPED, [written]
+    for value in waiting:
+        for node in value.consumers():
+            if node.op_type == "Clip":
+                ends = clip_bounds(node)
+                waiting.append(node.outputs[0])
+            elif node.op_type == "DequantizeLinear" and (scale := array_of(node.inputs[1])) is not None:
+                return scale, array_of(node.inputs[2]), ends
+    return None
 
 
 def find_producer(value: ir.Value) -> ir.Node | None:

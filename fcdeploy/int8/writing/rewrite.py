@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arithmetic.quantization import LIMITS, quantize
-from fcdeploy.arithmetic.sigmoid_forms import SIGMOID_FORMS
+from fcdeploy.arithmetic.sigmoid_forms import SIGMOID_FORMS, TABLE
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.edit import set_operator
 from fcdeploy.graph.nodes import constant_array, data_inputs, is_constant, name_of, operator_of, subgraphs_of, weight_of
@@ -175,6 +175,7 @@ class Writer:
         real = self.conversions.dequantize(self.read_quantized(value, node), inner, f"{name}/i")
         self.graph.insert_before(node, producer(real))
         set_operator(node, "Sigmoid", "", [real])
+        output.name = self.conversions.free_name(f"{name}{TABLE}")  # `name` is what the bytes are read back as
         # outer (sigmoid - 1/2) = s (q - z)
         table = follow(q, 1 / form.outer, 0.5)
         integers = self.conversions.quantize(output, table, f"{name}/q")
