@@ -51,6 +51,7 @@ SHARED = {
     "order.h",
     "layer_dsp.h",
     "layer_mve.h",
+    "interleave_sse.h",
     "layer_avx512.h",
     "layer_neon.h",
     "depthwise_dsp.h",

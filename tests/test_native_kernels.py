@@ -214,6 +214,43 @@ def test_a_convolution_behind_a_convolution(seed: int) -> None:
 
 
 @FEW
+@given(seed=SEEDS, extreme=st.booleans(), stride=st.integers(1, 2))
+def test_a_convolution_behind_a_depthwise_one(seed: int, extreme: bool, stride: int) -> None:
+    """3x3, as most are: rows two by two, columns some at a time, and nothing is written beyond them."""
+    random = np.random.default_rng(seed)
+    channels, rows, columns = (int(n) for n in random.integers(1, (40, 9, 11)))
+    x = Tensor("x", (1, channels, rows, columns), "uint8", coding(random))
+    same = Window((3, 3), (stride, stride), (1, 1), (1, 1), (1, 1))
+    first = layer_of(random, x, channels, same, channels, extreme=extreme, real=False)
+    middle = Tensor("middle", first.output.shape, "uint8", first.output.coding)
+    one = Layer(**{**vars(first), "outputs": (middle,)})
+    two = layer_of(random, middle, 5, Window((3, 3), (1, 1), (1, 1), (1, 1), (1, 1)), 1, extreme=False, real=False)
+    check([one, two], [x], random, extreme=extreme)
+
+
+@FEW
+@given(seed=SEEDS, channels=st.integers(1, 5), affine=st.booleans(), scale=st.sampled_from([0.25, 0.1, 1e-37, 1e35]))
+def test_floats_of_planes_become_bytes_side_by_side(seed: int, channels: int, affine: bool, scale: float) -> None:
+    """Quotients near a half, and at scales of all sizes, round as float32 does."""
+    random = np.random.default_rng(seed)
+    shape = (1, channels, int(random.integers(1, 5)), int(random.integers(1, 50)))
+    x, y = Tensor("x", shape, "float32"), Tensor("y", shape, "uint8", Coding(np.float32(scale), 7))
+    vectors = random.normal(size=(2, channels)).astype(np.float32)
+    step = Quantize(
+        node="q",
+        inputs=(x,),
+        outputs=(y,),
+        **({"gain": vectors[0], "shift": vectors[1] * np.float32(scale)} if affine else {}),
+    )
+    program = Program("drawn", (x,), (y,), (step,))
+    values = random.integers(-20, 300, shape) + np.where(
+        random.random(shape) < 0.3, 0.5, random.normal(size=shape) * 1e-4
+    )
+    feeds = {"x": values.astype(np.float32) * np.float32(scale)}
+    assert_same(build(program), feeds, run(program, feeds))
+
+
+@FEW
 @given(seed=SEEDS, kind=st.sampled_from(["add", "mul"]))
 def test_sums_and_products_of_bytes(seed: int, kind: Any) -> None:
     random = np.random.default_rng(seed)

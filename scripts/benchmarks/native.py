@@ -24,7 +24,7 @@ from scripts.benchmarks.page import made_by, write_section
 from scripts.benchmarks.page import table as make_table
 from scripts.checkout import ROOT, load_model_file
 
-NETWORKS = ("autoencoder", "lenet5", "dense", "ds_cnn", "mobilenet_v1_025", "resnet", "gru_classifier")
+NETWORKS = ("autoencoder", "lenet5", "dense", "ds_cnn", "mobilenet_v1_025", "resnet", "mobilenet_v2", "gru_classifier")
 ROUNDS, ROUND_MS, SAMPLES = 40, 15.0, 64
 PEERS = ("onnxruntime float", "onnxruntime int8", "OpenVINO int8")
 LIMITED = "avx2"  # the level that CPUs without VNNI run

@@ -117,11 +117,15 @@ def call_quantize(step: Quantize, work: Placed, weights: Weights) -> KernelCall:
     y, x = work.outputs[0], work.inputs[0]
     codes = Struct("struct fc_code", make_code(step, to.zero_point))
     addresses = make_address(y, weights), make_address(x, weights)
+    table, along = make_loop(x, y, node=step.node, keep=1 if x.array.ndim > 1 else None)
+    fields = table.fields  # as the floats lie, which are read side by side
+    fields.update(y=fields["a"], a=fields["y"])
+    if along == 2 and fields["count"][0] == 1:  # channels are the loop 1, where rows of pixels are one
+        for values, filled in ((fields["count"], 1), (fields["y"], 0), (fields["a"], 0)):
+            values[:] = [*values[1:3], filled, values[3]]
+        along = 1
     if step.gain is None or step.shift is None:
-        table, _ = make_loop(x, y, node=step.node)  # as the floats lie, which are read side by side
-        table.fields.update(y=table.fields["a"], a=table.fields["y"])
         return make_call(work, "bytes.h", "fc_quantize", *addresses, float(to.scale), codes, table)
-    table, along = make_loop(y, x, node=step.node, keep=1)
     affine = weights.add(step.gain, "float"), weights.add(step.shift, "float")
     return make_call(work, "bytes.h", "fc_quantize_channels", *addresses, *affine, float(to.scale), along, codes, table)
 

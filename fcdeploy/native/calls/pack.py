@@ -87,6 +87,11 @@ def pack_depthwise_weights(window: Array) -> tuple[NDArray[np.int8], NDArray[np.
     full[:channels, :rows] = window
     each = full.reshape(count, TILE, fours, FOUR, columns).transpose(0, 4, 2, 1, 3)
     wide = [leaves_16_bits(tile.reshape(-1, 2)) for tile in each]
+    if rows == FOUR - 1:  # the same weights are read one row further down, too
+        wide = [
+            now or leaves_16_bits(np.roll(tile, 1, axis=-1).reshape(-1, 2))
+            for now, tile in zip(wide, each, strict=True)
+        ]
     return np.ascontiguousarray(each).reshape(-1), np.array(wide, np.uint8)
 
 

@@ -55,28 +55,77 @@ FC_KERNEL void fc_tables_reals(float *y, const uint8_t *a, const float *table, i
     }
 }
 
+#if FC_BLOCKS
+#if !defined(FC_INTERLEAVED)
+/* Bytes of `planes` planes, sixteen of each, pixel after pixel, which are `apart`. */
+FC_INLINE void fc_interleave(uint8_t *y, uint8_t (*bytes)[FC_TILE], int planes, int apart)
+{
+    for (int i = 0; i < FC_TILE; i++, y += apart)
+        for (int c = 0; c < planes; c++)
+            y[c] = bytes[c][i];
+}
+#endif
+
+enum { FC_PLANES = 4 }; /* of a picture, at most, that are laid side by side at once */
+
+/* Rows of planes, which are the loop 1: a * gain + shift, where those are not NULL, to bytes that lie side by side or apart. */
+FC_INLINE void fc_quantize_rows(
+    uint8_t *y, const float *a, const float *gain, const float *shift, float scale, const struct fc_code *code, const struct fc_loop *l)
+{
+    enum { vectors = FC_TILE / FC_LANES };
+    const int planes = l->y[1] == 1 && l->count[1] <= FC_PLANES ? l->count[1] : 1;
+    const int side_by_side = planes == 1 && l->y[3] == 1;
+    for (int i0 = 0; i0 < l->count[0]; i0++) {
+        for (int i1 = 0; i1 < l->count[1]; i1 += planes) {
+            for (int i2 = 0; i2 < l->count[2]; i2++) {
+                for (int i = 0; i < l->count[3]; i += FC_TILE) {
+                    uint8_t bytes[FC_PLANES][FC_TILE], *to = y + FC_OFFSET(l->y) + (ptrdiff_t)i * l->y[3];
+                    const int count = fc_min(FC_TILE, l->count[3] - i);
+                    for (int c = 0; c < planes; c++) {
+                        const float *from = a + FC_OFFSET(l->a) + (ptrdiff_t)c * l->a[1] + i;
+                        float some[FC_TILE] = {0};
+                        fc_reals x[vectors];
+                        if (count < FC_TILE) {
+                            memcpy(some, from, (size_t)count * sizeof(float));
+                            from = some;
+                        }
+                        FC_UNROLL
+                        for (int v = 0; v < vectors; v++) {
+                            x[v] = fc_load_reals(from + v * FC_LANES);
+                            if (gain)
+                                x[v] = fc_add(fc_mul(x[v], fc_real(gain[i1 + c])), fc_real(shift[i1 + c]));
+                            x[v] = fc_div(x[v], fc_real(scale));
+                        }
+                        fc_store_bytes(side_by_side ? to : bytes[c], count, vectors, x, code);
+                    }
+                    if (side_by_side)
+                        continue;
+                    if (count == FC_TILE && planes > 1)
+                        fc_interleave(to, bytes, planes, l->y[3]);
+                    else
+                        for (int k = 0; k < count; k++)
+                            for (int c = 0; c < planes; c++)
+                                to[(ptrdiff_t)k * l->y[3] + c] = bytes[c][k];
+                }
+            }
+        }
+    }
+}
+#endif
+
 /* round(a / scale) + zero. */
 FC_KERNEL void fc_quantize(uint8_t *y, const float *a, float scale, const struct fc_code *code, const struct fc_loop *l)
 {
-    enum { vectors = FC_TILE / FC_LANES };
+#if FC_BLOCKS
+    if (l->a[3] == 1) {
+        fc_quantize_rows(y, a, 0, 0, scale, code, l);
+        return;
+    }
+#endif
     FC_FOR_EACH_RUN(l) {
         uint8_t *to = y + FC_OFFSET(l->y);
         const float *from = a + FC_OFFSET(l->a);
-        int i = 0;
-        if (FC_BLOCKS && l->a[3] == 1) {
-            for (; i + FC_TILE <= l->count[3]; i += FC_TILE) {
-                fc_reals x[vectors];
-                uint8_t bytes[FC_TILE];
-                FC_UNROLL
-                for (int v = 0; v < vectors; v++)
-                    x[v] = fc_div(fc_load_reals(from + i + v * FC_LANES), fc_real(scale));
-                fc_store_bytes(l->y[3] == 1 ? to + i : bytes, FC_TILE, vectors, x, code);
-                if (l->y[3] != 1)
-                    for (int k = 0; k < FC_TILE; k++)
-                        to[(ptrdiff_t)(i + k) * l->y[3]] = bytes[k];
-            }
-        }
-        for (; i < l->count[3]; i++)
+        for (int i = 0; i < l->count[3]; i++)
             to[(ptrdiff_t)i * l->y[3]] = fc_byte(from[(ptrdiff_t)i * l->a[3]] / scale, code);
     }
 }
@@ -86,6 +135,12 @@ FC_KERNEL void fc_quantize_channels(
     uint8_t *y, const float *a, const float *gain, const float *shift, float scale, int along, const struct fc_code *code,
     const struct fc_loop *l)
 {
+#if FC_BLOCKS
+    if (l->a[3] == 1 && along == 1) {
+        fc_quantize_rows(y, a, gain, shift, scale, code, l);
+        return;
+    }
+#endif
     FC_FOR_EACH_RUN(l) {
         for (int i = 0; i < l->count[3]; i++) {
             const int at[4] = {i0, i1, i2, i};

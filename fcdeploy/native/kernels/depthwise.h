@@ -47,12 +47,12 @@ FC_INLINE int32_t fc_depthwise_sum(
 
 /* A row of positions for one tile of channels, channel by channel. */
 static __attribute__((noinline, unused)) void fc_depthwise_row(
-    const int vectors, const int wide, const uint8_t *x, const int8_t *weights, const int32_t *bias,
+    const int vectors, const int wide, const int both, const uint8_t *x, const int8_t *weights, const int32_t *bias,
     const struct fc_depthwise *d, const struct fc_written *to, int32_t at, int count)
 {
     const int taps_y = d->taps_y, taps_x = d->taps_x;
     const ptrdiff_t down = d->tap_y, right = d->tap_x;
-    (void)vectors, (void)wide;
+    (void)vectors, (void)wide, (void)both;
     for (int column = 0; column < d->columns; column++, x += d->x_column, at += d->y_column) {
         int32_t sums[FC_TILE];
         for (int c = 0; c < count; c++)
@@ -89,37 +89,77 @@ FC_INLINE void fc_depthwise_one(
     fc_layer_write(to, at, count, vectors, sums);
 }
 
-/* A row of positions whose windows are three columns of at most four rows, side by side: each column is put in order once. */
+#if defined(FC_STORED)
+#define FC_DEPTHWISE_TOGETHER(vectors, rows) (FC_STORED / ((vectors) * (rows))) /* columns whose bytes are rounded together */
+#else
+#define FC_DEPTHWISE_TOGETHER(vectors, rows) 1
+#endif
+
+/* One position further: of the three columns of its window `step` are new, of rows that lie `away` from x. */
+FC_INLINE const uint8_t *fc_depthwise_next(
+    fc_ints columns[3][FC_TILE / FC_LANES], const int step, const uint8_t *x, const ptrdiff_t *away, ptrdiff_t tap_x)
+{
+    FC_UNROLL
+    for (int v = 0; v < FC_TILE / FC_LANES; v++) {
+        columns[0][v] = columns[step][v];
+        columns[1][v] = columns[2][v];
+    }
+    FC_UNROLL
+    for (int c = 3 - step; c < 3; c++, x += tap_x)
+        fc_taps(columns[c], x, x + away[1], x + away[2], x + away[3]);
+    return x;
+}
+
+/* A row of positions, or two that lie below each other, whose windows are three columns of at most four rows side by side.
+
+   Each column is put in order once. The lower one of two windows of three rows has its weights one row further down. */
 FC_INLINE void fc_depthwise_three(
-    const int vectors, const int wide, const uint8_t *x, const int8_t *weights, const int32_t *bias,
+    const int vectors, const int wide, const int both, const int step, const uint8_t *x, const int8_t *weights, const int32_t *bias,
     const struct fc_depthwise *d, const struct fc_written *to, int32_t at, int count)
 {
-    fc_ints w[3][FC_TILE / FC_LANES], columns[3][FC_TILE / FC_LANES];
-    const uint8_t *rows[4];
+    const int together = FC_DEPTHWISE_TOGETHER(vectors, both);
+    fc_ints w[2][3][FC_TILE / FC_LANES], columns[3][FC_TILE / FC_LANES];
+    ptrdiff_t away[4];
+    FC_UNROLL
     for (int i = 0; i < 4; i++)
-        rows[i] = x + (ptrdiff_t)fc_min(i, d->taps_y - 1) * d->tap_y;
+        away[i] = (ptrdiff_t)(both == 2 ? i : fc_min(i, d->taps_y - 1)) * d->tap_y;
     FC_UNROLL
     for (int c = 0; c < 3; c++)
         FC_UNROLL
-        for (int v = 0; v < vectors; v++)
-            w[c][v] = fc_weights(weights + (c * FC_TILE + v * FC_LANES) * 4);
-    fc_taps(columns[0], rows[0], rows[1], rows[2], rows[3]);
-    ptrdiff_t next = d->tap_x;
-    fc_taps(columns[1], rows[0] + next, rows[1] + next, rows[2] + next, rows[3] + next);
-    for (int column = 0; column < d->columns; column++, at += d->y_column) {
-        fc_ints sums[FC_TILE / FC_LANES];
-        next += d->tap_x;
-        fc_taps(columns[2], rows[0] + next, rows[1] + next, rows[2] + next, rows[3] + next);
-        FC_UNROLL
         for (int v = 0; v < vectors; v++) {
-            sums[v] = fc_load_ints(bias + v * FC_LANES);
-            FC_UNROLL
-            for (int c = 0; c < 3; c++)
-                sums[v] = wide ? fc_dot_wide(sums[v], columns[c][v], w[c][v]) : fc_dot(sums[v], columns[c][v], w[c][v]);
-            columns[0][v] = columns[1][v];
-            columns[1][v] = columns[2][v];
+            w[0][c][v] = fc_weights(weights + (c * FC_TILE + v * FC_LANES) * 4);
+#if defined(FC_STORED)
+            w[1][c][v] = fc_one_row_down(w[0][c][v]);
+#endif
         }
-        fc_layer_write(to, at, count, vectors, sums);
+    FC_UNROLL
+    for (int c = step; c < 3; c++, x += d->tap_x)
+        fc_taps(columns[c], x, x + away[1], x + away[2], x + away[3]);
+    for (int column = 0; column < d->columns;) {
+        fc_ints sums[4];
+        int32_t place[4];
+        const int some = fc_min(together, d->columns - column);
+        FC_UNROLL
+        for (int j = 0; j < together; j++) {
+            if (j < some) { /* else the last column once more */
+                x = fc_depthwise_next(columns, step, x, away, d->tap_x);
+                at += d->y_column;
+            }
+            FC_UNROLL
+            for (int r = 0; r < both; r++) {
+                place[j * both + r] = at - d->y_column + r * d->y_row;
+                FC_UNROLL
+                for (int v = 0; v < vectors; v++) {
+                    fc_ints sum = fc_load_ints(bias + v * FC_LANES);
+                    FC_UNROLL
+                    for (int c = 0; c < 3; c++)
+                        sum = wide ? fc_dot_wide(sum, columns[c][v], w[r][c][v]) : fc_dot(sum, columns[c][v], w[r][c][v]);
+                    sums[(j * both + r) * vectors + v] = sum;
+                }
+            }
+        }
+        fc_layer_write_all(to, place, count, together * both, vectors, sums);
+        column += some;
     }
 }
 
@@ -127,14 +167,26 @@ FC_INLINE void fc_depthwise_three(
 #include "depthwise_neon.h"
 #endif
 
-/* A row of positions for one tile of channels. */
+/* A row of positions for one tile of channels, or two. */
 FC_INLINE void fc_depthwise_row(
-    const int vectors, const int wide, const uint8_t *x, const int8_t *weights, const int32_t *bias,
+    const int vectors, const int wide, const int both, const uint8_t *x, const int8_t *weights, const int32_t *bias,
     const struct fc_depthwise *d, const struct fc_written *to, int32_t at, int count)
 {
-    if (FC_FORMS && d->taps_x == 3 && d->taps_y <= 4 && d->x_column == d->tap_x) {
-        fc_depthwise_three(vectors, wide, x, weights, bias, d, to, at, count);
-        return;
+    if (FC_FORMS && d->taps_x == 3 && d->taps_y <= 4) {
+#if defined(FC_STORED)
+        if (both == 2) {
+            fc_depthwise_three(vectors, wide, 2, 1, x, weights, bias, d, to, at, count);
+            return;
+        }
+        if (d->x_column == 2 * d->tap_x) {
+            fc_depthwise_three(vectors, wide, 1, 2, x, weights, bias, d, to, at, count);
+            return;
+        }
+#endif
+        if (d->x_column == d->tap_x) {
+            fc_depthwise_three(vectors, wide, 1, 1, x, weights, bias, d, to, at, count);
+            return;
+        }
     }
     for (int column = 0; column < d->columns; column++, x += d->x_column, at += d->y_column)
         fc_depthwise_one(vectors, wide, x, weights, bias, d, to, at, count);
@@ -164,8 +216,14 @@ FC_INLINE void fc_depthwise_run(
     if (!missing)
         return;
 #endif
+#if defined(FC_STORED)
+    const int pairs = d->taps_x == 3 && d->taps_y == 3 && d->x_column == d->tap_x && d->x_row == d->tap_y;
+#else
+    const int pairs = 0;
+#endif
     for (int image = 0; image < d->images; image++) {
         for (int row = 0; row < d->rows; row++) {
+            const int both = pairs && row + 1 < d->rows ? 2 : 1;
             for (int c = 0, tile = 0; c < d->channels; c += FC_TILE, tile++) {
                 const uint8_t *from = x + (ptrdiff_t)image * d->x_image + (ptrdiff_t)row * d->x_row + c;
                 const int32_t at = image * d->y_image + row * d->y_row;
@@ -180,15 +238,16 @@ FC_INLINE void fc_depthwise_run(
                 if (fc_depthwise_fits(w, count, d))
                     continue;
 #endif
-                if (FC_FORMS && count <= 8 && wide)
-                    fc_depthwise_row(FC_VECTORS(8), 1, from, w, bias + c, d, &to, at, count);
-                else if (FC_FORMS && count <= 8)
-                    fc_depthwise_row(FC_VECTORS(8), 0, from, w, bias + c, d, &to, at, count);
+                if (FC_FORMS && FC_LANES <= 8 && count <= 8 && wide)
+                    fc_depthwise_row(FC_VECTORS(8), 1, both, from, w, bias + c, d, &to, at, count);
+                else if (FC_FORMS && FC_LANES <= 8 && count <= 8)
+                    fc_depthwise_row(FC_VECTORS(8), 0, both, from, w, bias + c, d, &to, at, count);
                 else if (wide)
-                    fc_depthwise_row(FC_VECTORS(16), 1, from, w, bias + c, d, &to, at, count);
+                    fc_depthwise_row(FC_VECTORS(16), 1, both, from, w, bias + c, d, &to, at, count);
                 else
-                    fc_depthwise_row(FC_VECTORS(16), 0, from, w, bias + c, d, &to, at, count);
+                    fc_depthwise_row(FC_VECTORS(16), 0, both, from, w, bias + c, d, &to, at, count);
             }
+            row += both - 1;
         }
     }
 }

@@ -82,10 +82,10 @@ static __attribute__((noinline, unused)) void fc_depthwise_fours(
 
 /* A row of positions for one tile of channels. */
 static __attribute__((noinline, unused)) void fc_depthwise_row(
-    const int vectors, const int wide, const uint8_t *x, const int8_t *weights, const int32_t *bias,
+    const int vectors, const int wide, const int both, const uint8_t *x, const int8_t *weights, const int32_t *bias,
     const struct fc_depthwise *d, const struct fc_written *to, int32_t at, int count)
 {
-    (void)vectors, (void)wide;
+    (void)vectors, (void)wide, (void)both;
     for (int column = 0; column < d->columns; column++, x += d->x_column, at += d->y_column) {
         int32_t sums[FC_TILE];
         for (int c = 0; c < count; c += 4) {

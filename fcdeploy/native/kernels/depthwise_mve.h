@@ -39,13 +39,13 @@ FC_INLINE int32x4x2_t fc_depthwise_eight(
 
 /* A row of positions for one tile of channels. */
 static __attribute__((noinline, unused)) void fc_depthwise_row(
-    const int vectors, const int wide, const uint8_t *x, const int8_t *weights, const int32_t *bias,
+    const int vectors, const int wide, const int both, const uint8_t *x, const int8_t *weights, const int32_t *bias,
     const struct fc_depthwise *d, const struct fc_written *to, int32_t at, int count)
 {
     const uint16x8_t fourth = vmulq_n_u16(vidupq_n_u16(0, 1), 4);
     const int taps_y = d->taps_y, taps_x = d->taps_x;
     const ptrdiff_t down = d->tap_y, right = d->tap_x;
-    (void)vectors, (void)wide;
+    (void)vectors, (void)wide, (void)both;
     for (int column = 0; column < d->columns; column++, x += d->x_column, at += d->y_column) {
         int32_t sums[FC_TILE];
         for (int c = 0; c < count; c += 8) {

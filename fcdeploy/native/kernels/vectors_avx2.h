@@ -60,6 +60,9 @@ FC_INLINE void fc_taps(fc_ints *out, const uint8_t *r0, const uint8_t *r1, const
     out[1] = _mm256_set_m128i(_mm_unpackhi_epi16(ab_high, cd_high), _mm_unpacklo_epi16(ab_high, cd_high));
 }
 
+/* Weights of a window of three rows for four that begin one row above it. */
+FC_INLINE fc_ints fc_one_row_down(fc_ints w) { return _mm256_slli_epi32(w, 8); }
+
 FC_INLINE fc_reals fc_load_reals(const float *p) { return _mm256_loadu_ps(p); }
 FC_INLINE void fc_store_reals(float *p, fc_reals x) { _mm256_storeu_ps(p, x); }
 FC_INLINE fc_reals fc_real(float x) { return _mm256_set1_ps(x); }
@@ -164,5 +167,7 @@ FC_INLINE void fc_store_bytes(uint8_t *y, int count, const int vectors, const fc
     bytes = _mm_min_epu8(bytes, _mm_set1_epi8((char)code->high));
     fc_store_count(y, fc_min(count, vectors * FC_LANES), bytes);
 }
+
+#include "interleave_sse.h"
 
 #endif

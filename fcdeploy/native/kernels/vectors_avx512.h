@@ -28,21 +28,33 @@ FC_INLINE fc_ints fc_weights(const int8_t *p) { return _mm512_loadu_si512(p); }
 FC_INLINE fc_ints fc_dot(fc_ints sum, fc_ints x, fc_ints w) { return _mm512_dpbusd_epi32(sum, x, w); }
 FC_INLINE fc_ints fc_dot_wide(fc_ints sum, fc_ints x, fc_ints w) { return _mm512_dpbusd_epi32(sum, x, w); }
 
+#if defined(__GNUC__)
+#define FC_KEPT(vector) __asm__("" : "+v"(vector))
+#else
+#define FC_KEPT(vector)
+#endif
+
 /* Four quarters of four lanes to four lanes of each quarter, which is its own inverse. */
 FC_INLINE __m512i fc_quarters(__m512i x)
 {
-    return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), x);
+    __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    FC_KEPT(order); /* else clang makes several shuffles of one */
+    return _mm512_permutexvar_epi32(order, x);
 }
 
 FC_INLINE void fc_taps(fc_ints *out, const uint8_t *r0, const uint8_t *r1, const uint8_t *r2, const uint8_t *r3)
 {
-    __m512i rows = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)r0));
-    rows = _mm512_mask_broadcast_i32x4(rows, 0x00f0, _mm_loadu_si128((const __m128i *)r1));
-    rows = _mm512_mask_broadcast_i32x4(rows, 0x0f00, _mm_loadu_si128((const __m128i *)r2));
-    rows = _mm512_mask_broadcast_i32x4(rows, 0xf000, _mm_loadu_si128((const __m128i *)r3));
-    const __m128i columns = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    out[0] = _mm512_shuffle_epi8(fc_quarters(rows), _mm512_broadcast_i32x4(columns));
+    const __m128i each = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    __m512i rows = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)r0)), columns = _mm512_broadcast_i32x4(each);
+    rows = _mm512_inserti32x4(rows, _mm_loadu_si128((const __m128i *)r1), 1);
+    rows = _mm512_inserti32x4(rows, _mm_loadu_si128((const __m128i *)r2), 2);
+    rows = _mm512_inserti32x4(rows, _mm_loadu_si128((const __m128i *)r3), 3);
+    FC_KEPT(columns);
+    out[0] = _mm512_shuffle_epi8(fc_quarters(rows), columns);
 }
+
+/* Weights of a window of three rows for four that begin one row above it. */
+FC_INLINE fc_ints fc_one_row_down(fc_ints w) { return _mm512_slli_epi32(w, 8); }
 
 FC_INLINE fc_reals fc_load_reals(const float *p) { return _mm512_loadu_ps(p); }
 FC_INLINE void fc_store_reals(float *p, fc_reals x) { _mm512_storeu_ps(p, x); }
@@ -92,6 +104,13 @@ FC_INLINE void fc_store_positions(
     bytes = _mm512_max_epu8(bytes, _mm512_set1_epi8((char)code->low));
     bytes = fc_quarters(_mm512_min_epu8(bytes, _mm512_set1_epi8((char)code->high)));
     (void)vectors;
+    if (count == 8) {
+        _mm_storel_epi64((__m128i *)(y + at[0]), _mm512_castsi512_si128(bytes));
+        _mm_storel_epi64((__m128i *)(y + at[1]), _mm512_extracti32x4_epi32(bytes, 1));
+        _mm_storel_epi64((__m128i *)(y + at[2]), _mm512_extracti32x4_epi32(bytes, 2));
+        _mm_storel_epi64((__m128i *)(y + at[3]), _mm512_extracti32x4_epi32(bytes, 3));
+        return;
+    }
     if (count >= FC_LANES || (count >= 8 && at[1] - at[0] == count && at[2] - at[1] == count && at[3] - at[2] == count)) {
         _mm_storeu_si128((__m128i *)(y + at[0]), _mm512_castsi512_si128(bytes)); /* too much the next ones overwrite */
         _mm_storeu_si128((__m128i *)(y + at[1]), _mm512_extracti32x4_epi32(bytes, 1));
@@ -112,5 +131,7 @@ FC_INLINE void fc_store_bytes(uint8_t *y, int count, const int vectors, const fc
     (void)vectors;
     fc_store_count(y, count, _mm512_cvtepi32_epi8(each));
 }
+
+#include "interleave_sse.h"
 
 #endif
