@@ -172,6 +172,24 @@ def test_a_dense_layer_of_few_numbers_has_logits_unless_their_level_or_gaps_say_
         assert decide_by(directions.astype(np.float32), end) is None
 
 
+def test_few_bare_numbers_beside_shares_are_a_box_or_points() -> None:
+    """A face finder: shares of two classes beside four ends of a box, of every window and of every place."""
+    logits = RANDOM.normal(size=(300, 2)).astype(np.float32)
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    box = RANDOM.normal(size=(300, 4)).astype(np.float32)
+    features = 6 * np.eye(20, dtype=np.float32)[RANDOM.integers(20, size=300)] - 0.3
+    dense, softmax = OutputEnd("dense", 1), OutputEnd("softmax", 1)
+    read = read_outputs(
+        {"box": box, "shares": shares, "kind": features}, {"box": dense, "shares": softmax, "kind": dense}
+    )
+    assert set(read.decisions) == {"shares", "kind"}
+    assert set(read_outputs({"box": box}, {"box": dense}).decisions) == {"box"}
+
+    places = {"box": np.moveaxis(box.reshape(3, 10, 10, 4), 3, 1), "shares": shares.reshape(3, 10, 10, 2)}
+    read = read_outputs(places, {"box": OutputEnd("convolution", 1), "shares": OutputEnd("softmax", 3)})
+    assert set(read.decisions) == {"shares"}
+
+
 def test_integers_and_probabilities() -> None:
     assert decide_by(np.arange(4), OutputEnd("other")) == Decision(None, None)
     one = decide_by(np.float32([[0.2], [0.7]]), OutputEnd("sigmoid"))

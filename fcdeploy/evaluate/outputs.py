@@ -11,6 +11,7 @@
 | a dense layer | (n, classes) | logits of classes, unless their level or gaps say otherwise | equal arg max |
 | a convolution | (n, classes, ...) | logits of classes at every position | equal arg max |
 | integers, texts | any | decisions as they are | equal ones |
+| the same, fewer than 16 numbers beside an output of shares | any | a box, points: numbers | none |
 | a norm that each row is divided by | (n, k) | an embedding | none |
 | anything else | rows of shares that add up to 1 | scores of classes | equal arg max |
 | anything else | any | numbers | none |
@@ -33,6 +34,7 @@ from fcdeploy.evaluate.detections import Detections, find_detections
 from fcdeploy.evaluate.output_ends import BOX, OutputEnd
 
 MANY_CLASSES = 64  # fewer numbers a sample, straight from a dense layer, show little of what they are
+SHARES = ("softmax", "sigmoid")
 FEW_CLASSES = 16  # of fewer still gaps say nothing: logits learnt from noisy labels stand out as little as an embedding
 LIKE_RANDOM = 1.15  # times the gap of random numbers: 0.7 to 1.3 of embeddings, 1.5 to 3 of logits of 10 and more
 ABOVE_ZERO = 1.2  # deviations to the mean of quantities: 1.3 and more of points, 1.8 of shares; of logits 0.8 at most
@@ -73,7 +75,8 @@ def read_outputs(outputs: Arrays, ends: Mapping[str, OutputEnd]) -> OutputsRead:
             kinds[name] = "boxes found" if name == found.boxes else "of boxes found"
             continue
         end = ends.get(name, OutputEnd("other"))
-        decision = decide_by(output, end)
+        beside_shares = any(each.kind in SHARES for other, each in ends.items() if other != name)
+        decision = decide_by(output, end, beside_shares)
         if decision is not None and decision.blank is not None and _has_boxes(outputs, output):
             decision = Decision(decision.axis, decision.classes, sparse=True, background=decision.blank)
         kinds[name] = describe_output(output, end, decision)
@@ -82,8 +85,11 @@ def read_outputs(outputs: Arrays, ends: Mapping[str, OutputEnd]) -> OutputsRead:
     return OutputsRead(kinds, decisions, found)
 
 
-def decide_by(output: Array, end: OutputEnd) -> Decision | None:
-    """How an output (n, ...) of the float model decides; None where it does not."""
+def decide_by(output: Array, end: OutputEnd, beside_shares: bool = False) -> Decision | None:
+    """How an output (n, ...) of the float model decides; None where it does not.
+
+    A network that makes shares of its classes does so for all of them: `beside_shares` few bare numbers are something else.
+    """
     if output.dtype.kind in "biuOSU":
         return Decision(None, None, rows=end.selected and output.ndim > 1)
     if output.dtype.kind != "f" or output.ndim == 0 or output.size == 0:
@@ -101,6 +107,8 @@ def decide_by(output: Array, end: OutputEnd) -> Decision | None:
     decision = Decision(axis, squeezed.shape[axis])
     if end.kind == "softmax":
         return _as_text(squeezed, decision, end)
+    if beside_shares and squeezed.shape[axis] < FEW_CLASSES and end.kind != "other":
+        return None
     if end.kind == "dense" and squeezed.ndim == 2 and squeezed.shape[1] < MANY_CLASSES:
         return decision if _may_be_logits(squeezed) else None
     if end.kind in ("dense", "convolution") and stands_out(squeezed, axis):
