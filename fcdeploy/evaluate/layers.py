@@ -17,7 +17,16 @@ from fcdeploy.arithmetic.metrics import Fidelity
 from fcdeploy.arithmetic.quantization import broadcast_along
 from fcdeploy.arithmetic.sigmoid_forms import TABLE
 from fcdeploy.arrays import Array
-from fcdeploy.graph.nodes import array_of, attribute_of, clip_bounds, integer_type_of, name_of, producer_of
+from fcdeploy.graph.nodes import (  # fmt: skip
+    array_of,
+    attribute_of,
+    clip_bounds,
+    integer_type_of,
+    name_of,
+    producer_of,
+    tensors_of,
+    walk_back,
+)
 
 CLIPS = ("Relu", "Clip")
 FUSED_INTO = {"QuantizeLinear", "Relu", "Clip", "Add", "Mul"}  # may become one kernel with what is before
@@ -113,8 +122,8 @@ def match_tensors(
 
     A Relu or Clip that the int8 model left to the saturation of its bytes is put back: the tensor after it is taken.
     """
-    here = {value.name for value in _list_values(int8)}
-    tensors = [{value.name: value for value in _list_values(model)} for model in floats]
+    here = {value.name for value in tensors_of(int8.graph)}
+    tensors = [{value.name: value for value in tensors_of(model.graph)} for model in floats]
     result = {}
     for tensor in quantized:
         for name in tensor.names:
@@ -127,7 +136,7 @@ def match_tensors(
 
 def expose_tensors(model: ir.Model, names: Iterable[str]) -> None:
     """Make these tensors graph outputs as well, in place."""
-    known = {value.name: value for value in _list_values(model)}
+    known = {value.name: value for value in tensors_of(model.graph)}
     present = {value.name for value in model.graph.outputs} | {value.name for value in model.graph.inputs}
     for name in dict.fromkeys(names):
         if name in present:
@@ -172,10 +181,6 @@ def _find_float_ends(model: ir.Model, integers: set[str]) -> list[QuantizedTenso
                 QuantizedTensor(value.name, (value.name,), name_of(node), node.op_type, sources, one, zero, None)
             )
     return result
-
-
-def _list_values(model: ir.Model) -> list[ir.Value]:
-    return [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]
 
 
 def _fit_zero_point(zero_point: Array | None, axis: int | None) -> Array:
@@ -223,19 +228,8 @@ def find_producer(value: ir.Value) -> ir.Node | None:
 
 def _find_sources(value: ir.Value) -> tuple[str, ...]:
     """The integer tensors that a float tensor is computed from: back to the nearest QuantizeLinears."""
-    sources: dict[str, None] = {}
-    seen: set[ir.Node] = set()
-    waiting = [value.producer()]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if node.op_type == "QuantizeLinear":
-            sources[name_of(node.outputs[0])] = None
-        else:
-            waiting += [item.producer() for item in node.inputs if item is not None]
-    return tuple(sources)
+    before = walk_back([value], lambda node: () if node.op_type == "QuantizeLinear" else node.inputs)
+    return tuple(name_of(node.outputs[0]) for node in before if node.op_type == "QuantizeLinear")
 
 
 def _name_after_clip(value: ir.Value, here: set[str | None]) -> str:

@@ -23,6 +23,7 @@ from fcdeploy.graph.nodes import (  # fmt: skip
     producer_of,
     rank_of,
     subgraphs_of,
+    walk_back,
     weight_of,
 )
 
@@ -182,16 +183,7 @@ def _find_end_in_bodies(node: ir.Node, output: ir.Value | None, moved: list[ir.N
 
 def _is_selected(value: ir.Value) -> bool:
     """Whether a node before an output picks rows by their values."""
-    todo, seen = [producer_of(value)], set[ir.Node]()
-    while todo:
-        node = todo.pop()
-        if node is None or node in seen:
-            continue
-        if is_op(node, *SELECTS):
-            return True
-        seen.add(node)
-        todo += [producer_of(read) for read in node.inputs]
-    return False
+    return any(is_op(node, *SELECTS) for node in walk_back([value]))
 
 
 def _adds_constant(node: ir.Node) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from fcdeploy.graph.form_details import BYTES, RECURRENT, list_details
-from fcdeploy.graph.nodes import STANDARD, attribute_of, input_of, is_constant, is_op, opset_of, producer_of
+from fcdeploy.graph.nodes import STANDARD, attribute_of, input_of, is_constant, is_op, opset_of, producer_of, walk_back
 
 CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")
 WIDE = (ir.DataType.INT16, ir.DataType.UINT16)
@@ -53,16 +53,8 @@ def _list_forms_of(node: ir.Node) -> Iterator[str]:
 
 def _stands_behind_bytes(node: ir.Node) -> bool:
     """Whether bytes that were read back reach its first input through operators on floats."""
-    left, seen = [producer_of(input_of(node, 0))], set[ir.Node]()
-    while left:
-        reached = left.pop()
-        if reached is None or reached in seen:
-            continue
-        if reached.op_type == "DequantizeLinear" and not is_constant(reached.inputs[0]):
-            return True
-        seen.add(reached)
-        left += [producer_of(value) for value in reached.inputs if value is not None]
-    return False
+    before = walk_back([input_of(node, 0)])
+    return any(each.op_type == "DequantizeLinear" and not is_constant(each.inputs[0]) for each in before)
 
 
 def _list_conversions(node: ir.Node) -> Iterator[str]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 import onnx_ir as ir
 
-from fcdeploy.graph.nodes import STANDARD, array_of, attribute_of, is_op, name_of, producer_of
+from fcdeploy.graph.nodes import STANDARD, array_of, attribute_of, is_op, name_of, walk_back
 from fcdeploy.tables.operators import FILL_MISSING
 
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
@@ -83,15 +83,8 @@ def _masked(node: ir.Node) -> bool:
     """Whether it is a Where whose condition says where NaN is."""
     if not is_op(node, "Where"):
         return False
-    waiting, seen = [node.inputs[0]], set[ir.Node]()
-    while waiting:
-        before = producer_of(waiting.pop())
-        if is_op(before, "IsNaN"):
-            return True
-        if before is not None and before not in seen and is_op(before, *BETWEEN_MASKS):
-            seen.add(before)
-            waiting += before.inputs
-    return False
+    before = walk_back([node.inputs[0]], lambda each: each.inputs if is_op(each, *BETWEEN_MASKS) else ())
+    return any(is_op(each, "IsNaN") for each in before)
 
 
 def _is_nan(value: ir.Value) -> bool:

@@ -8,7 +8,7 @@ listed as a graph input counts: IR version 3 lists all weights there, and no com
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -130,6 +130,29 @@ def producer_of(value: ir.Value | None, *op_types: str) -> ir.Node | None:
     """The node that writes a value, if it is one of these operators, of any domain; any node when none are named."""
     node = None if value is None else value.producer()
     return None if node is None or (op_types and node.op_type not in op_types) else node
+
+
+def tensors_of(graph: ir.Graph | ir.GraphView) -> Iterator[ir.Value]:
+    """The graph's inputs, and what its nodes write, in their order."""
+    yield from graph.inputs
+    for node in graph:
+        yield from node.outputs
+
+
+def walk_back(
+    ends: Iterable[ir.Value | None], beyond: Callable[[ir.Node], Iterable[ir.Value | None]] = lambda node: node.inputs
+) -> Iterator[ir.Node]:
+    """The nodes that some values are computed by, each once, last branch first.
+
+    `beyond` says with which of a node's inputs the walk goes on: all, unless told otherwise.
+    """
+    waiting, seen = list(ends), set[ir.Node]()
+    while waiting:
+        node = producer_of(waiting.pop())
+        if node is not None and node not in seen:
+            seen.add(node)
+            yield node
+            waiting += beyond(node)
 
 
 def data_inputs(node: ir.Node) -> list[ir.Value]:

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
-from fcdeploy.graph.nodes import array_of, is_constant, is_op, producer_of
+from fcdeploy.graph.nodes import array_of, is_constant, is_op, producer_of, walk_back
 
 MEANS = ("ReduceMean", "ReduceSum", "GlobalAveragePool")
 NORMS = ("ReduceL2", "ReduceSumSquare")
@@ -116,9 +116,5 @@ def _list_behind(graph: ir.Graph, x: ir.Value) -> list[ir.Node]:
 
 def _list_before(root: ir.Node, nodes: Iterable[ir.Node]) -> set[ir.Node]:
     """Those of `nodes` that `root` depends on."""
-    among, before, ends = set(nodes), {root}, [root]
-    while ends:
-        producers = {p for v in ends.pop().inputs if (p := producer_of(v)) is not None and p in among} - before
-        before |= producers
-        ends += producers
-    return before
+    among = set(nodes)
+    return {root} | among.intersection(walk_back(root.inputs, lambda node: node.inputs if node in among else ()))

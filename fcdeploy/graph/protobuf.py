@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from fcdeploy.graph.check_sizes import check_sizes
 from fcdeploy.graph.check_tensors import check_tensors
+from fcdeploy.graph.nodes import tensors_of
 from fcdeploy.graph.wire import FileBytes, check_parts
 
 MAP = "type of a map"
@@ -44,7 +45,7 @@ def model_of(proto: onnx.ModelProto) -> ir.Model:
             info.type.Clear()
     model = ir.from_proto(proto)
     if maps:
-        for value in _all_values(model.graph):
+        for value in tensors_of(model.graph):
             if value.name in maps:
                 value.meta[MAP] = maps[value.name]
     return model
@@ -77,7 +78,7 @@ def read_type(kind: onnx.TypeProto) -> tuple[ir.TypeProtocol | None, ir.Shape | 
 
 
 def _write_maps(graph: ir.Graph | ir.GraphView, proto: onnx.ModelProto) -> None:
-    maps = {value.name: value.meta[MAP] for value in _all_values(graph) if MAP in value.meta}
+    maps = {value.name: value.meta[MAP] for value in tensors_of(graph) if MAP in value.meta}
     for info in _values(proto.graph) if maps else ():
         if info.name in maps and not info.HasField("type"):
             info.type.ParseFromString(maps[info.name])
@@ -85,12 +86,6 @@ def _write_maps(graph: ir.Graph | ir.GraphView, proto: onnx.ModelProto) -> None:
 
 def _values(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto]:
     yield from (*graph.input, *graph.output, *graph.value_info)
-
-
-def _all_values(graph: ir.Graph | ir.GraphView) -> Iterator[ir.Value]:
-    yield from graph.inputs
-    for node in graph:
-        yield from node.outputs
 
 
 def _holds_map(kind: onnx.TypeProto) -> bool:

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.check_sizes import infer_sizes
-from fcdeploy.graph.nodes import name_of
+from fcdeploy.graph.nodes import name_of, tensors_of
 from fcdeploy.graph.protobuf import proto_of_view, read_type
 
 SMALL = 1024  # bytes; larger initializers stay out of what is serialized, so that their size does not matter
@@ -38,7 +38,7 @@ def infer_shapes(model: ir.Model) -> None:
     declared = {id(value) for value in model.graph.outputs if value.type is not None}
     for graph, known in _pair_graphs(model.graph, inferred.graph):
         types = {info.name: info.type for info in (*known.input, *known.value_info, *known.output)}
-        for value in _values(graph):
+        for value in tensors_of(graph):
             if value.name not in types:
                 continue
             kind, shape = read_type(types[value.name])
@@ -114,11 +114,6 @@ def _type_of(written: str) -> ir.TypeProtocol | None:
 def _element(name: str) -> ir.DataType | None:
     """The element type that onnxruntime calls `float`, `int64`, `float8e4m3fn` ..."""
     return ir.DataType.__members__.get(name.upper())
-
-
-def _values(graph: ir.Graph) -> list[ir.Value]:
-    """What a graph reads and computes itself; constants know their shape."""
-    return [*graph.inputs, *(value for node in graph for value in node.outputs)]
 
 
 def _pair_graphs(graph: ir.Graph, message: onnx.GraphProto) -> Iterator[tuple[ir.Graph, onnx.GraphProto]]:

@@ -6,11 +6,9 @@ shows on a few samples, and such errors add up: each is small, and they know not
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import onnx_ir as ir
 
-from fcdeploy.graph.nodes import name_of
+from fcdeploy.graph.nodes import name_of, tensors_of
 from fcdeploy.int8.writing.conversions import Conversions, producer
 from fcdeploy.records.plan import QParams
 
@@ -18,7 +16,7 @@ from fcdeploy.records.plan import QParams
 def round_alone(model: ir.Model, tensor: str, q: QParams) -> ir.Model | None:
     """A copy of a float model whose nodes read a tensor from its bytes; None where it has no tensor of that name."""
     copy = model.clone()
-    value = next((value for value in _list_tensors(copy.graph) if name_of(value) == tensor), None)
+    value = next((value for value in tensors_of(copy.graph) if name_of(value) == tensor), None)
     if value is None:
         return None
     uses, conversions = list(value.uses()), Conversions(copy.graph)
@@ -33,9 +31,3 @@ def round_alone(model: ir.Model, tensor: str, q: QParams) -> ir.Model | None:
     else:
         copy.graph.insert_after(writer, pair)
     return copy
-
-
-def _list_tensors(graph: ir.Graph) -> Iterator[ir.Value]:
-    yield from graph.inputs
-    for node in graph:
-        yield from node.outputs

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Float32
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.nodes import name_of
+from fcdeploy.graph.nodes import name_of, tensors_of
 from fcdeploy.graph.weights import initializer_bytes, is_large
 from fcdeploy.int8.calibrating.instrument import pooled_step
 from fcdeploy.records.signature import TensorSpec
@@ -143,7 +143,7 @@ def _measure_sizes(
     Where the model does not take two, or more than one axis doubles, there is none that could be told.
     """
     copy = model.clone()
-    by_name = {value.name: value for value in (*copy.graph.inputs, *(v for node in copy.graph for v in node.outputs))}
+    by_name = {value.name: value for value in tensors_of(copy.graph)}
     copy.graph.outputs.clear()
     for value in values:
         node = ir.node("Shape", [by_name[value.name]], outputs=[ir.Value(name=f"{value.name}'s shape")])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from fcdeploy.graph.nodes import is_op, name_of, weight_of
+from fcdeploy.graph.nodes import is_op, name_of, walk_back, weight_of
 
 LAYERS = ("Conv", "MatMul", "Gemm")
 LINEAR = (
@@ -25,21 +25,16 @@ def find_front_ends(graph: ir.Graph) -> dict[str, str]:
     reasons: dict[str, str] = {}
     for node in graph:
         if is_op(node, "Log"):
-            before = _walk_back(node)
+            before = _list_linear_before(node)
             reasons |= {name_of(each): WHY for each in before if is_op(each, *LAYERS) and weight_of(each) is not None}
     return reasons
 
 
-def _walk_back(log: ir.Node) -> set[ir.Node]:
+def _list_linear_before(log: ir.Node) -> set[ir.Node]:
     """All nodes that a Log depends on; none where one of them is another operator, an activation that was learned with."""
-    seen: set[ir.Node] = set()
-    waiting = [value for value in log.inputs if value is not None]
-    while waiting:
-        producer = waiting.pop().producer()
-        if producer is None or producer in seen:
-            continue
-        if not is_op(producer, *LINEAR):
+    before: set[ir.Node] = set()
+    for node in walk_back(log.inputs):
+        if not is_op(node, *LINEAR):
             return set()
-        seen.add(producer)
-        waiting += [value for value in producer.inputs if value is not None]
-    return seen
+        before.add(node)
+    return before
