@@ -19,6 +19,8 @@ from hypothesis import HealthCheck, settings
 
 from fcdeploy.errors import FcdeployError
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for torch, not yet imported: each worker of pytest has one core
+
 # a busy machine is no fault of what is tested; and what passes today passes tomorrow: --hypothesis-profile drawn draws anew
 for name, fixed in (("drawn", False), ("fixed", True)):
     settings.register_profile(name, deadline=None, derandomize=fixed, suppress_health_check=[HealthCheck.too_slow])
