@@ -7,6 +7,7 @@ here.  A QuantizeLinear keeps the float tensor's name at its input.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
