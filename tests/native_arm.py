@@ -40,8 +40,8 @@ int main(int count, char **arguments)
     const struct fcdeploy_native *table = fcdeploy_native(count > 1 && *arguments[1] ? arguments[1] : 0);
     if (!table)
         return 3;
-    const void *inputs[64] = {0};
-    void *outputs[64] = {0};
+    const void *inputs[sizeof in_bytes / sizeof *in_bytes] = {0};
+    void *outputs[sizeof out_bytes / sizeof *out_bytes] = {0};
     for (int i = 0; in_bytes[i]; i++) {
         void *input = aligned_alloc(64, (in_bytes[i] + 127) / 64 * 64);
         if (!input || fread(input, in_bytes[i], 1, stdin) != 1)

@@ -157,39 +157,56 @@ struct fc_combine {
     struct fc_code code;
 };
 
+/* The bytes of sums or products, of both operands less their zero points; and these from bytes. */
+#if defined(FC_SCALED)
+#define FC_COMBINE_LOAD(x, p, zero) fc_reals_of_sixteen(x, p, zero);
+#define FC_COMBINE_STORE(y, x, code) fc_store_numbers(y, FC_TILE / FC_LANES, (code)->low > 0 || (code)->high < 255, x, code)
+#else
+#define FC_COMBINE_LOAD(x, p, zero) \
+    FC_UNROLL \
+    for (int v = 0; v < FC_TILE / FC_LANES; v++) \
+        (x)[v] = fc_sub(fc_reals_of_bytes((p) + v * FC_LANES), fc_real(zero));
+#define FC_COMBINE_STORE(y, x, code) fc_store_bytes(y, FC_TILE, FC_TILE / FC_LANES, x, code)
+#endif
+
 /* Both operands as floats: scale * (byte - zero). */
 #define FC_COMBINE(name, vector_operation, operation)                                                             \
-    FC_KERNEL void name(uint8_t *y, const uint8_t *a, const uint8_t *b, const struct fc_combine *c)                \
+    FC_KERNEL void name(uint8_t *y, const uint8_t *a, const uint8_t *b, const struct fc_combine *c)               \
     {                                                                                                             \
         enum { vectors = FC_TILE / FC_LANES };                                                                    \
         const struct fc_loop *l = &c->loop;                                                                       \
+        const float a_zero = c->a_zero, b_zero = c->b_zero, a_scale = c->a_scale, b_scale = c->b_scale;           \
+        const float scale = c->scale;                                                                             \
+        const struct fc_code code = c->code;                                                                      \
         FC_FOR_EACH_RUN(l) {                                                                                      \
             uint8_t *to = y + FC_OFFSET(l->y);                                                                    \
             const uint8_t *first = a + FC_OFFSET(l->a), *second = b + FC_OFFSET(l->b);                            \
             int i = 0;                                                                                            \
             if (FC_BLOCKS && l->y[3] == 1 && l->a[3] == 1 && l->b[3] == 1) {                                      \
                 for (; i + FC_TILE <= l->count[3]; i += FC_TILE) {                                                \
-                    fc_reals x[vectors];                                                                          \
+                    fc_reals p[vectors], q[vectors], x[vectors];                                                  \
+                    FC_COMBINE_LOAD(p, first + i, a_zero)                                                         \
+                    FC_COMBINE_LOAD(q, second + i, b_zero)                                                        \
                     FC_UNROLL                                                                                     \
                     for (int v = 0; v < vectors; v++) {                                                           \
-                        const fc_reals p = fc_sub(fc_reals_of_bytes(first + i + v * FC_LANES), fc_real(c->a_zero));  \
-                        const fc_reals q = fc_sub(fc_reals_of_bytes(second + i + v * FC_LANES), fc_real(c->b_zero)); \
                         const fc_reals both = vector_operation(                                                   \
-                            fc_mul(p, fc_real(c->a_scale)), fc_mul(q, fc_real(c->b_scale)));                      \
-                        x[v] = fc_div(both, fc_real(c->scale));                                                   \
+                            fc_mul(p[v], fc_real(a_scale)), fc_mul(q[v], fc_real(b_scale)));                      \
+                        x[v] = fc_div(both, fc_real(scale));                                                      \
                     }                                                                                             \
-                    fc_store_bytes(to + i, FC_TILE, vectors, x, &c->code);                                        \
+                    FC_COMBINE_STORE(to + i, x, &code);                                                           \
                 }                                                                                                 \
             }                                                                                                     \
             for (; i < l->count[3]; i++) {                                                                        \
-                const float p = fc_scaled(first[(ptrdiff_t)i * l->a[3]] - (int)c->a_zero, c->a_scale);            \
-                const float q = fc_scaled(second[(ptrdiff_t)i * l->b[3]] - (int)c->b_zero, c->b_scale);           \
-                to[(ptrdiff_t)i * l->y[3]] = fc_byte((p operation q) / c->scale, &c->code);                       \
+                const float p = fc_scaled(first[(ptrdiff_t)i * l->a[3]] - (int)a_zero, a_scale);                  \
+                const float q = fc_scaled(second[(ptrdiff_t)i * l->b[3]] - (int)b_zero, b_scale);                 \
+                to[(ptrdiff_t)i * l->y[3]] = fc_byte((p operation q) / scale, &code);                             \
             }                                                                                                     \
         }                                                                                                         \
     }
 FC_COMBINE(fc_add_bytes, fc_add, +)
 FC_COMBINE(fc_mul_bytes, fc_mul, *)
 #undef FC_COMBINE
+#undef FC_COMBINE_LOAD
+#undef FC_COMBINE_STORE
 
 #endif

@@ -23,6 +23,7 @@ FC_INLINE void fc_depthwise_begin(
         FC_UNROLL
         for (int r = 0; r < 3; r++) {
             tile->taps[3 * c + r] = rows.val[r];
+            __asm__("" : "+w"(tile->taps[3 * c + r])); /* a register for itself, not one of four neighbours */
             low = vaddw_s8(low, vget_low_s8(rows.val[r]));
             high = vaddw_high_s8(high, rows.val[r]);
         }
@@ -49,11 +50,12 @@ FC_INLINE void fc_depthwise_add(fc_ints *sums, const int two, int8x16_t x0, int8
     sums[3] = vaddw_high_s16(sums[3], high);
 }
 
+/* `full`: sixteen channels become bytes. */
 FC_INLINE void fc_depthwise_write(
-    const struct fc_written *to, const struct fc_depthwise_tile *tile, int32_t at, int count, const fc_ints *sums)
+    const int full, const struct fc_written *to, const struct fc_depthwise_tile *tile, int32_t at, int count, const fc_ints *sums)
 {
-    if (to->bytes && count >= FC_TILE) {
-        fc_store_scaled(to->bytes + at, FC_TILE / FC_LANES, sums, tile->factor, to->code);
+    if (full) {
+        fc_store_scaled(to->bytes + at, FC_TILE / FC_LANES, 1, sums, tile->factor, to->code);
         return;
     }
     int32_t all[FC_TILE];
@@ -63,25 +65,63 @@ FC_INLINE void fc_depthwise_write(
     fc_layer_write_others(to, &at, count, 1, FC_TILE / FC_LANES, all);
 }
 
-/* Windows at any distance, tap by tap. */
+/* The position whose window begins at x, tap by tap. */
 FC_INLINE void fc_depthwise_taps(
-    const uint8_t *x, const struct fc_depthwise_tile *tile, const struct fc_depthwise *d, const struct fc_written *to, int32_t at, int count)
+    const int full, const uint8_t *x, const struct fc_depthwise_tile *tile, ptrdiff_t down, ptrdiff_t right, const struct fc_written *to, int32_t at, int count)
 {
-    const ptrdiff_t down = d->tap_y, right = d->tap_x;
     const int8x16_t *w = tile->taps;
-    for (int column = 0; column < d->columns; column++, x += d->x_column, at += d->y_column) {
-        fc_ints sums[4] = {tile->bias[0], tile->bias[1], tile->bias[2], tile->bias[3]};
-        int8x16_t last[3];
-        FC_UNROLL
-        for (int c = 0; c < 3; c++) {
-            const uint8_t *p = x + c * right;
-            last[c] = fc_lowered(p + 2 * down);
-            fc_depthwise_add(sums, 1, fc_lowered(p), w[3 * c], fc_lowered(p + down), w[3 * c + 1]);
-        }
-        fc_depthwise_add(sums, 1, last[0], w[2], last[1], w[5]);
-        fc_depthwise_add(sums, 0, last[2], w[8], last[2], w[8]);
-        fc_depthwise_write(to, tile, at, count, sums);
+    fc_ints sums[4] = {tile->bias[0], tile->bias[1], tile->bias[2], tile->bias[3]};
+    int8x16_t last[3];
+    FC_UNROLL
+    for (int c = 0; c < 3; c++, x += right) {
+        FC_OPAQUE(x); /* else there is an address for each tap */
+        last[c] = fc_lowered(x + 2 * down);
+        fc_depthwise_add(sums, 1, fc_lowered(x), w[3 * c], fc_lowered(x + down), w[3 * c + 1]);
     }
+    fc_depthwise_add(sums, 1, last[0], w[2], last[1], w[5]);
+    fc_depthwise_add(sums, 0, last[2], w[8], last[2], w[8]);
+    fc_depthwise_write(full, to, tile, at, count, sums);
+}
+
+/* That one and the next, a column further on: two of their columns are the same. */
+FC_INLINE void fc_depthwise_two(
+    const int full, const uint8_t *x, const struct fc_depthwise_tile *tile, ptrdiff_t down, ptrdiff_t right, const struct fc_written *to, int32_t at,
+    int32_t next, int count)
+{
+    const int8x16_t *w = tile->taps;
+    fc_ints sums[8];
+    int8x16_t last[4];
+    FC_UNROLL
+    for (int v = 0; v < 8; v++)
+        sums[v] = tile->bias[v % 4];
+    FC_UNROLL
+    for (int c = 0; c < 4; c++, x += right) {
+        FC_OPAQUE(x);
+        const int8x16_t first = fc_lowered(x), second = fc_lowered(x + down);
+        last[c] = fc_lowered(x + 2 * down);
+        if (c < 3)
+            fc_depthwise_add(sums, 1, first, w[3 * c], second, w[3 * c + 1]);
+        if (c > 0)
+            fc_depthwise_add(sums + 4, 1, first, w[3 * c - 3], second, w[3 * c - 2]);
+    }
+    FC_UNROLL
+    for (int p = 0; p < 2; p++) {
+        fc_depthwise_add(sums + 4 * p, 1, last[p], w[2], last[p + 1], w[5]);
+        fc_depthwise_add(sums + 4 * p, 0, last[p + 2], w[8], last[p + 2], w[8]);
+        fc_depthwise_write(full, to, tile, at + p * next, count, sums + 4 * p);
+    }
+}
+
+/* A row of positions. */
+FC_INLINE void fc_depthwise_line(
+    const int full, const uint8_t *x, const struct fc_depthwise_tile *tile, const struct fc_depthwise *d, const struct fc_written *to, int32_t at, int count)
+{
+    const ptrdiff_t down = d->tap_y, right = d->tap_x, step = d->x_column;
+    int left = d->columns;
+    for (; left > 1 && step == right; left -= 2, x += 2 * step, at += 2 * d->y_column)
+        fc_depthwise_two(full, x, tile, down, right, to, at, d->y_column, count);
+    for (; left > 0; left--, x += step, at += d->y_column)
+        fc_depthwise_taps(full, x, tile, down, right, to, at, count);
 }
 
 #if defined(fc_dot_lane)
@@ -89,9 +129,10 @@ FC_INLINE void fc_depthwise_taps(
 /* A column of three taps of sixteen channels, the last one twice: its second weight is 0. */
 FC_INLINE void fc_depthwise_column(fc_ints *out, const uint8_t *p, ptrdiff_t down)
 {
-    const uint8x16_t a = vreinterpretq_u8_s32(fc_operand(vreinterpretq_s32_u8(vld1q_u8(p))));
-    const uint8x16_t b = vreinterpretq_u8_s32(fc_operand(vreinterpretq_s32_u8(vld1q_u8(p + down))));
-    const uint8x16_t c = vreinterpretq_u8_s32(fc_operand(vreinterpretq_s32_u8(vld1q_u8(p + 2 * down))));
+    const fc_ints mask = fc_mask();
+    const uint8x16_t a = vreinterpretq_u8_s32(fc_operand(vreinterpretq_s32_u8(vld1q_u8(p)), mask));
+    const uint8x16_t b = vreinterpretq_u8_s32(fc_operand(vreinterpretq_s32_u8(vld1q_u8(p + down)), mask));
+    const uint8x16_t c = vreinterpretq_u8_s32(fc_operand(vreinterpretq_s32_u8(vld1q_u8(p + 2 * down)), mask));
     const uint16x8_t ab = vreinterpretq_u16_u8(vzip1q_u8(a, b)), cc = vreinterpretq_u16_u8(vzip1q_u8(c, c));
     const uint16x8_t ab_high = vreinterpretq_u16_u8(vzip2q_u8(a, b)), cc_high = vreinterpretq_u16_u8(vzip2q_u8(c, c));
     out[0] = vreinterpretq_s32_u16(vzip1q_u16(ab, cc));
@@ -109,13 +150,13 @@ FC_INLINE void fc_depthwise_column(fc_ints *out, const uint8_t *p, ptrdiff_t dow
         sums[v] = fc_dot_signs(sums[v], second[v], w[4 + v]); \
         sums[v] = fc_dot_signs(sums[v], third[v], w[8 + v]); \
     } \
-    fc_depthwise_write(to, tile, at, count, sums); \
+    fc_depthwise_write(full, to, tile, at, count, sums); \
     x += right; \
     at += d->y_column;
 
 /* Windows side by side: each column of bytes is put in order once, and multiplied in three windows. */
 FC_INLINE void fc_depthwise_beside(
-    const uint8_t *x, const int8_t *weights, const int32_t *plain, const struct fc_depthwise_tile *tile, const struct fc_depthwise *d,
+    const int full, const uint8_t *x, const int8_t *weights, const int32_t *plain, const struct fc_depthwise_tile *tile, const struct fc_depthwise *d,
     const struct fc_written *to, int32_t at, int count)
 {
     const ptrdiff_t down = d->tap_y, right = d->tap_x;
@@ -164,6 +205,26 @@ FC_INLINE int fc_depthwise_fits(const int8_t *weights, int count, const struct f
     return vminvq_s8(vminq_s8(highest, vmaxq_s8(last[0], last[1]))) > -128;
 }
 
+FC_INLINE void fc_depthwise_lines(
+    const int full, const uint8_t *x, const int8_t *weights, const int32_t *plain, const struct fc_depthwise_tile *tile,
+    const struct fc_depthwise *d, const struct fc_written *to, int count)
+{
+    for (int image = 0; image < d->images; image++) {
+        for (int row = 0; row < d->rows; row++) {
+            const uint8_t *from = x + (ptrdiff_t)image * d->x_image + (ptrdiff_t)row * d->x_row;
+            const int32_t at = image * d->y_image + row * d->y_row;
+#if defined(fc_dot_lane)
+            if (d->x_column == d->tap_x) {
+                fc_depthwise_beside(full, from, weights, plain, tile, d, to, at, count);
+                continue;
+            }
+#endif
+            (void)weights, (void)plain;
+            fc_depthwise_line(full, from, tile, d, to, at, count);
+        }
+    }
+}
+
 /* All positions of the channels from `first` on, of which `weights` are. */
 FC_INLINE void fc_depthwise_nine(
     struct fc_written to, const uint8_t *x, const int8_t *weights, const int32_t *bias, int first, const struct fc_depthwise *d)
@@ -177,19 +238,10 @@ FC_INLINE void fc_depthwise_nine(
     to.factor += first;
     to.bias = to.bias ? to.bias + first : 0;
     fc_depthwise_begin(&tile, weights, bias + first, &to);
-    for (int image = 0; image < d->images; image++) {
-        for (int row = 0; row < d->rows; row++) {
-            const uint8_t *from = x + (ptrdiff_t)image * d->x_image + (ptrdiff_t)row * d->x_row + first;
-            const int32_t at = image * d->y_image + row * d->y_row;
-#if defined(fc_dot_lane)
-            if (d->x_column == d->tap_x) {
-                fc_depthwise_beside(from, weights, bias + first, &tile, d, &to, at, count);
-                continue;
-            }
-#endif
-            fc_depthwise_taps(from, &tile, d, &to, at, count);
-        }
-    }
+    if (to.bytes && count == FC_TILE)
+        fc_depthwise_lines(1, x + first, weights, bias + first, &tile, d, &to, count);
+    else
+        fc_depthwise_lines(0, x + first, weights, bias + first, &tile, d, &to, count);
 }
 
 #endif

@@ -10,7 +10,7 @@
 
 #if defined(FC_SMALL)
 #define FC_GROUP 16 /* positions that are computed together: their places lie on the stack */
-#else
+#elif !defined(FC_GROUP)
 #define FC_GROUP 64 /* positions whose inputs stay in the cache while all channels are computed */
 #endif
 
@@ -182,7 +182,7 @@ FC_INLINE void fc_layer_write(
         FC_UNROLL
         for (int v = 0; v < vectors; v++)
             scaled[v] = fc_load_reals(to->factor + v * FC_LANES);
-        fc_store_scaled(to->bytes + at, vectors, sums, scaled, to->code);
+        fc_store_scaled(to->bytes + at, vectors, 1, sums, scaled, to->code);
         return;
     }
 #endif
@@ -229,12 +229,17 @@ FC_INLINE void fc_layer_write_all(
         FC_UNROLL
         for (int v = 0; v < vectors; v++)
             factor[v] = fc_load_reals(to->factor + v * FC_LANES);
+        if (code.low > 0 || code.high < 255) {
+            FC_UNROLL
+            for (; p < positions; p++)
+                fc_store_scaled(to->bytes + at[p], vectors, 1, sums + p * vectors, factor, &code);
+        }
         FC_UNROLL
         for (; p < positions; p++)
-            fc_store_scaled(to->bytes + at[p], vectors, sums + p * vectors, factor, &code);
+            fc_store_scaled(to->bytes + at[p], vectors, 0, sums + p * vectors, factor, &code);
         return;
     }
-    int32_t all[16 * FC_LANES];
+    int32_t all[FC_POSITIONS_16 * FC_TILE];
     FC_UNROLL
     for (int i = 0; i < positions * vectors; i++)
         vst1q_s32(all + i * FC_LANES, sums[i]);
@@ -342,11 +347,18 @@ FC_INLINE void fc_layer_tile(
         bias = raised;
     }
 #endif
+#if defined(FC_AGAIN)
+    for (; positions >= block && p < positions; p += block) {
+        p = fc_min(p, positions - block);
+        fc_layer_block(block, vectors, wide, 0, x, from + p, weights, bias, l, to, at + p, count);
+    }
+#else
     for (; p + block <= positions; p += block)
         if (block > 4 && !wide && from[p + block - 1] - from[p] == (block - 1) * l->x_column)
             fc_layer_block(block, vectors, wide, 1, x, from + p, weights, bias, l, to, at + p, count);
         else
             fc_layer_block(block, vectors, wide, 0, x, from + p, weights, bias, l, to, at + p, count);
+#endif
     for (; p < positions; p++)
         fc_layer_block(1, vectors, wide, 0, x, from + p, weights, own, l, to, at + p, count);
 }
@@ -366,6 +378,10 @@ FC_INLINE void fc_layer_run(
     to.code = &l->code;
     for (int first = 0; first < total; first += FC_GROUP) {
         int32_t from[FC_GROUP], at[FC_GROUP];
+#if defined(FC_AGAIN)
+        if (total - first < FC_POSITIONS_8)
+            first = fc_max(0, total - FC_POSITIONS_8);
+#endif
         const int positions = fc_min(FC_GROUP, total - first);
         fc_layer_places(first, positions, from, at, l);
         const int8_t *w = weights;

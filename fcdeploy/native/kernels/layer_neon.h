@@ -51,8 +51,8 @@ FC_INLINE void fc_layer_block(
     const int positions, const int vectors, const int wide, const int even, const uint8_t *x0, const int32_t *from, const int8_t *weights,
     const int32_t *bias, const struct fc_layer *l, const struct fc_written *to, const int32_t *at, int count)
 {
-    fc_ints sums[16];
-    const uint8_t *start[16];
+    fc_ints sums[FC_POSITIONS_16 * FC_TILE / FC_LANES];
+    const uint8_t *start[FC_POSITIONS_8];
     (void)wide, (void)even;
 #if defined(FC_LOWERED)
     fc_ints extra[FC_TILE / FC_LANES];
@@ -63,44 +63,59 @@ FC_INLINE void fc_layer_block(
     FC_UNROLL
     for (int p = 0; p < positions; p++) {
         start[p] = x0 + from[p];
+        FC_OPAQUE(bias); /* loaded two by two, not copied one by one */
         FC_UNROLL
         for (int v = 0; v < vectors; v++)
             sums[p * vectors + v] = fc_load_ints(bias + v * FC_LANES);
     }
-    for (int ry = 0; ry < l->runs_y; ry++) {
-        for (int rx = 0; rx < l->runs_x; rx++) {
-            ptrdiff_t run = (ptrdiff_t)ry * l->run_y + (ptrdiff_t)rx * l->run_x - (ry & l->early);
-            int left = l->steps;
-            for (; left >= 4; left -= 4, run += 16) {
-                fc_ints x[8];
+    const ptrdiff_t run_y = l->run_y, run_x = l->run_x, early = l->early, whole = 4 * (l->steps & ~3);
+    const int runs_x = l->runs_x, steps = l->steps;
+    ptrdiff_t row = 0, before = 0;
+    int ry = l->runs_y; /* there is a run: compilers need not ask */
+    do {
+        ptrdiff_t next = row - before;
+        int rx = runs_x;
+        do {
+            ptrdiff_t run = next;
+            const ptrdiff_t end = run + whole;
+            for (; run < end; run += 16) {
+                const fc_ints mask = fc_mask();
+                fc_ints x[FC_POSITIONS_8];
                 FC_OPAQUE(run);
                 FC_UNROLL
                 for (int p = 0; p < positions; p++)
-                    x[p] = fc_operand(vreinterpretq_s32_u8(vld1q_u8(start[p] + run)));
+                    x[p] = fc_operand(vreinterpretq_s32_u8(vld1q_u8(start[p] + run)), mask);
+                FC_AFTER
                 FC_LAYER_LANE(0)
                 FC_LAYER_LANE(1)
                 FC_LAYER_LANE(2)
                 FC_LAYER_LANE(3)
             }
-            if (left >= 2) {
-                fc_ints x[8];
+            if (steps & 2) {
+                const fc_ints mask = fc_mask();
+                fc_ints x[FC_POSITIONS_8];
                 FC_UNROLL
                 for (int p = 0; p < positions; p++)
-                    x[p] = fc_operand(fc_eight(start[p] + run));
+                    x[p] = fc_operand(fc_eight(start[p] + run), mask);
+                FC_AFTER
                 FC_LAYER_LANE(0)
                 FC_LAYER_LANE(1)
-                left -= 2;
                 run += 8;
             }
-            if (left) {
-                fc_ints x[8];
+            if (steps & 1) {
+                const fc_ints mask = fc_mask();
+                fc_ints x[FC_POSITIONS_8];
                 FC_UNROLL
                 for (int p = 0; p < positions; p++)
-                    x[p] = fc_operand(fc_four(start[p] + run));
+                    x[p] = fc_operand(fc_four(start[p] + run), mask);
+                FC_AFTER
                 FC_LAYER_LANE(0)
             }
-        }
-    }
+            next += run_x;
+        } while (--rx > 0);
+        row += run_y;
+        before ^= early;
+    } while (--ry > 0);
 #if defined(FC_LOWERED)
     FC_UNROLL
     for (int v = 0; v < vectors; v++)
@@ -145,11 +160,17 @@ FC_INLINE void fc_layer_halves(
         for (int v = 0; v < vectors; v++)
             low[p * vectors + v] = high[p * vectors + v] = vdupq_n_s32(0);
     }
-    for (int ry = 0; ry < l->runs_y; ry++) {
-        for (int rx = 0; rx < l->runs_x; rx++) {
-            ptrdiff_t run = (ptrdiff_t)ry * l->run_y + (ptrdiff_t)rx * l->run_x - (ry & l->early);
-            int left = l->steps;
-            for (; left > 1; left -= 2, run += 8) {
+    const ptrdiff_t run_y = l->run_y, run_x = l->run_x, early = l->early, whole = 4 * (l->steps & ~1);
+    const int runs_x = l->runs_x, steps = l->steps;
+    ptrdiff_t row = 0, before = 0;
+    int ry = l->runs_y; /* there is a run: compilers need not ask */
+    do {
+        ptrdiff_t at_run = row - before;
+        int rx = runs_x;
+        do {
+            ptrdiff_t run = at_run;
+            const ptrdiff_t end = run + whole;
+            for (; run < end; run += 8) {
                 FC_OPAQUE(run);
                 int8x16_t first[4], second[4];
                 FC_UNROLL
@@ -158,7 +179,7 @@ FC_INLINE void fc_layer_halves(
                 FC_LAYER_HALVES(next)
                 weights += 2 * next;
             }
-            if (left) {
+            if (steps & 1) {
                 int8x16_t first[4], second[4];
                 FC_UNROLL
                 for (int p = 0; p < positions; p++)
@@ -166,8 +187,11 @@ FC_INLINE void fc_layer_halves(
                 FC_LAYER_HALVES(0)
                 weights += next;
             }
-        }
-    }
+            at_run += run_x;
+        } while (--rx > 0);
+        row += run_y;
+        before ^= early;
+    } while (--ry > 0);
     FC_UNROLL
     for (int p = 0; p < positions; p++) {
         FC_UNROLL

@@ -15,8 +15,10 @@
 #define FC_PAIRS 1
 #define FC_HALVES 1 /* layers keep two sums of each channel */
 #endif
-#define FC_POSITIONS_16 (FC_PAIRS ? 2 : 4)
+#define FC_POSITIONS_16 (FC_PAIRS ? 2 : 6)
 #define FC_POSITIONS_8 (FC_PAIRS ? 4 : 8)
+#define FC_GROUP 180
+#define FC_AGAIN 1 /* the last positions of a layer are computed with some before them, once more */
 
 typedef int32x4_t fc_ints;
 typedef float32x4_t fc_reals;
@@ -52,7 +54,8 @@ FC_INLINE fc_ints fc_dot_wide(fc_ints sum, fc_ints x, fc_ints w) { return fc_dot
 
 /* Four bytes of x in one lane, for all of w; x as fc_operand has it. */
 #define fc_dot_lane(sum, x, w, lane) vsudotq_laneq_s32(sum, vreinterpretq_s8_s32(w), vreinterpretq_u8_s32(x), lane)
-FC_INLINE fc_ints fc_operand(fc_ints x) { return x; }
+FC_INLINE fc_ints fc_mask(void) { return vdupq_n_s32(0); }
+FC_INLINE fc_ints fc_operand(fc_ints x, fc_ints mask) { (void)mask; return x; }
 FC_INLINE fc_ints fc_dot_signs(fc_ints sum, fc_ints x, fc_ints w) { return fc_dot(sum, x, w); }
 FC_INLINE fc_ints fc_depthwise_bias(fc_ints raised, const int32_t *plain) { (void)raised; return fc_load_ints(plain); }
 
@@ -71,7 +74,13 @@ FC_INLINE fc_ints fc_dot_wide(fc_ints sum, fc_ints x, fc_ints w) { return fc_dot
 
 /* Four bytes of x in one lane, for all of w; x as fc_operand has it. */
 #define fc_dot_lane(sum, x, w, lane) vdotq_laneq_s32(sum, vreinterpretq_s8_s32(w), vreinterpretq_s8_s32(x), lane)
-FC_INLINE fc_ints fc_operand(fc_ints x) { return veorq_s32(x, vreinterpretq_s32_u8(vdupq_n_u8(128))); }
+FC_INLINE fc_ints fc_mask(void)
+{
+    uint8x16_t mask;
+    __asm__ volatile("movi %0.16b, #128" : "=w"(mask)); /* where it is needed: it would take a register of the sums all along */
+    return vreinterpretq_s32_u8(mask);
+}
+FC_INLINE fc_ints fc_operand(fc_ints x, fc_ints mask) { return veorq_s32(x, mask); }
 
 /* Of operands, as they are. */
 FC_INLINE fc_ints fc_dot_signs(fc_ints sum, fc_ints x, fc_ints w)
@@ -201,28 +210,51 @@ FC_INLINE void fc_store_bytes(uint8_t *y, int count, const int vectors, const fc
     }
 }
 
-/* The bytes of scaled sums, of all 8 or 16 channels.  These are numbers: what becomes too large saturates on its way. */
-#define FC_SCALED 1
-FC_INLINE void fc_store_scaled(
-    uint8_t *y, const int vectors, const fc_ints *sums, const fc_reals *factor, const struct fc_code *code)
+/* The bytes of 8 or 16 numbers: what is too large saturates on its way. With `clip` they are kept within code's ends. */
+FC_INLINE void fc_store_numbers(uint8_t *y, const int vectors, const int clip, const fc_reals *x, const struct fc_code *code)
 {
     const int16x8_t zero = vdupq_n_s16((int16_t)code->zero);
-    uint8x8_t eight[2];
-    FC_UNROLL
-    for (int v = 0; v < vectors; v += 2) {
-        const int32x4_t first = vcvtnq_s32_f32(vmulq_f32(vcvtq_f32_s32(sums[v]), factor[v]));
-        const int32x4_t second = vcvtnq_s32_f32(vmulq_f32(vcvtq_f32_s32(sums[v + 1]), factor[v + 1]));
-        eight[v / 2] = vqmovun_s16(vqaddq_s16(vqmovn_high_s32(vqmovn_s32(first), second), zero));
-    }
     const uint8x16_t low = vdupq_n_u8((uint8_t)code->low), high = vdupq_n_u8((uint8_t)code->high);
-    const uint8x16_t cut = vminq_u8(vmaxq_u8(vcombine_u8(eight[0], eight[vectors > 2]), low), high);
-    if (vectors > 2)
-        vst1q_u8(y, cut);
-    else
-        vst1_u8(y, vget_low_u8(cut));
+    int16x8_t near[2];
+    FC_UNROLL
+    for (int v = 0; v < vectors; v += 2)
+        near[v / 2] = vqaddq_s16(vqmovn_high_s32(vqmovn_s32(vcvtnq_s32_f32(x[v])), vcvtnq_s32_f32(x[v + 1])), zero);
+    if (vectors > 2) {
+        const uint8x16_t bytes = vqmovun_high_s16(vqmovun_s16(near[0]), near[1]);
+        vst1q_u8(y, clip ? vminq_u8(vmaxq_u8(bytes, low), high) : bytes);
+    } else {
+        const uint8x8_t bytes = vqmovun_s16(near[0]);
+        vst1_u8(y, clip ? vmin_u8(vmax_u8(bytes, vget_low_u8(low)), vget_low_u8(high)) : bytes);
+    }
+}
+
+/* The bytes of scaled sums, of all 8 or 16 channels. */
+#define FC_SCALED 1
+FC_INLINE void fc_store_scaled(
+    uint8_t *y, const int vectors, const int clip, const fc_ints *sums, const fc_reals *factor, const struct fc_code *code)
+{
+    fc_reals x[FC_TILE / FC_LANES];
+    FC_UNROLL
+    for (int v = 0; v < vectors; v++)
+        x[v] = vmulq_f32(vcvtq_f32_s32(sums[v]), factor[v]);
+    fc_store_numbers(y, vectors, clip, x, code);
+}
+
+/* Sixteen bytes, less their zero point. */
+FC_INLINE void fc_reals_of_sixteen(fc_reals *x, const uint8_t *p, float zero)
+{
+    const uint8x16_t bytes = vld1q_u8(p), less = vdupq_n_u8((uint8_t)zero);
+    const int16x8_t low = vreinterpretq_s16_u16(vsubl_u8(vget_low_u8(bytes), vget_low_u8(less)));
+    const int16x8_t high = vreinterpretq_s16_u16(vsubl_high_u8(bytes, less));
+    x[0] = vcvtq_f32_s32(vmovl_s16(vget_low_s16(low)));
+    x[1] = vcvtq_f32_s32(vmovl_high_s16(low));
+    x[2] = vcvtq_f32_s32(vmovl_s16(vget_low_s16(high)));
+    x[3] = vcvtq_f32_s32(vmovl_high_s16(high));
 }
 
 /* An offset that compilers add to each address where it is used, in place of an address of its own for each. */
 #define FC_OPAQUE(x) __asm__("" : "+r"(x))
+/* Nothing is loaded before it that is needed behind it: registers are few. */
+#define FC_AFTER __asm__ volatile("" ::: "memory");
 
 #endif
