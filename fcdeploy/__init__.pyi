@@ -433,6 +433,7 @@ def report(
     add: Sequence[str | Path] = (),
     format: str = "html",
     title: str | None = None,
+    pictures: int = 0,
     force: bool = False,
     on_step: OnStep | None = None,
 ) -> ReportResult:
@@ -442,7 +443,8 @@ def report(
 
     `models` are files or bundles, whose reports and plans are taken from them.  `add` are more: what `validate`, `bench` and
     `quantize` print with `--json`, calibrations, and plans; each goes to the model that it is of.  `output` is MODEL.html
-    (MODEL.md) unless given; `title` is the page's.  Nothing is measured: what no file says is said to be missing.  Raises
+    (MODEL.md) unless given; `title` is the page's.  So many `pictures`, samples that a calibration among `add` kept, are shown
+    as the model sees them, and are in the page then.  Nothing is measured: what no file says is said to be missing.  Raises
     FcdeployError where a file is of none of the models."""
 
 def split(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import io
 import json
 import re
 import shlex
@@ -18,17 +20,19 @@ import onnx
 import pytest
 from conftest import fails
 from networks import Net
+from PIL import Image
 
 from fcdeploy.cli import main
 from fcdeploy.commands.bench import bench
 from fcdeploy.commands.bundle import bundle
 from fcdeploy.commands.calibrate import calibrate
+from fcdeploy.commands.inspect import inspect
 from fcdeploy.commands.quantize import quantize
 from fcdeploy.commands.report import list_commands, report
 from fcdeploy.commands.validate import validate
 from fcdeploy.records.calibration import Histogram
 from fcdeploy.records.report import Report
-from fcdeploy.reporting.page import drawing
+from fcdeploy.reporting.page import drawing, sample_pictures
 from fcdeploy.reporting.page.describe import write_verdict
 from fcdeploy.reporting.page.render import keep_in_line
 from fcdeploy.reporting.page.subject import read_subject
@@ -111,6 +115,10 @@ def test_every_figure_is_that_of_the_reports(made: Path, tmp_path: Path) -> None
     assert first["why"]  # from the plan
     assert first["end_low"] == 0 < first["end_high"] <= first["max"] * 1.01  # behind the Relu, in bytes
     assert sorted({row["op"] for row in model["layers"]}) == ["Conv", "Flatten", "Gemm"]
+    looked = inspect(made / "net.int8.onnx").values
+    assert model["peak_activation_bytes"] == looked["peak_activation_bytes"]
+    assert max(row["bytes"] for row in model["memory"]) == looked["peak_activation_bytes"]
+    assert model["memory"][0] == {"node": "", "bytes": 4 * 4 * 8 * 8}  # the input alone, before anything runs
 
 
 def find_or_none(values: Any, key: str) -> Any:
@@ -358,3 +366,61 @@ def test_a_graph_s_places() -> None:
     assert places["x"][0] < places["a"][0] < places["b"][0] == places["c"][0] < places["d"][0]
     assert len(picture.lines) == 5
     assert picture.width == places["d"][0] + drawing.NODE[0]
+
+
+def test_memory_over_time_is_an_outline() -> None:
+    assert drawing.draw_memory([]) == drawing.draw_memory([0, 0]) == ""
+    wide, high = drawing.MEMORY
+    path = drawing.draw_memory([10, 40, 20])
+    tops = [float(text) for text in re.findall(r"V([0-9.]+)H", path)]
+    assert tops == pytest.approx([high - 0.95 * high * share for share in (0.25, 1, 0.5)], abs=0.05)
+    assert path.endswith(f"H{wide:.1f}V{high}Z")
+
+
+@pytest.mark.parametrize("preset", ["torchvision-imagenet", "paddle-ocr-det", "scale-0-1"])
+def test_pictures_are_what_the_model_sees(tmp_path: Path, preset: str) -> None:
+    """Preprocessing and back: what Pillow reads of the page's PNG are the bytes of the picture that was given."""
+    net = Net()
+    net.output(net.conv(net.input("x", 3, 32, 32), 3, 4)).save(tmp_path / "m.onnx")
+    random, colours = np.random.default_rng(0), {}
+    for part in ("a", "b"):
+        (tmp_path / "photos" / part).mkdir(parents=True)
+        for k in range(8):
+            colour = random.integers(0, 256, 3)
+            Image.fromarray(np.full((32, 32, 3), colour, np.uint8)).save(tmp_path / "photos" / part / f"{k}.png")
+            colours[tuple(colour)] = part
+    calibrate(tmp_path / "m.onnx", data=tmp_path / "photos", preprocess=preset, output=tmp_path / "m.calib")
+    quantize(
+        tmp_path / "m.onnx", calibration=tmp_path / "m.calib", output=tmp_path / "q.onnx", costs="none", floor="none"
+    )
+    made = report([tmp_path / "q.onnx"], add=[tmp_path / "m.calib"], pictures=5, output=tmp_path / "r.html", force=True)
+    page = (tmp_path / "r.html").read_text()
+    files = re.findall(r'<img src="data:image/png;base64,([^"]+)"', page)
+    assert len(files) == 5
+    for file in files:
+        with Image.open(io.BytesIO(base64.b64decode(file))) as seen:
+            pixels = np.asarray(seen)
+        assert pixels.shape == (32, 32, 3)
+        assert {tuple(row) for row in pixels.reshape(-1, 3)} <= set(colours)
+    assert made.values["models"][0]["preprocessing"][0].startswith(f"preprocessing {preset}")
+    report([tmp_path / "q.onnx"], add=[tmp_path / "m.calib"], output=tmp_path / "r.html", force=True)
+    assert "<img" not in (tmp_path / "r.html").read_text()  # nobody's pictures unless they are asked for
+    with fails("--pictures 5: no calibration was given that keeps samples of pictures", "--add MODEL.calib"):
+        report([tmp_path / "q.onnx"], pictures=5, output=tmp_path / "none.html")
+    assert not (tmp_path / "none.html").exists()
+
+
+def test_large_pictures_are_made_smaller() -> None:
+    pixels = sample_pictures.restore_pixels(np.random.default_rng(0).random((1, 300, 224)).astype(np.float32), None)
+    assert pixels.shape == (100, 74, 1)
+    with Image.open(io.BytesIO(sample_pictures.encode_png(pixels))) as seen:
+        np.testing.assert_array_equal(np.asarray(seen), pixels[..., 0])
+
+
+def test_classes_of_the_confusion_matrix_have_their_names(made: Path, tmp_path: Path) -> None:
+    proof = json.loads((made / "validate.json").read_text())
+    (tmp_path / "v.json").write_text(json.dumps({**proof, "classes": ["ant", "bee", "<cow>", "dog"]}))
+    report([made / "net.int8.onnx"], add=[tmp_path / "v.json"], output=tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    for name in ("ant", "bee", "&lt;cow&gt;", "dog"):
+        assert f'<th scope="row">{name}</th>' in page and f'<th scope="col" class="num">{name}</th>' in page

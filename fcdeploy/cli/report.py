@@ -22,6 +22,10 @@ from fcdeploy.cli import options
     help="A page, a model card, or a folder of node data to open beside the model in Model Explorer.",
 )  # fmt: skip
 @click.option("--title", metavar="TEXT", help="The page's title; the model's name by default.")
+@click.option(
+    "--pictures", type=click.IntRange(min=0), metavar="N", default=0,
+    help="Show N samples that a calibration in --add kept as the model sees them; they are in the page then.",
+)  # fmt: skip
 @options.force_option
 @options.operators_option
 @options.json_option
@@ -31,6 +35,7 @@ def command(
     add: tuple[Path, ...],
     format: str,
     title: str | None,
+    pictures: int,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -42,5 +47,7 @@ def command(
     from fcdeploy.commands.report import report
 
     with console.progress() as on_step:
-        made = report(models, output=output, add=add, format=format, title=title, force=force, on_step=on_step)
+        made = report(
+            models, output=output, add=add, format=format, title=title, pictures=pictures, force=force, on_step=on_step
+        )
     console.show(made, as_json=as_json)

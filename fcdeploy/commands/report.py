@@ -18,6 +18,7 @@ from fcdeploy.reporting.page.describe import describe
 from fcdeploy.reporting.page.layers import list_layers
 from fcdeploy.reporting.page.overlay import make_overlays
 from fcdeploy.reporting.page.render import draw, render
+from fcdeploy.reporting.page.sample_pictures import draw_samples
 from fcdeploy.reporting.page.subject import BUNDLED, Subject, read_evidence, read_subjects
 from fcdeploy.wording import quote_path, say_count
 
@@ -31,6 +32,7 @@ def report(
     add: Sequence[str | Path] = (),
     format: str = "html",
     title: str | None = None,
+    pictures: int = 0,
     force: bool = False,
     on_step: OnStep | None = None,
 ) -> Report:
@@ -40,7 +42,8 @@ def report(
 
     `models` are files or bundles, whose reports and plans are taken from them.  `add` are more: what `validate`, `bench` and
     `quantize` print with `--json`, calibrations, and plans; each goes to the model that it is of.  `output` is MODEL.html
-    (MODEL.md) unless given; `title` is the page's.  Nothing is measured: what no file says is said to be missing.  Raises
+    (MODEL.md) unless given; `title` is the page's.  So many `pictures`, samples that a calibration among `add` kept, are shown
+    as the model sees them, and are in the page then.  Nothing is measured: what no file says is said to be missing.  Raises
     FcdeployError where a file is of none of the models.
     """
     if format not in SUFFIXES:
@@ -57,18 +60,27 @@ def report(
     step: OnStep = on_step or (lambda *_: None)
     step("reading", 0, 2)
     subjects = read_subjects(paths, map(read_evidence, given))
-    described, pictures = [], []
+    described, drawn = [], []
     for subject in subjects:
         rows = list_layers(subject)
         values = {**describe(subject, rows), "commands": list_commands(subject, target, format)}
         described.append(values)
-        pictures.append(draw(values, rows))
+        drawn.append(draw(values, rows, _draw_samples(subject, pictures)))
+    if pictures and not any(each.samples for each in drawn):
+        raise FcdeployError(
+            f"--pictures {pictures}: no calibration was given that keeps samples of pictures", "--add MODEL.calib"
+        )
     step("drawing", 1, 2)
     heading = title or ("int8 against float" if len(paths) > 1 else subjects[0].name)
-    page = render(format, heading, described, pictures, __version__)
+    page = render(format, heading, described, drawn, __version__)
     with replace_file(target, force=force) as aside:
         aside.write_text(page, encoding="utf-8")
     return make_report(described, target, len(page.encode()), time.perf_counter() - begun)
+
+
+def _draw_samples(subject: Subject, most: int) -> list[str]:
+    calibration = subject.calibration
+    return [] if calibration is None or most < 1 else draw_samples(calibration, subject.format.preprocessing, most)
 
 
 def _write_overlays(paths: Sequence[Path], given: Sequence[Path], target: Path, *, force: bool) -> Report:

@@ -16,7 +16,13 @@ Shape = tuple[int, ...]
 
 
 def measure_peak(model: ir.Model) -> int | None:
-    """The most bytes that are alive at once when nodes run in the graph's order.
+    """The most bytes that are alive at once when nodes run in the graph's order; None where a shape is not known."""
+    steps = trace_memory(model)
+    return None if steps is None else max(steps)
+
+
+def trace_memory(model: ir.Model) -> list[int] | None:
+    """Bytes that are alive at once: before the first node, then while each runs; None where a shape is not known.
 
     A tensor lives from the node that writes it (a graph input from the start) to the last that reads it (a graph
     output to the end).  Reshapes and the like write nothing; a tensor behind a QuantizeLinear is one byte an element.
@@ -34,7 +40,7 @@ def measure_peak(model: ir.Model) -> int | None:
 
     # then node by node: what it writes is alive together with all that is still to be read
     alive: dict[ir.Value, int] = {}
-    peak = 0
+    steps = []
     for index, written in enumerate([list(graph.inputs), *(list(node.outputs) for node in nodes)], start=-1):
         for value in written:
             own = root.get(value, value)
@@ -44,9 +50,9 @@ def measure_peak(model: ir.Model) -> int | None:
             if size is None:
                 return None
             alive[own] = size
-        peak = max(peak, sum(alive.values()))
+        steps.append(sum(alive.values()))
         alive = {value: size for value, size in alive.items() if last[value] > index}
-    return peak
+    return steps
 
 
 def find_byte_sizes(graph: ir.Graph) -> dict[ir.Value, int]:

@@ -32,6 +32,9 @@ def describe(subject: Subject, rows: Sequence[LayerRow]) -> dict[str, Any]:
         "bytes_float": (bench or {}).get("bytes_float") or (quantize or {}).get("bytes_float"),
         "integer_macs": compute_integer_share(rows),
         "layers": [_describe_layer(row) for row in rows],
+        "memory": [{"node": node, "bytes": count} for node, count in subject.memory],
+        "peak_activation_bytes": max((count for _, count in subject.memory), default=None),
+        "preprocessing": list(subject.format.describe()),
     }
     values["size_ratio"] = subject.bytes / values["bytes_float"] if values["bytes_float"] else None
     values["verdict"] = write_verdict(values)

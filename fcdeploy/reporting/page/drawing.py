@@ -11,7 +11,8 @@ from fcdeploy.arithmetic.histogram_summary import count_in_cells
 from fcdeploy.records.calibration import Histogram
 
 CELLS, WIDTH, HEIGHT = 48, 240, 60
-NODE = (150, 26, 30, 14)  # width and height of a node, gaps beside and below it
+MEMORY = (600, 80)
+NODE = (176, 40, 30, 14)  # width and height of a node, gaps beside and below it
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,16 @@ def draw_graph(nodes: Mapping[str, Sequence[str]]) -> GraphPicture:
     rows = tuple((name, x, y) for name, (x, y) in places.items())
     width = max((x for _, x, _ in rows), default=0) + wide
     return GraphPicture(rows, tuple(lines), width, max((y for _, _, y in rows), default=0) + high)
+
+
+def draw_memory(steps: Sequence[int]) -> str:
+    """The outline of bytes over time, a step a node, in a box of MEMORY; empty without any."""
+    if not steps or not max(steps):
+        return ""
+    wide, high = MEMORY
+    each, most = wide / len(steps), max(steps)
+    tops = (f"V{high - 0.95 * high * count / most:.1f}H{each * (at + 1):.1f}" for at, count in enumerate(steps))
+    return f"M0 {high}{''.join(tops)}V{high}Z"
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ REPORTS: Mapping[str, Mapping[str, Any]] = {
     "validate": {
         "hashes!": {"int8!": TEXT}, "samples!": COUNT, "passed!": TRUTH, "metric": TEXT, "advice": TEXT,
         **dict.fromkeys(("drop", "drop_low", "drop_high", "max_drop", "float", "int8", "agreement", "sqnr_db"), NUMBER),
-        "drop_unit": TEXT, "layers": [LAYER], "confusion": {"float!": MATRIX, "int8!": MATRIX},
+        "drop_unit": TEXT, "classes": [TEXT], "layers": [LAYER], "confusion": {"float!": MATRIX, "int8!": MATRIX},
     },
     "bench": {
         "hashes": {"int8": TEXT}, "threads!": COUNT, "conclusive": TRUTH,

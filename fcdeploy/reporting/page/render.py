@@ -26,10 +26,12 @@ class Pictures:
     graph: drawing.GraphPicture
     interval: drawing.IntervalPicture | None
     front: list[tuple[float, float]]
+    memory: str
+    samples: list[str]
 
 
-def draw(values: Mapping[str, Any], rows: Sequence[LayerRow]) -> Pictures:
-    """The pictures of one model from its values, and the histograms that its calibration has."""
+def draw(values: Mapping[str, Any], rows: Sequence[LayerRow], samples: Sequence[str]) -> Pictures:
+    """The pictures of one model from its values, and the histograms that its calibration has; `samples` are drawn already."""
     histograms = {
         row.node: picture
         for row in rows
@@ -41,7 +43,9 @@ def draw(values: Mapping[str, Any], rows: Sequence[LayerRow]) -> Pictures:
     if low is not None and middle is not None and high is not None:
         interval = drawing.draw_interval(low, middle, high, validate.get("max_drop"))
     points = drawing.draw_points([(row["ratio"], row["drop"]) for row in front]) if front else []
-    return Pictures(histograms, drawing.draw_graph({row.node: row.inputs for row in rows}), interval, points)
+    graph = drawing.draw_graph({row.node: row.inputs for row in rows})
+    memory = drawing.draw_memory([row["bytes"] for row in values["memory"]])
+    return Pictures(histograms, graph, interval, points, memory, list(samples))
 
 
 def list_front(values: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -14,11 +14,14 @@ from fcdeploy.bundles.read import open_bundle
 from fcdeploy.errors import FcdeployError
 from fcdeploy.files import name_model, read_json
 from fcdeploy.graph.model import files_of, hash_model, measure_size, read_model
+from fcdeploy.graph.nodes import name_of
+from fcdeploy.prepare.activation_memory import trace_memory
 from fcdeploy.prepare.cost_model import LayerCost, fix_leading_axis, list_layer_costs
 from fcdeploy.records import calibration as calibrations
 from fcdeploy.records import origin
 from fcdeploy.records import plan as plans
 from fcdeploy.records.calibration import Calibration
+from fcdeploy.records.data_format import DataFormat, from_metadata
 from fcdeploy.records.plan import Plan
 from fcdeploy.reporting.page.evidence_types import REPORTS, check_report
 from fcdeploy.runtime.kernels import Kernel, find_kernels
@@ -32,7 +35,11 @@ Values = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Subject:
-    """A model and what is known of it. `reports` are JSON objects by command; `made` is what its metadata say."""
+    """A model and what is known of it. `reports` are JSON objects by command; `made` is what its metadata say.
+
+    `memory` are the bytes of activations that are alive while each node runs, empty where they are not known; `format` is how
+    data become its inputs.
+    """
 
     name: str
     path: Path
@@ -42,6 +49,8 @@ class Subject:
     model: ir.Model
     kernels: tuple[Kernel, ...]
     costs: tuple[LayerCost, ...]
+    memory: tuple[tuple[str, int], ...]
+    format: DataFormat
     reports: dict[str, Values] = field(default_factory=dict)
     plan: Plan | None = None
     calibration: Calibration | None = None
@@ -120,7 +129,12 @@ def read_subject(path: Path) -> Subject:
     kernels = find_kernels(file)
     fix_leading_axis(model)
     costs = tuple(list_layer_costs(model))
-    return Subject(path.name, path, sha256, size, made, model, kernels, costs, reports, plan, bundle=bundle)
+    names = ("", *map(name_of, model.graph))
+    memory = tuple(zip(names, trace_memory(model) or (), strict=False))
+    how = from_metadata(model.metadata_props, str(path))
+    return Subject(
+        path.name, path, sha256, size, made, model, kernels, costs, memory, how, reports, plan, bundle=bundle
+    )
 
 
 def belongs(one: Evidence, subject: Subject, *, alone: bool) -> bool:

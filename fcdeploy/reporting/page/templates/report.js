@@ -3,7 +3,7 @@ document.querySelectorAll(".graph").forEach((graph) => {
   const choices = graph.parentElement.querySelectorAll(".colours input");
   const paint = (by) => svg.querySelectorAll(".node").forEach((node) => node.setAttribute("data-colour", node.getAttribute("data-" + by)));
   choices.forEach((one) => { one.addEventListener("change", () => paint(one.value)); if (one.checked) paint(one.value); });
-  let zoom = Math.min(1, Math.max(0.45, graph.clientWidth / wide)), from = null;
+  let zoom = Math.min(1, Math.max(0.85, graph.clientWidth / wide)), from = null;
   const show = () => { svg.setAttribute("width", wide * zoom); svg.setAttribute("height", high * zoom); };
   graph.addEventListener("keydown", (event) => {
     if (event.key === "+" || event.key === "-") { zoom = Math.min(3, Math.max(0.15, zoom * (event.key === "+" ? 1.25 : 0.8))); show(); }
