@@ -114,6 +114,32 @@ class ServerState:
         return self.held + self.engine.bytes > self.max_held
 
 
+@dataclass(slots=True, eq=False)
+class ModelRequest:
+    """A request that a model must run for: what all share, the model, the head, when it arrived, and where its answer goes."""
+
+    state: ServerState
+    served: ServedModel
+    head: RequestHead
+    begun: float
+    send: Send
+
+    def answer(self, made: Answer | RefusedError) -> None:
+        """Send what was made of it, once."""
+        result = make_error_answer(made) if isinstance(made, RefusedError) else made
+        self.send(result)
+        self.state.metrics.count(self.served.model.key, result.status)
+
+    def answer_with(self, make: Callable[[], Answer]) -> None:
+        """Make and send it. Whatever goes wrong meanwhile is the answer: a request without one would hang."""
+        made: Answer | RefusedError
+        try:
+            made = make()
+        except Exception as error:
+            made = _as_refusal(error)
+        self.answer(made)
+
+
 def answer_request(state: ServerState, head: RequestHead, body: bytes | bytearray, begun: float, send: Send) -> None:
     """Answer a request, now or, when a model must run for it, later on the loop. Raises nothing."""
     key = ("", "")
@@ -121,38 +147,30 @@ def answer_request(state: ServerState, head: RequestHead, body: bytes | bytearra
         if head.route.what in ASK:
             served = state.engine.find(head.route.name, head.route.version)
             key = served.model.key
+            request = ModelRequest(state, served, head, begun, send)
             if not head.coding:
-                ASK[head.route.what](state, served, head, body, begun, send)
+                ASK[head.route.what](request, body)
                 return
             unpack = partial(inflate, body, head.coding, state.max_body)
-            then = partial(_ask_unpacked, state, served, head, begun, send)
+            then = partial(_ask_unpacked, request)
             state.engine.prepare(served, len(body), unpack, then, becomes=min(state.max_body, DEFLATE * len(body)))
             return
         answer = _answer_directly(state, head)
     except Exception as error:  # a mistake of ours must not take the connection, or the server, with it
-        _refuse(state, key, error, send)
-        return
+        answer = make_error_answer(_as_refusal(error))
     state.metrics.count(key, answer.status)
     send(answer)
 
 
-def _ask_unpacked(
-    state: ServerState, served: ServedModel, head: RequestHead, begun: float, send: Send, body: bytearray | RefusedError
-) -> None:
+def _ask_unpacked(request: ModelRequest, body: bytearray | RefusedError) -> None:
     """What `answer_request` does with a body that came compressed: a kilobyte may be a megabyte, so a thread unpacks it."""
     if isinstance(body, RefusedError):
-        _refuse(state, served.model.key, body, send)
+        request.answer(body)
         return
     try:
-        ASK[head.route.what](state, served, head, body, begun, send)
+        ASK[request.head.route.what](request, body)
     except Exception as error:
-        _refuse(state, served.model.key, error, send)
-
-
-def _refuse(state: ServerState, key: tuple[str, str], error: Exception, send: Send) -> None:
-    answer = make_error_answer(_as_refusal(error))
-    state.metrics.count(key, answer.status)
-    send(answer)
+        request.answer(_as_refusal(error))
 
 
 def _as_refusal(error: Exception) -> RefusedError:
@@ -168,96 +186,74 @@ def make_error_answer(refusal: RefusedError) -> Answer:
     return Answer(refusal.status, [orjson.dumps({"error": refusal.message})], start)
 
 
-def _infer(
-    state: ServerState, served: ServedModel, head: RequestHead, body: bytes | bytearray, begun: float, send: Send
-) -> None:
+def _infer(request: ModelRequest, body: bytes | bytearray) -> None:
+    state, served, head = request.state, request.served, request.head
     model = served.model
     text = len(body) if head.header_length is None else min(head.header_length, len(body))
     if text > state.max_json:
         raise RefusedError(413, f"{text} bytes of JSON, expected at most {state.max_json}: send binary tensors")
     feeds, wanted = decode(model, body, head.header_length, partial(state.engine.check_room, served))
 
-    def answer(made: Answer | RefusedError) -> None:
-        result = make_error_answer(made) if isinstance(made, RefusedError) else made
-        send(result)
-        state.metrics.count(model.key, result.status)
-
-    def done(request: InferenceRequest, result: list[Array] | RefusedError) -> None:
+    def done(ran: InferenceRequest, result: list[Array] | RefusedError) -> None:
         if isinstance(result, RefusedError):
-            answer(result)
+            request.answer(result)
             return
         outputs = result
 
         def make() -> Answer:
             made = _make_answer(model, outputs, wanted, head.accepts)
             if state.log is not None:
-                made.notes = _make_log_notes(model, request)
+                made.notes = _make_log_notes(model, ran)
             return made
 
         size = sum(array.nbytes for array in outputs) if head.accepts else 0
         if size > LARGE:
-            state.engine.call_in_thread(size, make, answer)
+            state.engine.call_in_thread(size, make, request.answer)
         else:
-            _answer_at_once(make, answer)
+            request.answer_with(make)
 
     copies = 1 if wanted.binary else TEXT
-    state.engine.submit(served, feeds, done, timeout=wanted.timeout, arrived=begun, copies=copies)
+    state.engine.submit(served, feeds, done, timeout=wanted.timeout, arrived=request.begun, copies=copies)
 
 
-def _answer_at_once(make: Callable[[], Answer], answer: Callable[[Answer | RefusedError], None]) -> None:
-    """Whatever goes wrong while it is made: a request without an answer would hang."""
-    made: Answer | RefusedError
-    try:
-        made = make()
-    except Exception as error:
-        made = _as_refusal(error)
-    answer(made)
-
-
-def _classify(
-    state: ServerState, served: ServedModel, head: RequestHead, body: bytes | bytearray, begun: float, send: Send
-) -> None:
+def _classify(request: ModelRequest, body: bytes | bytearray) -> None:
     """Pictures or rows are read in a thread, run as any inputs are, and answered by the names of classes.
 
     Finding out which boxes overlap takes longer than the loop may be held, so that is done in a thread too.
     """
+    state, served, head = request.state, request.served, request.head
     model = served.model
     top = read_top(model, head.path)
     check_classify(model, head.kind, len(body), state.max_json)
 
-    def answer(made: Answer | RefusedError) -> None:
-        result = make_error_answer(made) if isinstance(made, RefusedError) else made
-        state.metrics.count(model.key, result.status)
-        send(result)
-
-    def done(request: InferenceRequest, result: list[Array] | RefusedError, sizes: Sequence[ImageSize]) -> None:
+    def done(ran: InferenceRequest, result: list[Array] | RefusedError, sizes: Sequence[ImageSize]) -> None:
         if isinstance(result, RefusedError):
-            answer(result)
+            request.answer(result)
             return
         outputs = result
 
         def describe() -> Answer:
-            rows = describe_answers(model, outputs, request.rows, top, sizes)
-            seconds = {"run": request.compute_seconds, "total": time.perf_counter() - begun}
+            rows = describe_answers(model, outputs, ran.rows, top, sizes)
+            seconds = {"run": ran.compute_seconds, "total": time.perf_counter() - request.begun}
             made = _answer_json(
                 {"model_name": model.name, "model_version": model.version, "predictions": rows, "seconds": seconds}
             )
-            made.notes = _make_log_notes(model, request) if state.log is not None else None
+            made.notes = _make_log_notes(model, ran) if state.log is not None else None
             return made
 
         if model.format.boxes is not None:
-            state.engine.call_in_thread(sum(array.nbytes for array in outputs), describe, answer)
+            state.engine.call_in_thread(sum(array.nbytes for array in outputs), describe, request.answer)
             return
-        _answer_at_once(describe, answer)
+        request.answer_with(describe)
 
     def run(read: SamplesRead | RefusedError) -> None:
         if isinstance(read, RefusedError):
-            answer(read)
+            request.answer(read)
             return
         try:
-            state.engine.submit(served, read.feeds, partial(done, sizes=read.sizes), arrived=begun)
+            state.engine.submit(served, read.feeds, partial(done, sizes=read.sizes), arrived=request.begun)
         except Exception as error:
-            answer(_as_refusal(error))
+            request.answer(_as_refusal(error))
 
     state.engine.prepare(served, len(body), lambda: read_samples(model, bytes(body), head.kind, state.max_held), run)
 
