@@ -117,10 +117,16 @@ def call_quantize(step: Quantize, work: Placed, weights: Weights) -> KernelCall:
     y, x = work.outputs[0], work.inputs[0]
     codes = Struct("struct fc_code", make_code(step, to.zero_point))
     addresses = make_address(y, weights), make_address(x, weights)
-    table, along = make_loop(x, y, node=step.node, keep=1 if x.array.ndim > 1 else None)
-    fields = table.fields  # as the floats lie, which are read side by side
+    # as the floats lie, which are read side by side; channels are the loop 1
+    channels = x.array.shape[1] if x.array.ndim > 1 else 1
+    table, along = make_loop(x, y, node=step.node, keep=1 if channels > 1 else None)
+    if channels == 1 and table.fields["count"][1] != 1:
+        table, along = make_loop(x, y, node=step.node, keep=1)
+    elif channels == 1:
+        along = 1
+    fields = table.fields
     fields.update(y=fields["a"], a=fields["y"])
-    if along == 2 and fields["count"][0] == 1:  # channels are the loop 1, where rows of pixels are one
+    if along == 2 and fields["count"][0] == 1:  # rows of pixels are one
         for values, filled in ((fields["count"], 1), (fields["y"], 0), (fields["a"], 0)):
             values[:] = [*values[1:3], filled, values[3]]
         along = 1

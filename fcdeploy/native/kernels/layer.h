@@ -398,6 +398,19 @@ FC_INLINE void fc_layer_run(
                 const int wide = FC_PAIRS && l->wide && l->wide[tile];
 #if defined(FC_SIXTEEN)
                 (void)wide;
+                if (positions == 1 && left >= 2 * FC_TILE) { /* several tiles at once */
+                    const int tiles = left >= 4 * FC_TILE ? 4 : 2;
+                    const ptrdiff_t size = (ptrdiff_t)l->runs_y * l->runs_x * l->steps * 4 * FC_TILE;
+                    if (tiles == 4)
+                        fc_layer_alone(4, own + from[0], w, size, b, l, &to, at[0]);
+                    else
+                        fc_layer_alone(2, own + from[0], w, size, b, l, &to, at[0]);
+                    w += tiles * size;
+                    channel += tiles * FC_TILE;
+                    done += tiles * FC_TILE;
+                    tile += tiles - 1;
+                    continue;
+                }
                 if (width == 16)
                     fc_layer_tile(16, positions, own, from, w, b, l, &to, at, left);
                 else

@@ -141,8 +141,12 @@ FC_KERNEL void fc_average_pool_bytes(uint8_t *y, const uint8_t *x, const struct 
         FC_FOR_EACH_TAP(p) {
             const uint8_t *from = x + FC_TAP(p);
             inside++;
-            for (int i = 0; i < count; i++)
-                sum[i] += fc_scaled(from[i] - (int)p->zero, p->scale);
+            if (count == FC_TILE)
+                for (int i = 0; i < FC_TILE; i++)
+                    sum[i] += fc_scaled(from[i] - (int)p->zero, p->scale);
+            else
+                for (int i = 0; i < count; i++)
+                    sum[i] += fc_scaled(from[i] - (int)p->zero, p->scale);
         }
         uint8_t *to = y + (ptrdiff_t)image * p->y_image + (ptrdiff_t)row * p->y_row + (ptrdiff_t)column * p->y_column + c;
         const float divisor = (float)(p->counted ? p->counted : inside);

@@ -18,36 +18,49 @@ struct fc_again {
     const float *scale, *bias;
 };
 
-/* to[i] += the product of row `first` + i of the weights with the state, and its bias; rows to before `last`. */
+#if FC_FORMS
+#define FC_AGAIN_TILES (4 * FC_LANES / FC_TILE > 1 ? 4 * FC_LANES / FC_TILE : 1) /* one sum would wait for itself */
+#else
+#define FC_AGAIN_TILES 1
+#endif
+
+/* to[i] += the product of row `first` + i of the weights with the state, and its bias, for rows of `tiles` tiles to before `last`. */
+FC_INLINE void fc_again_tiles(
+    const int tiles, float *to, const float *state, int units, int tile, int first, int last, const struct fc_again *w, const int replace)
+{
+    enum { vectors = FC_TILE / FC_LANES };
+    fc_reals sums[FC_AGAIN_TILES * vectors];
+    float row[FC_AGAIN_TILES * FC_TILE];
+    FC_UNROLL
+    for (int v = 0; v < tiles * vectors; v++)
+        sums[v] = fc_real(0.0f);
+    for (int k = 0; k < units; k++) {
+        const fc_reals x = fc_real(state[k]);
+        FC_UNROLL
+        for (int v = 0; v < tiles * vectors; v++) {
+            const ptrdiff_t from = ((ptrdiff_t)(tile + v / vectors) * units + k) * FC_TILE + v % vectors * FC_LANES;
+            sums[v] = fc_add(sums[v], fc_mul(x, w->bytes ? fc_reals_of_weights(w->bytes + from) : fc_load_reals(w->reals + from)));
+        }
+    }
+    FC_UNROLL
+    for (int v = 0; v < tiles * vectors; v++) {
+        const int from = tile * FC_TILE + v * FC_LANES;
+        if (w->bytes)
+            sums[v] = fc_mul(sums[v], fc_load_reals(w->scale + from));
+        fc_store_reals(row + v * FC_LANES, fc_add(sums[v], fc_load_reals(w->bias + from)));
+    }
+    for (int i = fc_max(first, tile * FC_TILE); i < fc_min(last, (tile + tiles) * FC_TILE); i++)
+        to[i - first] = replace ? row[i - tile * FC_TILE] : to[i - first] + row[i - tile * FC_TILE];
+}
+
 FC_INLINE void fc_again_add(
     float *to, const float *state, int units, int first, int last, const struct fc_again *w, const int replace)
 {
-    enum { vectors = FC_TILE / FC_LANES };
-    for (int tile = first / FC_TILE; tile * FC_TILE < last; tile++) {
-        fc_reals sums[vectors];
-        float row[FC_TILE];
-        const ptrdiff_t at = (ptrdiff_t)tile * units * FC_TILE;
-        FC_UNROLL
-        for (int v = 0; v < vectors; v++)
-            sums[v] = fc_real(0.0f);
-        for (int k = 0; k < units; k++) {
-            const fc_reals x = fc_real(state[k]);
-            FC_UNROLL
-            for (int v = 0; v < vectors; v++) {
-                const ptrdiff_t from = at + (ptrdiff_t)k * FC_TILE + v * FC_LANES;
-                sums[v] = fc_add(sums[v], fc_mul(x, w->bytes ? fc_reals_of_weights(w->bytes + from) : fc_load_reals(w->reals + from)));
-            }
-        }
-        FC_UNROLL
-        for (int v = 0; v < vectors; v++) {
-            const int from = tile * FC_TILE + v * FC_LANES;
-            if (w->bytes)
-                sums[v] = fc_mul(sums[v], fc_load_reals(w->scale + from));
-            fc_store_reals(row + v * FC_LANES, fc_add(sums[v], fc_load_reals(w->bias + from)));
-        }
-        for (int i = fc_max(first, tile * FC_TILE); i < fc_min(last, (tile + 1) * FC_TILE); i++)
-            to[i - first] = replace ? row[i - tile * FC_TILE] : to[i - first] + row[i - tile * FC_TILE];
-    }
+    int tile = first / FC_TILE;
+    for (; (tile + FC_AGAIN_TILES) * FC_TILE <= last; tile += FC_AGAIN_TILES)
+        fc_again_tiles(FC_AGAIN_TILES, to, state, units, tile, first, last, w, replace);
+    for (; tile * FC_TILE < last; tile++)
+        fc_again_tiles(1, to, state, units, tile, first, last, w, replace);
 }
 
 FC_INLINE void fc_begin(float *to, const float *from, int count)

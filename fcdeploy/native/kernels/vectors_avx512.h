@@ -88,6 +88,8 @@ FC_INLINE void fc_store_count(uint8_t *y, int count, __m128i bytes)
 {
     if (count >= FC_LANES)
         _mm_storeu_si128((__m128i *)y, bytes);
+    else if (count == 8)
+        _mm_storel_epi64((__m128i *)y, bytes);
     else
         _mm_mask_storeu_epi8(y, (__mmask16)((1u << count) - 1), bytes);
 }
@@ -104,21 +106,20 @@ FC_INLINE void fc_store_positions(
     bytes = _mm512_max_epu8(bytes, _mm512_set1_epi8((char)code->low));
     bytes = fc_quarters(_mm512_min_epu8(bytes, _mm512_set1_epi8((char)code->high)));
     (void)vectors;
-    if (count == 8) {
+    const __m128i second_one = _mm512_extracti32x4_epi32(bytes, 1), third = _mm512_extracti32x4_epi32(bytes, 2);
+    const int side_by_side = at[1] - at[0] == count && at[2] - at[1] == count && at[3] - at[2] == count;
+    if (count >= FC_LANES || (count >= 8 && side_by_side)) { /* what is too much the next positions overwrite */
+        _mm_storeu_si128((__m128i *)(y + at[0]), _mm512_castsi512_si128(bytes));
+        _mm_storeu_si128((__m128i *)(y + at[1]), second_one);
+        _mm_storeu_si128((__m128i *)(y + at[2]), third);
+    } else if (count == 8 || (count >= 4 && side_by_side)) {
         _mm_storel_epi64((__m128i *)(y + at[0]), _mm512_castsi512_si128(bytes));
-        _mm_storel_epi64((__m128i *)(y + at[1]), _mm512_extracti32x4_epi32(bytes, 1));
-        _mm_storel_epi64((__m128i *)(y + at[2]), _mm512_extracti32x4_epi32(bytes, 2));
-        _mm_storel_epi64((__m128i *)(y + at[3]), _mm512_extracti32x4_epi32(bytes, 3));
-        return;
-    }
-    if (count >= FC_LANES || (count >= 8 && at[1] - at[0] == count && at[2] - at[1] == count && at[3] - at[2] == count)) {
-        _mm_storeu_si128((__m128i *)(y + at[0]), _mm512_castsi512_si128(bytes)); /* too much the next ones overwrite */
-        _mm_storeu_si128((__m128i *)(y + at[1]), _mm512_extracti32x4_epi32(bytes, 1));
-        _mm_storeu_si128((__m128i *)(y + at[2]), _mm512_extracti32x4_epi32(bytes, 2));
+        _mm_storel_epi64((__m128i *)(y + at[1]), second_one);
+        _mm_storel_epi64((__m128i *)(y + at[2]), third);
     } else {
         fc_store_count(y + at[0], count, _mm512_castsi512_si128(bytes));
-        fc_store_count(y + at[1], count, _mm512_extracti32x4_epi32(bytes, 1));
-        fc_store_count(y + at[2], count, _mm512_extracti32x4_epi32(bytes, 2));
+        fc_store_count(y + at[1], count, second_one);
+        fc_store_count(y + at[2], count, third);
     }
     fc_store_count(y + at[3], count, _mm512_extracti32x4_epi32(bytes, 3));
 }
