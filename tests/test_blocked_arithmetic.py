@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -62,21 +64,37 @@ def test_others_stay() -> None:
     assert keep_layout(model.graph) == 0  # not behind a convolution
 
 
-def test_a_gelu_stays_whole() -> None:
-    """As exporters write it, x / sqrt(2) first: one kernel; of an Add in front of it a convolution is made all the same."""
+def gelu(net: Net, x: str) -> str:
+    """As PyTorch's exporter writes it."""
+    share = net.op("Erf", net.op("Div", x, net.constant(2**0.5)))
+    return net.op("Mul", net.op("Mul", x, net.op("Add", share, net.constant(1))), net.constant(0.5))
+
+
+def gelu_of_a_half(net: Net, x: str) -> str:
+    """As BERT has it: x / 2 first."""
+    share = net.op("Erf", net.op("Div", x, net.constant(2**0.5)))
+    return net.op("Mul", net.op("Mul", x, net.constant(0.5)), net.op("Add", share, net.constant(1)))
+
+
+def gelu_of_a_cube(net: Net, x: str) -> str:
+    """The approximation, by tanh."""
+    cube = net.op("Mul", net.op("Pow", x, net.constant(3)), net.constant(0.044715))
+    share = net.op("Tanh", net.op("Mul", net.op("Add", x, cube), net.constant((2 / np.pi) ** 0.5)))
+    return net.op("Mul", net.op("Mul", x, net.constant(0.5)), net.op("Add", share, net.constant(1)))
+
+
+@pytest.mark.parametrize(("write", "kernel"), [(gelu, "Gelu"), (gelu_of_a_half, "Gelu"), (gelu_of_a_cube, "FastGelu")])
+def test_a_gelu_stays_whole(write: Callable[[Net, str], str], kernel: str) -> None:
+    """One kernel, as it was; of an Add in front of it a convolution is made all the same."""
     net = Net(3)
-    x = net.op("Add", net.conv(net.input("x", 3, 12, 12), 3, 16), net.constant(np.float32(0.5)))
-    share = net.op("Erf", net.op("Div", x, net.constant(np.float32(2**0.5))))
-    y = net.op(
-        "Mul", net.op("Mul", x, net.op("Add", share, net.constant(np.float32(1)))), net.constant(np.float32(0.5))
-    )
-    model = ir.from_proto(net.output(net.conv(y, 16, 16)).model())
+    x = net.op("Add", net.conv(net.input("x", 3, 12, 12), 3, 16), net.constant(0.5))
+    model = ir.from_proto(net.output(net.conv(write(net, x), 16, 16)).model())
     name_everything(model.graph)
     infer_shapes(model)
-    assert "Gelu" in [node.op_type for node in optimize_graph(model)]
+    assert kernel in [node.op_type for node in optimize_graph(model)]
     before = Session(model.clone(), threads=1).run(DATA)[0]
     assert keep_layout(model.graph) == 1
-    assert "Gelu" in [node.op_type for node in optimize_graph(model)]
+    assert kernel in [node.op_type for node in optimize_graph(model)]
     np.testing.assert_allclose(Session(model, threads=1).run(DATA)[0], before, rtol=1e-5, atol=1e-5)
 
 

@@ -48,7 +48,11 @@ def chain() -> Problem:
 
 
 def gelu(net: Net, x: str, *, front: str = "Div") -> str:
-    """As exporters write it."""
+    """As exporters write it, or with `front` Pow by a tanh."""
+    if front == "Pow":
+        cube = net.op("Mul", net.op("Pow", x, net.constant(3.0)), net.constant(0.044715))
+        share = net.op("Tanh", net.op("Mul", net.op("Add", x, cube), net.constant((2 / np.pi) ** 0.5)))
+        return net.op("Mul", net.op("Mul", x, net.constant(0.5)), net.op("Add", share, net.constant(1.0)))
     number = 2**0.5 if front == "Div" else 0.5**0.5
     share = net.op("Erf", net.op(front, x, net.constant(number)))
     return net.op("Mul", net.op("Mul", x, net.op("Add", share, net.constant(1.0))), net.constant(0.5))
@@ -186,15 +190,17 @@ def test_a_mixture_that_saves_little_gives_way_to_float() -> None:
         assert choose_worthwhile(tried, ["a", "b", "c"]) == taken
 
 
-@pytest.mark.parametrize("front", ["Div", "Mul"])
-def test_a_gelu_is_found_and_leaves_as_a_whole(front: str) -> None:
+@pytest.mark.parametrize(("front", "inner"), [("Div", "Erf"), ("Mul", "Erf"), ("Pow", "Tanh")])
+def test_a_gelu_is_found_and_leaves_as_a_whole(front: str, inner: str) -> None:
     problem = gelus(front)
     found = find_gelus(problem.model.graph)
-    assert [[node.op_type for node in nodes].count("Erf") for _, nodes in found] == [1, 1]
+    assert [
+        [node.op_type for node in nodes].count(op) for op, (_, nodes) in zip((inner, "Erf"), found, strict=True)
+    ] == [1, 1]
     assert [value.name for value, _ in found] == ["before_out", "behind_out"]
     first = {name_of(node) for node in found[0][1]}
     nodes = {name_of(node): (5.0, 5.0) for node in problem.model.graph}
-    erf = next(name_of(node) for node in found[0][1] if node.op_type == "Erf")
+    erf = next(name_of(node) for node in found[0][1] if node.op_type == inner)
     costs = Costs("m", "test", Rates(0.0, 0.0, 0.0, 0.0), {**nodes, erf: (1.0, 30.0)})
     slow = set(find_slow_nodes(problem.model.graph, problem.plan(), problem.calibration, costs))
     kinds = problem.plan().kinds
@@ -202,13 +208,14 @@ def test_a_gelu_is_found_and_leaves_as_a_whole(front: str) -> None:
     assert "behind" not in slow
 
 
-def test_a_float_gelu_that_reads_bytes_is_one_kernel() -> None:
-    problem = gelus()
+@pytest.mark.parametrize(("front", "kernel"), [("Div", "Gelu"), ("Pow", "FastGelu")])
+def test_a_float_gelu_that_reads_bytes_is_one_kernel(front: str, kernel: str) -> None:
+    problem = gelus(front)
     (value, nodes), _ = find_gelus(problem.model.graph)
     names = [name_of(node) for node in nodes]
     int8 = problem.build(problem.plan(Overrides(dict.fromkeys(names, "for the test"))))
     assert value.name == "before_out"
-    assert [node.op_type for node in optimize_graph(int8)].count("Gelu") == 1
+    assert [node.op_type for node in optimize_graph(int8)].count(kernel) == 1
     exact, answer = (Session(model).run(DATA)[0] for model in (problem.model, int8))
     assert np.mean((answer - exact) ** 2) < 1e-3 * np.mean(exact**2)
 

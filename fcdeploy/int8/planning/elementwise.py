@@ -12,11 +12,11 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arrays import Float64
-from fcdeploy.graph.affine import affine_step
 from fcdeploy.graph.nodes import array_of, attribute_of, clip_bounds, constant_array, is_constant, is_op, rank_of
 
 Function = Callable[[Float64], Float64]
 MOST_NODES = 40  # of a region: GELU has 9, Mish 5
+MOST_BEFORE = 8  # tensors from which a GELU's Erf or Tanh may be computed: it has five
 GRID = 1025  # points on which flat ends are looked for
 FLAT = 1e-6  # of the largest result: less than the steps of float32 between exporters' constants
 
@@ -72,22 +72,34 @@ def function_behind(value: ir.Value) -> Function | None:
 
 
 def find_gelus(graph: ir.Graph) -> list[tuple[ir.Value, list[ir.Node]]]:
-    """Each GELU that is written in pieces around an Erf: what it reads, and its nodes in order.
+    """Each GELU that is written in pieces, around an Erf or as tanh of x + c x^3: what it reads, and its nodes in order.
 
     onnxruntime computes all of them as one in float, where one tensor is what they read.
     """
     found = []
-    for erf in graph:
-        value = erf.inputs[0] if is_op(erf, "Erf") else None
-        if value is None:
+    for inner in graph:
+        if not is_op(inner, "Erf", "Tanh"):
             continue
-        step = None if (scale := value.producer()) is None else affine_step(scale)
-        value = value if step is None else step.value
-        nodes, exits = _region(value)
-        gates = [node for node in nodes if is_op(node, "Mul") and not any(map(is_constant, node.inputs))]
-        if gates and erf in nodes and len(exits) == 1:
-            found.append((value, nodes))
+        for value in _list_before(inner):
+            nodes, exits = _region(value)
+            gates = [node for node in nodes if is_op(node, "Mul") and not any(map(is_constant, node.inputs))]
+            whole = is_op(inner, "Erf") or any(
+                is_op(node, "Pow") for node in nodes
+            )  # of a cube in products it makes none
+            if gates and whole and inner in nodes and len(exits) == 1:
+                found.append((value, nodes))
+                break
     return found
+
+
+def _list_before(node: ir.Node) -> list[ir.Value]:
+    """What a function of single numbers is computed from, the nearest first."""
+    values = [value for value in node.inputs[:1] if value is not None]
+    for value in values:
+        producer = value.producer()
+        if producer is not None and len(values) < MOST_BEFORE and is_op(producer, *BINARY):
+            values += [v for v in producer.inputs if v is not None and v not in values and not is_constant(v)]
+    return values
 
 
 def within_flat_ends(function: Function, low: float, high: float) -> tuple[float, float]:

@@ -30,13 +30,13 @@ def block_unwanted_fusions(graph: ir.Graph, floats: Collection[str]) -> None:
 def keep_gelus(graph: ir.Graph) -> None:
     """Let onnxruntime see each GELU in float whose input is read back from integers.
 
-    It gives every reader of a DequantizeLinear one of its own, and then what the Erf reads and what is multiplied by it
-    are two tensors to it: six kernels in place of one.
+    It gives every reader of a DequantizeLinear one of its own, and then what the Erf or Tanh reads and what is multiplied by
+    it are two tensors to it: six kernels in place of one.
     """
     for value, nodes in find_gelus(graph):
         if producer_of(value, "DequantizeLinear") is not None:
-            erf = next(node for node in nodes if node.op_type == "Erf")
-            read_through_one(graph, value, nodes, f"{name_of(erf)}/held")
+            inner = next(node for node in nodes if node.op_type in ("Erf", "Tanh"))
+            read_through_one(graph, value, nodes, f"{name_of(inner)}/held")
 
 
 def _is_integer_product(value: ir.Value | None) -> bool:

@@ -5,7 +5,7 @@ two conversions of the layout go with it; a convolution of 1x1 with one weight a
 
     a x + b   ->   Conv(x, w, b'), one channel a group, w = a and b' = b for every channel
 
-What an Erf reads is left as it is: with its neighbours it is a GELU, which onnxruntime computes as a whole.
+The pieces of a GELU are left as they are: onnxruntime computes them as a whole.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import onnx_ir as ir
 from fcdeploy.graph.affine import Affine, affine_step
 from fcdeploy.graph.edit import Names, add_initializer, set_operator
 from fcdeploy.graph.nodes import is_op, name_of, producer_of, rank_of
+from fcdeploy.int8.planning.elementwise import find_gelus
 
 BLOCK = 16  # channels, on CPUs with AVX512; 8 with AVX2
 ACTIVATIONS = (
@@ -32,14 +33,15 @@ ACTIVATIONS = (
 def keep_layout(graph: ir.Graph) -> int:
     """Write gains and offsets behind float convolutions as convolutions of one channel each; return how many."""
     names, count = Names(graph), 0
+    gelus = {node for _, nodes in find_gelus(graph) for node in nodes}
     for node in list(graph):
         step = affine_step(node) if node.graph is graph else None
         channels = None if step is None else _count_channels(step.value)
-        if step is None or channels is None or _is_of_gelu(node):
+        if step is None or channels is None or node in gelus:
             continue
         value, last = step.value, node
         after = _find_next(node)
-        if after is not None:
+        if after is not None and after[1] not in gelus:
             step, last = after
         ones = (1,) * ((rank_of(value) or 0) - 2)
         rows = {
@@ -60,14 +62,10 @@ def _find_next(node: ir.Node) -> tuple[Affine, ir.Node] | None:
     if len(readers) != 1 or node.outputs[0].is_graph_output() or readers[0].graph is not node.graph:
         return None
     second = affine_step(readers[0])
-    if first is None or second is None or _is_of_gelu(readers[0]):
+    if first is None or second is None:
         return None
     gain, offset = second.gain * first.gain, second.gain * first.offset + second.offset
     return Affine(first.value, gain, offset), readers[0]
-
-
-def _is_of_gelu(node: ir.Node) -> bool:
-    return any(reader.op_type == "Erf" for reader in node.outputs[0].consumers())
 
 
 def _count_channels(value: ir.Value) -> int | None:
