@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+from fcdeploy.cli import main
 from fcdeploy.errors import FcdeployError
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for torch, not yet imported: each worker of pytest has one core
@@ -98,6 +99,12 @@ def fails(message: str, hint: str = "") -> Iterator[None]:
     assert hint in caught.value.hint
     assert caught.value.hint
     assert "\n" not in caught.value.message
+
+
+def run_command(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    """A command line in this process: its exit code, and what it alone printed to stdout and stderr."""
+    capsys.readouterr()
+    return main(list(words)), *capsys.readouterr()
 
 
 @pytest.fixture(scope="session")

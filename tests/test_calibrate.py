@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from conftest import run_command
 from networks import Net, random_data
 
 from fcdeploy.cli import main
@@ -32,14 +33,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    code = main(list(arguments))
-    out, err = capsys.readouterr()
-    return code, out, err
-
-
 def calibrated(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    code, out, err = run(capsys, "calibrate", "model.onnx", "--data", "data.npz", "--json", *arguments)
+    code, out, err = run_command(capsys, "calibrate", "model.onnx", "--data", "data.npz", "--json", *arguments)
     assert code == 0, err
     found: dict[str, Any] = json.loads(out)
     return found
@@ -63,7 +58,9 @@ def test_json_is_one_object_that_says_what_was_seen(capsys: pytest.CaptureFixtur
 
 @pytest.mark.usefixtures("here")
 def test_the_table_is_for_people_and_as_csv_for_spreadsheets(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run(capsys, "calibrate", "model.onnx", "--data", "data.npz", "--csv", "ranges.csv", "--all-tensors")
+    code, out, _ = run_command(
+        capsys, "calibrate", "model.onnx", "--data", "data.npz", "--csv", "ranges.csv", "--all-tensors"
+    )
     assert code == 0
     assert "dynamic ranges" in out
     assert (
@@ -85,7 +82,7 @@ def test_a_long_table_has_the_inputs_and_what_reaches_furthest(capsys: pytest.Ca
         value = net.op("Relu", net.conv(value, 3, 3, bias=False))
     Path("long").mkdir()
     net.output(value).save(Path("long/model.onnx"))
-    code, out, _ = run(capsys, "calibrate", "long/model.onnx", "--data", "data.npz")
+    code, out, _ = run_command(capsys, "calibrate", "long/model.onnx", "--data", "data.npz")
     assert code == 0
     rows = [line.split() for line in out.splitlines()[2:22]]
     recorded = read(Path("long/model.calib")).tensors
@@ -94,7 +91,7 @@ def test_a_long_table_has_the_inputs_and_what_reaches_furthest(capsys: pytest.Ca
     assert {row[1] for row in rows[1:]} == set(sorted(reach, key=reach.__getitem__)[-19:])
     assert f"and {len(recorded) - 20} more rows, of less interest: --all" in out
     assert "-> long/model.calib, beside the model; -o puts it elsewhere" in out
-    code, out, _ = run(capsys, "calibrate", "long/model.onnx", "--data", "data.npz", "--all", "-o", "all.calib")
+    code, out, _ = run_command(capsys, "calibrate", "long/model.onnx", "--data", "data.npz", "--all", "-o", "all.calib")
     assert all(name in out for name in recorded)
     assert "-> all.calib\n" in out
 
@@ -134,7 +131,7 @@ def test_hardly_any_samples_are_a_warning(samples: str, what: str | None, capsys
     expected = [] if what is None else [f"calibrated on {what}: others may leave these ranges, 100 to 500 are usual"]
     assert calibrated(capsys, "--samples", samples)["warnings"] == expected
     words = ("quantize", "model.onnx", "--int8", "--costs", "none", "--calibration", "model.calib", "-o", "int8.onnx")
-    code, out, err = run(capsys, *words, "--json")
+    code, out, err = run_command(capsys, *words, "--json")
     assert code == 0, err
     assert [text for text in json.loads(out)["warnings"] if text.startswith("calibrated on")] == expected
 
@@ -146,7 +143,7 @@ def test_hardly_any_samples_are_a_warning(samples: str, what: str | None, capsys
 )
 def test_a_function_that_yields_nothing(body: str, what: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("own.py").write_text(f"def f():\n    {body}\n")
-    code, out, err = run(capsys, "calibrate", "model.onnx", "--data", "own.py:f")
+    code, out, err = run_command(capsys, "calibrate", "model.onnx", "--data", "own.py:f")
     assert (code, out) == (2, "")
     assert f"error: own.py:f returns {what}" in err
     assert "expected one dict per sample, yielded\nhint: yield {'x': array}" in err
@@ -235,7 +232,7 @@ def test_mistakes(name: str, here: Path, capsys: pytest.CaptureFixture[str]) -> 
     arguments = broken(name)
     capsys.readouterr()
     before = {file.name: file.read_bytes() for file in here.iterdir()}
-    code, out, err = run(capsys, *arguments)
+    code, out, err = run_command(capsys, *arguments)
     lines = err.strip().splitlines()
     text = " ".join(lines)
     assert (code, out) == (2, "")

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import run_command
 from networks import Net, random_data
 from PIL import Image
 
 import fcdeploy
-from fcdeploy.cli import main
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.int8.calibrating import collect as gathering
 from fcdeploy.int8.calibrating import observe as observing
@@ -57,15 +57,9 @@ def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    code = main(list(arguments))
-    out, err = capsys.readouterr()
-    return code, out, err
-
-
 def calibrated(capsys: pytest.CaptureFixture[str], output: str, *arguments: str, data: str = "data.npz") -> Any:
     words = ("calibrate", "model.onnx", "--data", data, "-o", output, "--force", "--json", *arguments)
-    code, out, err = run(capsys, *words)
+    code, out, err = run_command(capsys, *words)
     assert code == 0, err
     return json.loads(out)
 
@@ -86,7 +80,7 @@ def test_shards_of_any_cut_merge_into_the_file_of_one_run(capsys: pytest.Capture
             files.append(f"part{i}.calib")
             calibrated(capsys, files[-1], data="part.npz")
         random.shuffle(files)
-        assert run(capsys, "calibration", "merge", *files, "-o", "sum.calib", "--force")[0] == 0
+        assert run_command(capsys, "calibration", "merge", *files, "-o", "sum.calib", "--force")[0] == 0
         assert Path("sum.calib").read_bytes() == Path("one.calib").read_bytes(), name
 
 
@@ -121,7 +115,7 @@ def spoil(*which: int) -> None:
 def test_bad_samples_are_left_out_counted_and_named(workers: str, capsys: pytest.CaptureFixture[str]) -> None:
     spoil(3, 300)
     words = ("calibrate", "model.onnx", "--data", "spoilt.npz", "-o", "no.calib", "--workers", workers)
-    code, _, err = run(capsys, *words)
+    code, _, err = run_command(capsys, *words)
     assert code == 2
     assert "input 'x': sample 3 has nan at (0, 1, 2)" in err or "input 'x': sample 300 has nan" in err
     assert not Path("no.calib").exists()
@@ -141,7 +135,7 @@ def test_bad_samples_are_left_out_counted_and_named(workers: str, capsys: pytest
 def test_nothing_but_bad_samples_is_an_error(workers: str, capsys: pytest.CaptureFixture[str]) -> None:
     np.savez("bad.npz", x=np.full((4, 3, 8, 8), np.nan, np.float32))
     words = ("calibrate", "model.onnx", "--data", "bad.npz", "-o", "no.calib", "--skip-bad", "--workers", workers)
-    code, _, err = run(capsys, *words)
+    code, _, err = run_command(capsys, *words)
     assert code == 2
     assert "no sample of bad.npz can be used, the first: input 'x': sample 0 has nan" in err
 
@@ -194,7 +188,7 @@ def stopped(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     monkeypatch.setattr(observing, "PART_SHARE", 1e9)
     spoil(500)
     words = ("calibrate", "model.onnx", "--data", "spoilt.npz", "-o", "stopped.calib", "--batch", "32", "--force")
-    assert run(capsys, *words)[0] == 2
+    assert run_command(capsys, *words)[0] == 2
     return here / "stopped.calib.progress"
 
 
@@ -282,7 +276,7 @@ def test_progress_of_pictures_that_have_changed_is_not_used(
     monkeypatch.setattr(observing, "PART_SECONDS", 0.0)
     monkeypatch.setattr(observing, "PART_SHARE", 1e9)
     words = ("--batch", "8")
-    assert run(capsys, "calibrate", "model.onnx", "--data", "data", "-o", "now.calib", *words)[0] == 2
+    assert run_command(capsys, "calibrate", "model.onnx", "--data", "data", "-o", "now.calib", *words)[0] == 2
     if change == "a picture":
         Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save("data/a/05.png")
     if change == "one more":

@@ -11,13 +11,12 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
-from conftest import fails
+from conftest import fails, run_command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import Arrays, Net, random_data
 from recordings import any_shapes, free_size, images, model_of, record
 
-from fcdeploy.cli import main
 from fcdeploy.int8.calibrating.merge import merge
 from fcdeploy.int8.calibrating.observe import observe
 from fcdeploy.preprocessing.read import read_preprocessing
@@ -200,19 +199,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    code = main(["calibration", *arguments])
-    out, err = capsys.readouterr()
-    return code, out, err
-
-
 @pytest.mark.usefixtures("here")
 def test_the_command_writes_the_sum(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, err = run(capsys, "merge", "a.calib", "b.calib", "c.calib", "-o", "abc.calib")
+    code, out, err = run_command(capsys, "calibration", "merge", "a.calib", "b.calib", "c.calib", "-o", "abc.calib")
     assert (code, err) == (0, "")
     assert out == f"3 files, 3 samples, {len(parts()[0].tensors)} tensors -> abc.calib\n"
     assert Path("abc.calib").read_bytes() == to_bytes(functools.reduce(merge, parts()[:3]))
-    code, out, _ = run(capsys, "merge", "c.calib", "a.calib", "-o", "ac.calib", "--json")
+    code, out, _ = run_command(capsys, "calibration", "merge", "c.calib", "a.calib", "-o", "ac.calib", "--json")
     assert next(iter(json.loads(out).items())) == ("schema", "fcdeploy.calibration-merge/1")
     assert json.loads(out)["samples"] == 2
 
@@ -221,7 +214,7 @@ def test_the_command_writes_the_sum(capsys: pytest.CaptureFixture[str]) -> None:
 def test_doubts_are_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
     other = replace(read(Path("b.calib")), made_by={"cpu": "toaster", "onnxruntime": "0.1"}, kept={})
     Path("other.calib").write_bytes(to_bytes(other))
-    code, _, err = run(capsys, "merge", "a.calib", "other.calib", "a.calib", "-o", "sum.calib")
+    code, _, err = run_command(capsys, "calibration", "merge", "a.calib", "other.calib", "a.calib", "-o", "sum.calib")
     assert code == 0
     assert "warning: 'other.calib' was made by cpu toaster, not " in err
     assert "warning: 'other.calib' was made by onnxruntime 0.1, not " in err
@@ -251,7 +244,7 @@ def test_mistakes(name: str, here: Path, capsys: pytest.CaptureFixture[str]) -> 
     Path("bad.calib").write_bytes(Path("a.calib").read_bytes()[:-9])
     Path("model.calib").write_bytes(to_bytes(replace(parts()[1], model="other")))
     before = {file.name: file.read_bytes() for file in here.iterdir()}
-    code, out, err = run(capsys, *arguments)
+    code, out, err = run_command(capsys, "calibration", *arguments)
     assert (code, out) == (2, "")
     first, second = err.strip().splitlines()
     assert first.startswith(f"error: {message}")
@@ -261,7 +254,7 @@ def test_mistakes(name: str, here: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.mark.usefixtures("here")
 def test_show_draws_every_tensor_and_one_alone_large(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, err = run(capsys, "show", "a.calib")
+    code, out, err = run_command(capsys, "calibration", "show", "a.calib")
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[1].split()[:3] == ["tensor", "kind", "min"]
@@ -270,7 +263,7 @@ def test_show_draws_every_tensor_and_one_alone_large(capsys: pytest.CaptureFixtu
     assert len(strip) == 24
     assert strip[0] == "█"  # most of a Relu's results are 0
     assert lines[-1].startswith("1 sample, 1 of them kept; model hash, data ")
-    code, out, _ = run(capsys, "show", "a.calib", "--tensor", "sum_relu_out")
+    code, out, _ = run_command(capsys, "calibration", "show", "a.calib", "--tensor", "sum_relu_out")
     bars = [line.split() for line in out.splitlines() if "%" in line]
     assert len(bars) == 20
     assert bars[0][-1] == "█" * 50
@@ -282,16 +275,16 @@ def test_a_range_that_was_measured_elsewhere_has_no_percentiles(capsys: pytest.C
     one = parts()[0]
     bare = replace(one.tensors["a"], histogram=Histogram(np.zeros(0, np.uint16), np.zeros(0, np.int64), -1.0, 2.0))
     Path("bare.calib").write_bytes(to_bytes(replace(one, tensors={"a": bare})))
-    code, out, _ = run(capsys, "show", "bare.calib", "--tensor", "a")
+    code, out, _ = run_command(capsys, "calibration", "show", "bare.calib", "--tensor", "a")
     assert code == 0
     assert out.splitlines()[2].split() == ["a", "input", "-1", "-", "-", "-", "-", "-", "2", "measured", "elsewhere"]
-    (row,) = json.loads(run(capsys, "show", "bare.calib", "--json")[1])["tensors"]
+    (row,) = json.loads(run_command(capsys, "calibration", "show", "bare.calib", "--json")[1])["tensors"]
     assert (row["percentiles"], row["histogram"]) == (None, None)
 
 
 @pytest.mark.usefixtures("here")
 def test_show_as_json_says_what_the_table_says(capsys: pytest.CaptureFixture[str]) -> None:
-    found = json.loads(run(capsys, "show", "a.calib", "--json", "--tensor", "?")[1])
+    found = json.loads(run_command(capsys, "calibration", "show", "a.calib", "--json", "--tensor", "?")[1])
     assert [row["tensor"] for row in found["tensors"]] == ["a", "b"]
     a = DATA["a"][0]
     row = found["tensors"][0]

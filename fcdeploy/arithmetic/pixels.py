@@ -47,9 +47,9 @@ def share_scale(grid: Pixels) -> bool:
     return bool(max(beside, spread) <= APART)
 
 
-def lies_on(x: NDArray[np.floating], grid: Pixels, axis: int = 1) -> bool:
-    """Whether every value of `x` is one of the 256 of the grid of its channel along `axis`."""
-    step, lowest = (row.reshape([-1 if at == axis else 1 for at in range(x.ndim)]) for row in np.array(grid).T)
+def lies_on(x: NDArray[np.floating], grid: Pixels) -> bool:
+    """Whether every value of `x` is one of the 256 of the grid of its channel: (samples, channels, ...)."""
+    step, lowest = (row.reshape([-1 if at == 1 else 1 for at in range(x.ndim)]) for row in np.array(grid).T)
     places = (x - lowest) / step
     near = np.abs(places - np.rint(places)) <= NEAR
     return bool((near & (places > -0.5) & (places < HIGHEST + 0.5)).all())  # NaN lies on none

@@ -14,7 +14,7 @@ LIMITS = {**PLANNED, "uint16": (0, 2**16 - 1)}
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 
 
-def choose_activation_qparams(r: Range, dtype: str, why: str = "") -> QParams:
+def choose_activation_qparams(r: Range, dtype: str) -> QParams:
     """Scale and zero point whose integers cover `r` (which is widened to hold 0, so that padding is exact).
 
     A range that starts at 0 gets the lowest zero point: then the clip at 0 of a Relu is what saturation does anyway.
@@ -22,13 +22,13 @@ def choose_activation_qparams(r: Range, dtype: str, why: str = "") -> QParams:
     lowest, highest = LIMITS[dtype]
     low, high = min(r.low, 0.0), max(r.high, 0.0)
     if high - low < SMALLEST_SCALE * (highest - lowest):
-        return QParams(dtype, (1.0,), lowest, why=why or "always zero")
+        return QParams(dtype, (1.0,), lowest, why="always zero")
     scale = float(np.float32((high - low) / (highest - lowest)))
     zero_point = int(np.clip(np.rint(lowest - low / scale), lowest, highest))
-    return QParams(dtype, (scale,), zero_point, why=why)
+    return QParams(dtype, (scale,), zero_point)
 
 
-def choose_symmetric_qparams(r: Range, dtype: str, why: str = "") -> QParams:
+def choose_symmetric_qparams(r: Range, dtype: str) -> QParams:
     """Scale of signed integers that cover `r` with zero point 0, the lowest integer left out.
 
     The form that DSP libraries want of 16-bit activations.
@@ -36,8 +36,8 @@ def choose_symmetric_qparams(r: Range, dtype: str, why: str = "") -> QParams:
     highest = LIMITS[dtype][1]
     end = max(abs(r.low), abs(r.high))
     if end < SMALLEST_SCALE * highest:
-        return QParams(dtype, (1.0,), 0, why=why or "always zero")
-    return QParams(dtype, (float(np.float32(end / highest)),), 0, why=why)
+        return QParams(dtype, (1.0,), 0, why="always zero")
+    return QParams(dtype, (float(np.float32(end / highest)),), 0)
 
 
 def broadcast_along(scale: NDArray[np.floating] | tuple[float, ...], axis: int | None, ndim: int) -> Float64:

@@ -15,10 +15,10 @@ SCALES = np.linspace(0.01, 0.03, 4).astype(np.float32)
 BIASES = np.arange(4)
 
 
-def _convolution(g: QdqGraph, rank: int, group: int, bias: float | None, zero: Any = "own") -> str:
+def _convolution(g: QdqGraph, rank: int, group: int, bias: float | None) -> str:
     """Four channels in and out; the scale of its bias is `bias` times the product of the others."""
     x = g.pair(g.input(1, 4, *(6,) * rank))
-    w = g.weight(g.bytes(4, 4 // group, *(3,) * rank), SCALES, 0, zero)
+    w = g.weight(g.bytes(4, 4 // group, *(3,) * rank), SCALES, 0)
     tensors = [] if bias is None else [g.bias(BIASES, np.float32(SCALE * bias) * SCALES)]
     return g.op("Conv", x, w, *tensors, group=group, kernel_shape=[3] * rank)
 
