@@ -23,6 +23,9 @@ from fcdeploy.wording import list_some, quote_path, say_count
 DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
 COLOURS = (3, 4)  # channels of a picture
 INPUT_HINT = "--input 1,3,32,32 or --input NAME:1,16:int64; an axis of any length is LETTERS=LENGTH, as in 1,time=50,8"
+UNSAFE = re.compile(
+    r"Unsupported (?:global: GLOBAL|class) ([\w.]+)"
+)  # in what torch.load says of other things than tensors
 SAVE_STATE = "torch.save(module.state_dict(), 'weights.pt') writes one that does"
 
 
@@ -154,9 +157,14 @@ def _read_checkpoint(path: Path) -> Any:
             f"weights {str(path)!r} cannot be read: {error.strerror or error}", f"ls -l {quote_path(path)}"
         ) from error
     except Exception as error:  # zip, pickle and safetensors errors have no base in common
-        raise FcdeployError(
-            f"weights {str(path)!r} cannot be loaded safely: the file is damaged or holds more than tensors", SAVE_STATE
-        ) from error
+        held = UNSAFE.search(str(error))
+        if held is None:
+            why, hint = "the file is damaged or holds more than tensors", SAVE_STATE
+        else:  # what such a file names is code, which loading it would run
+            why = f"it holds {held[1]!r}, a whole module or other objects, and loading those would run code of the file"
+            save = SAVE_STATE.partition(" writes")[0]
+            hint = f"where you trust it: module = torch.load({str(path)!r}, weights_only=False); {save}"
+        raise FcdeployError(f"weights {str(path)!r} cannot be loaded safely: {why}", hint) from error
 
 
 def read_inputs(
