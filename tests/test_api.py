@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import pickle
 import typing
@@ -17,7 +18,7 @@ import pytest
 import torch
 from conftest import fails
 from networks import Net
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 import fcdeploy
 from fcdeploy.api import functions, results
@@ -293,3 +294,49 @@ def test_files_of_one_name_are_modules_of_their_own(tmp_path: Path) -> None:
         made.append(load_function(f"{file}:make")[0]())
     assert [one.where for one in made] == ["one", "two"]
     assert [pickle.loads(pickle.dumps(one)).where for one in made] == ["one", "two"]
+
+
+def test_a_table_with_text_is_read_as_its_csv_is(tmp_path: Path) -> None:
+    """A column an input, as pipelines of scikit-learn have them: names, text, missing numbers and words as labels."""
+    nodes = [
+        helper.make_node("Cast", ["city"], ["code"], to=TensorProto.FLOAT),
+        helper.make_node("Concat", ["age", "code"], ["both"], axis=1),
+        helper.make_node("MatMul", ["both", "w"], ["y"], "dense"),
+    ]
+    kinds = {"age": TensorProto.FLOAT, "city": TensorProto.STRING}
+    inputs = [helper.make_tensor_value_info(name, kind, ["n", 1]) for name, kind in kinds.items()]
+    graph = helper.make_graph(
+        nodes, "g", inputs, [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2])],
+        [numpy_helper.from_array(np.random.default_rng(0).normal(size=(2, 2)).astype(np.float32), "w")],
+    )  # fmt: skip
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+    rows = [[float(at), str(at % 7), at * 0.1, ("no", "yes")[at % 2]] for at in range(40)]
+    columns = ["age", "city", "more, of it", "churn"]
+    with (tmp_path / "t.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([columns, *rows])
+    made = {}
+    for name, data in {"file": tmp_path / "t.csv", "table": Table(columns, np.array(rows, object))}.items():
+        out = tmp_path / f"{name}.calib"
+        result = fcdeploy.calibrate(tmp_path / "m.onnx", data=data, label="churn", output=out)
+        assert result.report.values["format"]["classes"] == ["no", "yes"]
+        assert result.report.values["format"]["columns"] == ["age", "city"]
+        made[name] = out.read_bytes()
+    assert made["file"] == made["table"]
+    rows[3][1] = float("nan")
+    with pytest.raises(fcdeploy.FcdeployError, match="the table, sample 3, column 'city' is nan, expected text"):
+        fcdeploy.calibrate(
+            tmp_path / "m.onnx", data=Table(columns, np.array(rows, object)), output=tmp_path / "x.calib"
+        )
+    with pytest.raises(fcdeploy.FcdeployError, match="the table has no column 'chum' of labels, it has 'age', 'city'"):
+        fcdeploy.calibrate(
+            tmp_path / "m.onnx", data=Table(columns, np.array(rows, object)), label="chum", output=tmp_path / "x.calib"
+        )
+
+
+def test_a_column_of_labels_of_any_name(model: Path, features: Any, tmp_path: Path) -> None:
+    """Of a model with one input the other columns are its features, whatever is the last one's name."""
+    cells = np.array([[*row, ("a", "b")[at % 2]] for at, row in enumerate(features.astype(float).tolist())], object)
+    frame = Table([*"abcdefgh", "kind"], cells)
+    made = fcdeploy.calibrate(model, data=frame, label="kind", output=tmp_path / "m.calib")
+    assert made.report.values["format"]["classes"] == ["a", "b"]
+    assert made.samples == len(features)

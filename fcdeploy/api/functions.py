@@ -145,7 +145,8 @@ def _write_files(given: dict[str, Any], folder: Path) -> None:
     if streams:
         model = next(given[name] for name in MODELS if given.get(name) is not None)
         inputs = input_specs(read_model(model))
-        given |= {name: stream.write(folder / name, inputs) for name, stream in streams.items()}
+        label = given.get("label") or "label"
+        given |= {name: stream.write(folder / name, inputs, label) for name, stream in streams.items()}
 
 
 def _forget_files(report: Report, folder: Path) -> Report:

@@ -7,11 +7,12 @@ memory of one batch, and disk for the rest.
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import chain
-from math import prod
+from math import copysign, isnan, prod
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeGuard, runtime_checkable
 
@@ -20,7 +21,7 @@ import onnx
 import onnx_ir as ir
 
 from fcdeploy.arrays import Array
-from fcdeploy.errors import FcdeployError
+from fcdeploy.errors import FcdeployError, quote_names
 from fcdeploy.preprocessing.tables import arrange_columns, convert_row
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.samples import checks
@@ -135,17 +136,27 @@ class Stream:
             if not checks.is_label(name)
         ]
 
-    def write(self, folder: Path, inputs: Sequence[TensorSpec]) -> Path:
-        """A folder of one .npy a name, each with a leading sample axis."""
-        folder.mkdir()
+    def write(self, folder: Path, inputs: Sequence[TensorSpec], label: str = "label") -> Path:
+        """A folder of one .npy a name, each with a leading sample axis; of a table that has a column for each input, a CSV.
+
+        `label` is a table's column of labels.
+        """
         if self.first is None:
             raise FcdeployError("the data hold no sample", f"give {SAMPLES} for each sample")
+        rows = chain([self.first], self.samples)
         columns = [str(name) for name in getattr(self.given, "columns", ())]
+        if columns and label != "label" and label not in columns:
+            raise FcdeployError(
+                f"the table has no column {label!r} of labels, it has {quote_names(columns)}", "--label COLUMN"
+            )
+        if columns and len(inputs) > 1:
+            return _write_table(folder.with_suffix(".csv"), columns, rows, inputs)
+        folder.mkdir()
         with ExitStack() as stack:
             files: dict[str, _Column] = {}
-            for index, sample in enumerate(chain([self.first], self.samples)):
+            for index, sample in enumerate(rows):
                 arrays = (
-                    _join_columns(sample, columns, inputs)
+                    _join_columns(sample, columns, inputs, label)
                     if columns
                     else _name_arrays(sample, [spec.name for spec in inputs])
                 )
@@ -279,16 +290,43 @@ def _name_arrays(sample: object, names: Sequence[str]) -> dict[str, Array]:
     return {key: _as_array(part) for key, part in zip((names[0], "label"), parts, strict=False)}
 
 
-def _join_columns(row: object, columns: Sequence[str], inputs: Sequence[TensorSpec]) -> dict[str, Array]:
-    """A row of a table as the model's input; columns called `label` are labels, of which words are left as they are."""
-    cells, layout = np.asarray(row).tolist(), arrange_columns(columns, inputs, "the table")
+def _join_columns(row: object, columns: Sequence[str], inputs: Sequence[TensorSpec], label: str) -> dict[str, Array]:
+    """A row of a table as the model's input; the column of labels is `label`, of which words are left as they are."""
+    cells, layout = np.asarray(row).tolist(), arrange_columns(columns, inputs, "the table", label=label)
     words = {
         name: np.asarray(cells[at])
         for name, at in layout.labels
         if len(cells) == len(columns) and isinstance(cells[at], str) and not is_numeral(cells[at])
     }
     layout = replace(layout, labels=tuple(row for row in layout.labels if row[0] not in words))
-    return {**convert_row(layout, cells, "a row of the table"), **words}
+    arrays = convert_row(layout, cells, "a row of the table")
+    return {**{name: _as_array(array) for name, array in arrays.items()}, **words}
+
+
+def _write_table(path: Path, columns: Sequence[str], rows: Iterable[object], inputs: Sequence[TensorSpec]) -> Path:
+    """The rows as a CSV. Raises FcdeployError at a cell without text where the model takes text."""
+    texts = {spec.name for spec in inputs if spec.dtype.kind in "OU"}
+    worded = [(at, name) for at, name in enumerate(columns) if name in texts]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)  # whatever separates columns may stand in their names
+        writer.writerow(columns)
+        for index, row in enumerate(rows):
+            cells = np.asarray(row).tolist()
+            for at, name in worded:
+                if cells[at] is None or (isinstance(cells[at], float) and isnan(cells[at])):
+                    raise FcdeployError(
+                        f"the table, sample {index}, column {name!r} is {cells[at]}, expected text",
+                        f"table[{name!r}].fillna('') where a missing text is an empty one",
+                    )
+            writer.writerow(map(_write_cell, cells))
+    return path
+
+
+def _write_cell(cell: object) -> object:
+    """A number as a table says it: whole ones without a point, so that they fit an input of integers, too."""
+    if isinstance(cell, float) and cell.is_integer() and (cell or copysign(1, cell) > 0):
+        return int(cell)
+    return int(cell) if isinstance(cell, bool) else cell
 
 
 def _check_same_names(arrays: Mapping[str, Array], files: Mapping[str, object], index: int) -> None:

@@ -153,7 +153,7 @@ def _parse(cell: Any, column: str, parse: Callable[[Any], Any], where: str) -> A
             raise OverflowError
         return number
     except (ValueError, OverflowError, TypeError):
-        kind = "a whole number of 64 bits" if parse is int else "a number"
+        kind = "text" if parse is str else "a whole number of 64 bits" if parse is int else "a number"
         raise FcdeployError(
             f"{where}, column {column!r} is {cell!r}, expected {kind}", "correct the cell, or remove the line"
         ) from None
