@@ -6,6 +6,7 @@ import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError, quote_names
 from fcdeploy.graph.model import TensorSpec, input_specs, output_specs
+from fcdeploy.records.signature import is_shape_alike
 
 
 def check_same_signature(one: ir.Model, other: ir.Model, name: str, other_name: str, *, dtypes: bool = True) -> None:
@@ -27,7 +28,4 @@ def check_same_signature(one: ir.Model, other: ir.Model, name: str, other_name: 
 def _is_compatible(a: TensorSpec, b: TensorSpec, *, dtypes: bool) -> bool:
     if dtypes and a.dtype != b.dtype:
         return False
-    if not a.shape or not b.shape:  # unknown, or a scalar
-        return True
-    lengths = zip(a.shape, b.shape, strict=False)
-    return len(a.shape) == len(b.shape) and all(m is None or n is None or m == n for m, n in lengths)
+    return not a.shape or not b.shape or is_shape_alike(a.shape, b.shape)  # () is unknown, or a scalar

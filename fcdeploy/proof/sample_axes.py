@@ -29,7 +29,7 @@ from fcdeploy.graph.model import input_specs, output_specs
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.proof.batch_independence import explain_dependence
 from fcdeploy.records.sample_layout import KEY, SampleLayout
-from fcdeploy.records.signature import TensorSpec, format_shape
+from fcdeploy.records.signature import TensorSpec, format_shape, is_shape_alike
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples.kinds import Samples
 from fcdeploy.samples.layout import runs_alone, stack_samples
@@ -242,7 +242,7 @@ def _find_fitting(spec: TensorSpec, sample: tuple[int, ...]) -> list[int]:
     """The axes of an input that a sample of it may lack."""
     fitting = [
         axis for axis in range(len(spec.shape))
-        if len(sample) == len(spec.shape) - 1 and _fits((*spec.shape[:axis], *spec.shape[axis + 1 :]), sample)
+        if is_shape_alike((*spec.shape[:axis], *spec.shape[axis + 1 :]), sample)
     ]  # fmt: skip
     if spec.shape[:1] == (None,):  # a fixed length elsewhere holds no samples: such data have another shape
         fitting = [axis for axis in fitting if spec.shape[axis] in (None, 1)]
@@ -281,10 +281,6 @@ def _settle(
 def _name_axes(value: ir.Value) -> list[str]:
     """Names of axes of any length; empty for the others."""
     return ["" if isinstance(n, int) else str(n.value or "") for n in value.shape] if value.shape is not None else []
-
-
-def _fits(wanted: tuple[int | None, ...], shape: tuple[int, ...]) -> bool:
-    return all(want in (None, length) for want, length in zip(wanted, shape, strict=True))
 
 
 def _run_alike(path: Path, inputs: Sequence[TensorSpec], samples: Sequence[Arrays]) -> bool:

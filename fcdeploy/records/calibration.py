@@ -30,6 +30,7 @@ from fcdeploy.arrays import Array, Arrays, Float64, make_texts
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records import data_format
 from fcdeploy.records.data_format import UNSAID, DataFormat, InputStatistics
+from fcdeploy.records.signature import is_shape_alike
 
 SCHEMA, SCHEMA_OF_STREAMS = "fcdeploy.calibration/1", "fcdeploy.calibration/2"
 AGAIN = "fcdeploy calibrate MODEL --data DATA writes one"
@@ -331,8 +332,7 @@ def _collect_kept(arrays: Mapping[str, Array], texts: Set[str], axes: int) -> li
 
 
 def _check_array(key: str, array: Array, dtype: type, shape: tuple[int | None, ...]) -> None:
-    fits = array.ndim == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape, strict=True))
-    if array.dtype != dtype or not fits:
+    if array.dtype != dtype or not is_shape_alike(shape, array.shape):
         wanted = f"{np.dtype(dtype)} ({', '.join('n' if n is None else str(n) for n in shape)})"
         raise ValueError(f"array {key!r} is {array.dtype} {array.shape}, expected {wanted}")
 

@@ -8,6 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 
+def is_shape_alike(one: Sequence[int | None], other: Sequence[int | None]) -> bool:
+    """Whether two shapes have as many axes, each of one length as far as both say: None is any."""
+    return len(one) == len(other) and all(None in pair or pair[0] == pair[1] for pair in zip(one, other, strict=True))
+
+
 @dataclass(frozen=True)
 class TensorSpec:
     """A graph input or output: its name, NumPy dtype and shape, None for an axis of any length.
@@ -35,8 +40,7 @@ class TensorSpec:
 
     def accepts(self, shape: Sequence[int]) -> bool:
         """Whether an array of this shape fits; where the file leaves the shape out, which reads as (), any may."""
-        fits = len(shape) == len(self.shape) and all(n in (None, m) for n, m in zip(self.shape, shape, strict=True))
-        return (not self.shape or fits) and all(n >= 1 for n in shape)
+        return (not self.shape or is_shape_alike(self.shape, shape)) and all(n >= 1 for n in shape)
 
     def __str__(self) -> str:
         return f"{self.name} {self.dtype}{format_axes(self.shape)}"

@@ -10,7 +10,7 @@ import numpy as np
 
 from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError, quote_names
-from fcdeploy.records.signature import TensorSpec, format_axes
+from fcdeploy.records.signature import TensorSpec, format_axes, is_shape_alike
 
 SEED = 0
 
@@ -75,13 +75,9 @@ def check_feeds(feeds: Mapping[str, Any], specs: Sequence[TensorSpec]) -> None:
             raise FcdeployError(
                 f"input {name!r} has shape {format_axes(array.shape)}, the model wants {format_axes(spec.shape)}",
                 "array[None] is a batch of one"
-                if _accepts(spec.shape[1:], array.shape)
+                if is_shape_alike(spec.shape[1:], array.shape)
                 else "the first axis counts samples",
             )
-
-
-def _accepts(shape: Sequence[int | None], given: Sequence[int]) -> bool:
-    return len(shape) == len(given) and all(n in (None, m) for n, m in zip(shape, given, strict=True))
 
 
 def _hint_shape(spec: TensorSpec, batch: int | None) -> str:
@@ -110,7 +106,7 @@ def _fix_shape(spec: TensorSpec, batch: int | None, given: Sequence[int] | None)
 
 def _check_shape(spec: TensorSpec, shape: Sequence[int], hint: str) -> None:
     said = f"shape {','.join(map(str, shape))} for input {spec}"
-    if spec.shape and not _accepts(spec.shape, shape):
+    if spec.shape and not is_shape_alike(spec.shape, shape):
         raise FcdeployError(f"{said}, which does not take it", hint)
     if any(n < 1 for n in shape):
         raise FcdeployError(f"{said} holds nothing", hint)

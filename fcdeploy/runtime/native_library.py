@@ -15,7 +15,7 @@ import numpy as np
 
 from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
-from fcdeploy.records.signature import TensorSpec
+from fcdeploy.records.signature import TensorSpec, is_shape_alike
 
 Kind = tuple[np.dtype[Any], tuple[int, ...]]
 VERSION = 1
@@ -250,8 +250,7 @@ def _fit(
     specs = []
     for spec in said:
         dtype, shape = compiled[spec.name]
-        alike = len(shape) == len(spec.shape) and all(n in (None, m) for n, m in zip(spec.shape, shape, strict=True))
-        if spec.dtype != dtype or not alike:
+        if spec.dtype != dtype or not is_shape_alike(spec.shape, shape):
             raise FcdeployError(f"{source} has {spec.name} {dtype}{list(shape)}, expected {wanted}", AGAIN)
         specs.append(TensorSpec(spec.name, dtype, (*spec.shape[:1], *shape[1:])))
     return tuple(specs)

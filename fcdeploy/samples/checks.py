@@ -14,7 +14,7 @@ import numpy as np
 from fcdeploy.arrays import Array, Arrays, make_texts
 from fcdeploy.errors import FcdeployError, quote_names
 from fcdeploy.graph.model import TensorSpec
-from fcdeploy.records.signature import format_shape
+from fcdeploy.records.signature import format_shape, is_shape_alike
 
 SEE_INPUTS = "fcdeploy inspect MODEL shows the inputs the model declares"
 
@@ -79,9 +79,7 @@ def check_shape(spec: TensorSpec, shape: tuple[int, ...], place: str, source: st
     """The shape of one sample against the input's without its axis of samples. An input without a shape takes any."""
     wanted = spec.sample_shape
     where = f"input {spec.name!r}: {place} has shape {format_shape(shape)}"
-    if spec.shape and not (
-        len(shape) == len(wanted) and all(w in (None, n) for n, w in zip(shape, wanted, strict=True))
-    ):
+    if spec.shape and not is_shape_alike(shape, wanted):
         order = _find_order(shape, wanted)
         hint = f"array.transpose{order} moves its axes, of all samples" if order else f"correct {source}; {SEE_INPUTS}"
         raise FcdeployError(f"{where}, the model wants {format_shape(wanted)}", hint)
@@ -97,7 +95,7 @@ def _find_order(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> tuple
         (
             (0, *(axis + 1 for axis in order))
             for order in ((2, 0, 1), (1, 2, 0))
-            if all(w in (None, shape[axis]) for axis, w in zip(order, wanted, strict=True))
+            if is_shape_alike([shape[axis] for axis in order], wanted)
         ),
         (),
     )

@@ -17,7 +17,7 @@ import numpy as np
 
 from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError, quote_names
-from fcdeploy.records.signature import TensorSpec, format_shape
+from fcdeploy.records.signature import TensorSpec, format_shape, is_shape_alike
 from fcdeploy.runtime.engine import Engine
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples import checks
@@ -122,9 +122,8 @@ def check_states(states: Mapping[str, str], inputs: Sequence[TensorSpec], output
 
 def _fits(one: TensorSpec, other: TensorSpec) -> bool:
     """Whether an output can be given to an input, as far as both say."""
-    lengths = zip(one.shape, other.shape, strict=False)
-    same = len(one.shape) == len(other.shape) and all(None in pair or pair[0] == pair[1] for pair in lengths)
-    return one.dtype == other.dtype and (same or not one.shape or not other.shape)
+    alike = not one.shape or not other.shape or is_shape_alike(one.shape, other.shape)
+    return one.dtype == other.dtype and alike
 
 
 def _hint_pair(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> str:

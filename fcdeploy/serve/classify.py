@@ -27,7 +27,7 @@ from fcdeploy.errors import FcdeployError, quote_names
 from fcdeploy.preprocessing.apply import read_picture
 from fcdeploy.preprocessing.placement import MOST_PIXELS, ImageSize, count_pixels
 from fcdeploy.preprocessing.tables import TableLayout, arrange_columns, convert_row, find_separator, stack_rows
-from fcdeploy.records.signature import TensorSpec
+from fcdeploy.records.signature import TensorSpec, is_shape_alike
 from fcdeploy.serve.boxes import MOST_BOXES, describe_boxes
 from fcdeploy.serve.meaning import Probabilities
 from fcdeploy.serve.models import Model
@@ -159,8 +159,7 @@ def _check_batch(model: Model, feeds: Arrays) -> Arrays:
     """Whether the model takes so many samples, of these shapes."""
     for spec in model.inputs.values():
         shape = feeds[spec.name].shape
-        fits = len(shape) == len(spec.shape) and all(n in (None, m) for n, m in zip(spec.shape, shape, strict=True))
-        if spec.shape and not fits:
+        if spec.shape and not is_shape_alike(spec.shape, shape):
             raise RefusedError(
                 400, f"{shape[0]} samples make input {spec.name!r} of shape {list(shape)}, expected {list(spec.shape)}"
             )
