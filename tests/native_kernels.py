@@ -57,6 +57,7 @@ SHARED = {
     "depthwise_dsp.h",
     "depthwise_mve.h",
     "depthwise_neon.h",
+    "pool_neon.h",
 }  # no kernels
 OTHERS = {"cmsis_nn.h"}  # kernels that call what is no part of this
 FIELD = re.compile(r"(const uint8_t \*|int32_t|float|struct fc_\w+)\s*([^;]+);")

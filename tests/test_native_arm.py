@@ -87,6 +87,14 @@ def drawn(seed: int, count: int) -> tuple[Program, dict[str, Any]]:
     pooled = replace(to, shape=(1, 19, *window.outputs((5, 7))))
     for name in ("average", "max"):
         add(Pool(node="p", inputs=(add_input(to.shape),), outputs=(pooled,), kind=name, window=window))  # type: ignore[arg-type]
+    for channels in (5, 8, 13, 40):  # all lanes of a vector, half of them, and what fills none
+        window = Window((3, 2), (1, 2), (2, 0), (0, 1), (1 + channels % 2, 1))
+        shape = (1, channels, *window.outputs((5, 7)))
+        x = add_input((1, channels, 5, 7))
+        add(Pool(node="p", inputs=(x,), outputs=(replace(to, shape=shape),), kind="max", window=window))
+    for length, whole in ((1001, -127), (1500, 127), (900, -128)):  # sums of weights beyond 16 bits
+        made = layer_of(random, add_input((1, length), extreme=True), 21, None, 1, extreme=True, real=False)
+        add(replace(made, weight=np.full_like(made.weight, whole)))
     mean = replace(to, shape=(1, 19, 1, 1))
     add(GlobalAverage(node="g", inputs=(add_input(to.shape),), outputs=(mean,), factor=np.float32(0.03)))
     table = np.exp(-np.arange(256) * 0.05).astype(np.float32)

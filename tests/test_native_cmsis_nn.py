@@ -120,14 +120,16 @@ def test_the_least_and_the_largest_sum_count_too(weight: int, bias: int, factor:
 
 
 @FEW
-@given(seed=SEEDS, extreme=st.booleans(), kind=st.sampled_from(["window", "signal", "depthwise", "dense"]))
+@given(seed=SEEDS, extreme=st.booleans(), kind=st.sampled_from(["window", "signal", "depthwise", "dense", "times"]))
 def test_layers_on_drawn_shapes(seed: int, extreme: bool, kind: str) -> None:
-    """Two of them, so that bytes change their sign and back, and one input is read twice."""
+    """Two of them, so that bytes change their sign and back, and one input is read twice; of `times` a dense one at each time."""
     random = np.random.default_rng(seed)
     channels = int(random.integers(1, 20))
     space = tuple(int(n) for n in random.integers(1, 12, 1 if kind == "signal" else 2))
-    window: Window | None = None if kind == "dense" else window_of(random, space)
-    shape = (int(random.integers(1, 5)), channels) if window is None else (1, channels, *space)
+    window: Window | None = None if kind in ("dense", "times") else window_of(random, space)
+    shape = (1, channels, *space) if window is not None else (int(random.integers(1, 5)), channels)
+    if kind == "times":
+        shape = (1, *shape)
     x = Tensor("x", shape, "uint8", coding(random))
     groups = channels if kind == "depthwise" else 1
     outs = channels if kind == "depthwise" else int(random.integers(1, 24))

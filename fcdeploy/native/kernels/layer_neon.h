@@ -136,11 +136,20 @@ FC_INLINE void fc_layer_block(
         for (int p = 0; p < positions; p++) \
             fc_dot_halves(&low[p * vectors + v], &high[p * vectors + v], first[p], w0, second[p], w1); \
         if (positions == 1) { \
-            extra[v] = fc_sum_weights(extra[v], vreinterpretq_s32_s8(w0)); \
+            some[v] = vpadalq_s8(some[v], w0); \
             if (further) \
-                extra[v] = fc_sum_weights(extra[v], vreinterpretq_s32_s8(w1)); \
+                some[v] = vpadalq_s8(some[v], w1); \
         } \
     }
+
+/* The sums of weights go from 16 bits to 32 before they fill them. */
+#define FC_LAYER_SUMMED \
+    FC_UNROLL \
+    for (int v = 0; v < vectors; v++) { \
+        extra[v] = vpadalq_s16(extra[v], some[v]); \
+        some[v] = vdupq_n_s16(0); \
+    }
+#define FC_LAYER_MOST 480 /* bytes of a run until then: 120 times two weights */
 
 /* As fc_layer_block; `bias` is that of fc_layer_raise, but for one position, whose weights are added up here. */
 FC_INLINE void fc_layer_halves(
@@ -150,9 +159,10 @@ FC_INLINE void fc_layer_halves(
     fc_ints low[8], high[8], sums[8], extra[FC_TILE / FC_LANES];
     const uint8_t *start[4];
     const int next = vectors * 4 * FC_LANES;
+    int16x8_t some[FC_TILE / FC_LANES];
     FC_UNROLL
     for (int v = 0; v < vectors; v++)
-        extra[v] = vdupq_n_s32(0);
+        extra[v] = vdupq_n_s32(0), some[v] = vdupq_n_s16(0);
     FC_UNROLL
     for (int p = 0; p < positions; p++) {
         start[p] = x + from[p];
@@ -170,14 +180,20 @@ FC_INLINE void fc_layer_halves(
         do {
             ptrdiff_t run = at_run;
             const ptrdiff_t end = run + whole;
-            for (; run < end; run += 8) {
-                FC_OPAQUE(run);
-                int8x16_t first[4], second[4];
-                FC_UNROLL
-                for (int p = 0; p < positions; p++)
-                    fc_operands(&first[p], &second[p], start[p] + run);
-                FC_LAYER_HALVES(next)
-                weights += 2 * next;
+            while (run < end) {
+                const ptrdiff_t until = positions == 1 && end - run > FC_LAYER_MOST ? run + FC_LAYER_MOST : end;
+                for (; run < until; run += 8) {
+                    FC_OPAQUE(run);
+                    int8x16_t first[4], second[4];
+                    FC_UNROLL
+                    for (int p = 0; p < positions; p++)
+                        fc_operands(&first[p], &second[p], start[p] + run);
+                    FC_LAYER_HALVES(next)
+                    weights += 2 * next;
+                }
+                if (positions == 1) {
+                    FC_LAYER_SUMMED
+                }
             }
             if (steps & 1) {
                 int8x16_t first[4], second[4];
@@ -186,6 +202,9 @@ FC_INLINE void fc_layer_halves(
                     first[p] = fc_operand(start[p] + run), second[p] = vdupq_n_s8(0);
                 FC_LAYER_HALVES(0)
                 weights += next;
+                if (positions == 1) {
+                    FC_LAYER_SUMMED
+                }
             }
             at_run += run_x;
         } while (--rx > 0);

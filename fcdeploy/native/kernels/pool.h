@@ -118,11 +118,21 @@ FC_MAX_POOL(fc_max_pool_windows, uint8_t, 0)
 FC_MAX_POOL(fc_max_pool_floats, float, -__builtin_inff())
 #undef FC_MAX_POOL
 
+#if defined(FC_SCALED)
+#include "pool_neon.h"
+#endif
+
 FC_KERNEL void fc_max_pool_bytes(uint8_t *y, const uint8_t *x, const struct fc_pool *p)
 {
 #if FC_BLOCKS
     if (fc_pool_in_rows(p)) {
         fc_max_pool_rows(y, x, p);
+        return;
+    }
+#endif
+#if defined(FC_SCALED)
+    if (p->channels >= 8) {
+        fc_max_pool_channels(y, x, p);
         return;
     }
 #endif
