@@ -82,7 +82,7 @@ def test_parameters_are_words_of_no_language() -> None:
 @example("a??/")
 def test_a_description_is_read_back_as_it_was_written(name: str) -> None:
     named = make_net(name)
-    code, literals = read_c(format_library("net", named.program, MACHINES["x86_64"].levels, named.description, 64))
+    code, literals = read_c(format_library(named.program, named.calls, named.memory, MACHINES["x86_64"].levels))
     assert re.search(r'ii\[\]=(?:"")+;', code), code
     found = "".join(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), each) for each in literals)
     description, _ = json.JSONDecoder().raw_decode(found[found.index("{") :])

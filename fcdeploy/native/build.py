@@ -18,7 +18,7 @@ from fcdeploy.native.placing.layout import Layout, list_arena, place
 from fcdeploy.native.placing.memory import Life, Memory, plan_memory
 from fcdeploy.native.program.steps import Program
 from fcdeploy.native.toolchain import STRICT, Compiler, compile_c
-from fcdeploy.native.writing.emit import ARENA_ALIGNMENT, CSource, describe, read_kernel_files, render_sources
+from fcdeploy.native.writing.emit import ARENA_ALIGNMENT, CSource, read_kernel_files, render_sources
 from fcdeploy.native.writing.library import format_library
 from fcdeploy.native.writing.text import make_identifier
 from fcdeploy.runtime.cpu import this_machine
@@ -52,10 +52,6 @@ class Built:
     def render_sources(self, arranged: Mapping[str, bytes]) -> CSource:
         """All files but the kernels; `arranged` are the constants in the orders of other cores."""
         return render_sources(self.program, self.calls, self.memory, (self.weights, arranged), self.offsets)
-
-    @property
-    def description(self) -> str:
-        return describe(self.program, self.calls, self.memory)
 
 
 def build(program: Program, *, share: bool = True) -> Built:
@@ -139,7 +135,7 @@ def compile_objects(
     written = write_sources(built, folder, orders=())
     for header in ("cpu.h", "library.h"):
         (folder / header).write_text((KERNELS / header).read_text())
-    text = format_library(name, built.program, chosen, built.description, built.arena_bytes)
+    text = format_library(built.program, built.calls, built.memory, chosen)
     (folder / f"{name}_library.c").write_text(text)
     common = [*find_target(machine, compiler), *STRICT, "-fPIC", "-fvisibility=hidden", "-DFC_LIBRARY", "-c"]
     jobs = [

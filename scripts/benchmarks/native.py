@@ -24,7 +24,10 @@ from scripts.benchmarks.page import made_by, write_section
 from scripts.benchmarks.page import table as make_table
 from scripts.checkout import ROOT, load_model_file
 
-NETWORKS = ("autoencoder", "lenet5", "dense", "ds_cnn", "mobilenet_v1_025", "resnet", "mobilenet_v2", "gru_classifier")
+NETWORKS = (
+    "autoencoder", "lenet5", "dense", "ds_cnn", "mobilenet_v1_025", "resnet", "mobilenet_v2", "gru_classifier",
+    "lstm_tagger",
+)  # fmt: skip
 ROUNDS, ROUND_MS, SAMPLES = 40, 15.0, 64
 PEERS = ("onnxruntime float", "onnxruntime int8", "OpenVINO int8")
 LIMITED = "avx2"  # the level that CPUs without VNNI run
@@ -32,10 +35,11 @@ MEANING = """
 One thread, batch 1, warm, random inputs. Every round runs each of them for 15 ms, one after the other; a column is the least
 time of a run in microseconds. The ratio is native / the fastest of the others: of the least times, and the median over
 rounds; *AVX2* is the same library told to use no more than that, beside the same others. All of them are called from Python
-with arrays and give arrays; *in C* is the same library called with addresses. The int8 model is fcdeploy's, every layer in
-integers, for all of them. The GRU's recurrent part computes in float. Networks are `models/*.py` with the weights that they
-come with, or others given by `--model`. *Peak* is the share of the multiplications that the dot products of the best level
-(vpdpbusd; without VNNI vpmaddubsw, vpmaddwd and vpaddd) could do in the time in C on this CPU, measured by a loop of them.
+with arrays and give arrays; *in C* is the same library called with addresses. The int8 model is fcdeploy's (`--engine
+native`: every layer in integers) for all of them. The recurrent part of GRU and LSTM computes in float. Networks are
+`models/*.py` with the weights that they come with, or others given by `--model`. *Peak* is the share of the multiplications
+that the dot products of the best level (vpdpbusd; without VNNI vpmaddubsw, vpmaddwd and vpaddd) could do in the time in C on
+this CPU, measured by a loop of them.
 """
 COLUMNS = (
     "network", "MACs", *(f"{name}, us" for name in PEERS), "native, us", "ratio of least", "median ratio", "AVX2, us", "ratio",
@@ -90,7 +94,7 @@ def make_models(name: str, folder: Path) -> tuple[Path, Path]:
             drawn = [draw_feeds(specs, seed=seed) for seed in range(SAMPLES)]
             arrays = {spec.name: np.concatenate([each[spec.name] for each in drawn]) for spec in specs}
         np.savez(folder / f"{name}.npz", **arrays)
-        fcdeploy.quantize(float_model, data=folder / f"{name}.npz", output=int8, costs="none", floor="none")
+        fcdeploy.quantize(float_model, data=folder / f"{name}.npz", output=int8, engine="native", floor="none")
     return float_model, int8
 
 

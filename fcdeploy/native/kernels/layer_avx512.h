@@ -25,40 +25,37 @@ FC_INLINE void fc_layer_block(
         sums[i] = i < positions ? fc_load_ints(bias) : _mm512_setzero_si512();
     for (int ry = 0; ry < l->runs_y; ry++) {
         for (int rx = 0; rx < l->runs_x; rx++) {
-            const ptrdiff_t run = (ptrdiff_t)ry * l->run_y + (ptrdiff_t)rx * l->run_x - (ry & l->early);
-            const uint8_t *window[16];
+            ptrdiff_t run = (ptrdiff_t)ry * l->run_y + (ptrdiff_t)rx * l->run_x - (ry & l->early);
+            const uint8_t *window[4] = {0};
             int k = 0;
             FC_UNROLL
-            for (int b = 0; b < bases; b++)
+            for (int b = 0; b < bases && fours; b++)
                 window[b] = start[b] + run;
-            if (ways > 1) {
-                for (; k + ways <= l->steps; k += ways, weights += ways * 4 * width) {
-                    FC_AHEAD(weights + 1024);
-                    FC_UNROLL
-                    for (int i = 0; i < ways * positions; i++)
-                        sums[i] = fc_dot(
-                            sums[i], fc_splat(window[i % positions] + 4 * (k + i / positions)),
-                            fc_weights(weights + i / positions * 4 * width));
-                }
+            for (; ways > 1 && k + ways <= l->steps; k += ways, run += 4 * ways, weights += ways * 4 * width) {
+                FC_AHEAD(weights + 1024);
                 FC_UNROLL
-                for (int b = 0; b < bases; b++)
-                    window[b] += 4 * k;
+                for (int i = 0; i < ways * positions; i++)
+                    sums[i] = fc_dot(
+                        sums[i], fc_splat(start[i % positions] + run + i / positions * 4),
+                        fc_weights(weights + i / positions * 4 * width));
             }
-            for (; k < l->steps; k++, weights += 4 * width) {
+            for (; k < l->steps; k++, run += 4, weights += 4 * width) {
                 const fc_ints w = fc_weights(weights);
 #if defined(FC_OPAQUE)
                 if (fours) { /* else compilers make sixteen addresses of them again */
                     FC_OPAQUE(once);
                     FC_OPAQUE(thrice);
+                } else {
+                    FC_OPAQUE(run);
                 }
 #endif
                 FC_UNROLL
                 for (int p = 0; p < positions; p++) {
                     const ptrdiff_t away = p % 4 == 0 ? 0 : p % 4 == 1 ? once : p % 4 == 2 ? 2 * once : thrice;
-                    sums[p] = fc_dot(sums[p], fc_splat(fours ? window[p / 4] + away : window[p]), w);
+                    sums[p] = fc_dot(sums[p], fc_splat(fours ? window[p / 4] + away : start[p] + run), w);
                 }
                 FC_UNROLL
-                for (int b = 0; b < bases; b++)
+                for (int b = 0; b < bases && fours; b++)
                     window[b] += 4;
             }
         }

@@ -5,7 +5,6 @@ What is written down here was decided elsewhere; there is no loop in it but thos
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,13 +17,11 @@ from fcdeploy import __version__
 from fcdeploy.native.calls.call import C_TYPES, SLACK, Address, Argument, KernelCall, Struct, WeightAddress
 from fcdeploy.native.placing.memory import Memory
 from fcdeploy.native.program.steps import Program
-from fcdeploy.native.program.tensors import Tensor
-from fcdeploy.native.writing.text import make_comment, make_identifier
+from fcdeploy.native.writing.text import PARAMETERS, make_comment, make_identifier
 
 TEXT_BYTES = 256 * 1024  # of weights that are written as text; of more, the assembler takes them from a file
 ARENA_ALIGNMENT = 64
 INCLUDE_ORDER = '#include "order.h"\n'
-PLACES = "const void *const *inputs, void *const *outputs, void *arena"
 
 
 @dataclass(frozen=True)
@@ -168,7 +165,7 @@ def _format_code(name: str, program: Program, calls: Sequence[KernelCall], offse
     steps = ", ".join(f"step_{number}" for number in range(len(calls)))
     inputs = [f"{_make_names(program)[t.name, 'in']}" for t in program.inputs]
     outputs = [f"{_make_names(program)[t.name, 'out']}" for t in program.outputs]
-    declared = f"void FC_LEVEL({name}_steps)(int32_t first, int32_t last, {PLACES})"
+    declared = f"void FC_LEVEL({name}_steps)(int32_t first, int32_t last, {PARAMETERS})"
     lines += [
         f"static void (*const steps[{len(calls)}])(const struct fc_memory *) = {{",
         *(f"    {line}" for line in _wrap(steps)),
@@ -323,26 +320,3 @@ _{name}_weights:
     .section .note.GNU-stack,"",%progbits
 #endif
 """
-
-
-def describe(program: Program, calls: Sequence[KernelCall], memory: Memory) -> str:
-    """What a library says of itself, as JSON: inputs, outputs and steps."""
-
-    def ends(tensors: Sequence[Tensor]) -> list[dict[str, Any]]:
-        return [
-            {
-                "name": t.name, "dtype": t.dtype, "shape": list(t.shape), "bytes": t.nbytes,
-                **({"scale": float(t.coding.scale), "zero_point": t.coding.zero_point} if t.coding else {}),
-            }
-            for t in tensors
-        ]  # fmt: skip
-
-    steps = [{"node": call.node, "what": call.what, "kernel": call.kernel, "macs": call.macs} for call in calls]
-    return json.dumps(
-        {
-            "schema": "fcdeploy.native/1", "name": program.name, "model": program.model, "fcdeploy": __version__,
-            "inputs": ends(program.inputs),
-            "outputs": ends(program.outputs), "steps": steps, "macs": sum(call.macs for call in calls),
-            "arena_bytes": memory.nbytes + SLACK, "arena_bound": memory.bound,
-        }
-    )  # fmt: skip

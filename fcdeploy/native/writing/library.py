@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
+from fcdeploy import __version__
+from fcdeploy.native.calls.call import SLACK, KernelCall
+from fcdeploy.native.placing.memory import Memory
 from fcdeploy.native.program.steps import Program
-from fcdeploy.native.writing.text import make_literal
+from fcdeploy.native.program.tensors import Tensor
+from fcdeploy.native.writing.text import PARAMETERS, make_identifier, make_literal
 from fcdeploy.tables.native import Level
 
-PARAMETERS = "const void *const *inputs, void *const *outputs, void *arena"
 RUN = """
 enum {{ INPUTS = sizeof input_bytes / sizeof *input_bytes, OUTPUTS = sizeof output_bytes / sizeof *output_bytes }};
 
@@ -47,9 +51,9 @@ const struct fcdeploy_native *fcdeploy_native(const char *level)
 """C of a library: samples one after another, and the best level that the CPU can run."""
 
 
-def format_library(name: str, program: Program, levels: Sequence[Level], description: str, arena_bytes: int) -> str:
+def format_library(program: Program, calls: Sequence[KernelCall], memory: Memory, levels: Sequence[Level]) -> str:
     """The C file that offers the levels, best first."""
-    steps, count = f"{name}_steps", len(json.loads(description)["steps"])
+    steps, count = f"{make_identifier(program.name)}_steps", len(calls)
     lines = ['#include "cpu.h"', '#include "library.h"', "", "#include <string.h>", ""]
     lines += [f"void {steps}_{level.name}(int32_t first, int32_t last, {PARAMETERS});" for level in levels]
     lines += [
@@ -59,7 +63,8 @@ def format_library(name: str, program: Program, levels: Sequence[Level], descrip
         RUN.strip("\n").format(parameters=PARAMETERS, count=count),
     ]
     lines += [RUN_LEVEL.rstrip("\n").format(level=level.name, parameters=PARAMETERS, steps=steps) for level in levels]
-    lines += ["", *_format_tables(steps, count, levels, description, arena_bytes)]
+    description = describe(program, calls, memory)
+    lines += ["", *_format_tables(steps, count, levels, json.dumps(description), description["arena_bytes"])]
     return "\n".join(lines) + CHOOSE
 
 
@@ -84,3 +89,24 @@ def _format_tables(steps: str, count: int, levels: Sequence[Level], description:
 
 def _split_pieces(text: str, length: int = 100) -> list[str]:
     return [text[at : at + length] for at in range(0, len(text), length)]
+
+
+def describe(program: Program, calls: Sequence[KernelCall], memory: Memory) -> dict[str, Any]:
+    """What a library says of itself: inputs, outputs and steps."""
+
+    def ends(tensors: Sequence[Tensor]) -> list[dict[str, Any]]:
+        return [
+            {
+                "name": t.name, "dtype": t.dtype, "shape": list(t.shape), "bytes": t.nbytes,
+                **({"scale": float(t.coding.scale), "zero_point": t.coding.zero_point} if t.coding else {}),
+            }
+            for t in tensors
+        ]  # fmt: skip
+
+    steps = [{"node": call.node, "what": call.what, "kernel": call.kernel, "macs": call.macs} for call in calls]
+    return {
+        "schema": "fcdeploy.native/1", "name": program.name, "model": program.model, "fcdeploy": __version__,
+        "inputs": ends(program.inputs),
+        "outputs": ends(program.outputs), "steps": steps, "macs": sum(call.macs for call in calls),
+        "arena_bytes": memory.nbytes + SLACK, "arena_bound": memory.bound,
+    }  # fmt: skip

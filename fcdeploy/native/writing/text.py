@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+PARAMETERS = "const void *const *inputs, void *const *outputs, void *arena"  # of each function that runs steps
+
 
 def make_identifier(name: str) -> str:
     """A name that C takes."""
