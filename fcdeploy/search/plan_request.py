@@ -16,12 +16,14 @@ from fcdeploy.graph.scratch import make_scratch
 from fcdeploy.int8.calibrating.statistics import declare_as_calibrated, load_or_observe
 from fcdeploy.int8.judging.samples_apart import set_apart
 from fcdeploy.int8.plan_file import load_plan
+from fcdeploy.int8.planning.transposed_convs import turn_transposed_convs
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.refining.best import choose_best
 from fcdeploy.int8.refining.refine import add_refinements
 from fcdeploy.int8.timing.costs import CostBasis, choose_cost_source, plan_fastest
 from fcdeploy.native.suits import use_types
 from fcdeploy.prepare.cost_model import count_at
+from fcdeploy.prepare.shape_inference import infer_shapes
 from fcdeploy.records.calibration import describe_inputs
 from fcdeploy.records.plan import Effort, Plan
 from fcdeploy.records.progress import OnStep
@@ -57,12 +59,16 @@ def load_problem(request: Request, model: ir.Model, files: tuple[Path, ...], on_
     calibration, groups = load_or_observe(model, files, source, request.calibration, on_step)
     # apart whether they are judged or not, so that a plan gives the same bytes again
     apart = set_apart(model, calibration, groups, source if request.calibration is None else None, on_step)
+    measured = apart.calibration
+    if request.target.one_answer:
+        measured = turn_transposed_convs(model, measured)
+        infer_shapes(model)
     if source is None and apart.tools:
         check_prepared(request.model, model, next(split_into_chunks(model, apart.tools))[1])
     if apart.tools:
         count_at(model, {name: array.shape for name, array in take_run(model, apart.tools).items()})
     return Problem(
-        request.model, model, apart.calibration, apart.tools, request.target,
+        request.model, model, measured, apart.tools, request.target,
         judged=apart.judged, unseen=apart.unseen, ranges_apart=apart.ranges_apart,
         ranges=request.ranges or DEFAULT, keep_float=request.keep_float, types=use_types(request.types, native=request.native),
         effort=request.effort or EFFORT, source=source, scratch=scratch,
