@@ -24,7 +24,7 @@ from fcdeploy.int8.planning.plan_graph import Overrides, plan_graph
 from fcdeploy.int8.timing import costs as times
 from fcdeploy.int8.timing import measure
 from fcdeploy.int8.timing.choose_kernels import _take_surely_faster, best_trial, choose, vary_dynamic
-from fcdeploy.int8.timing.costs import CostBasis, describe_times, find_noise
+from fcdeploy.int8.timing.costs import CostBasis, find_noise
 from fcdeploy.int8.timing.measure import conversion_rates
 from fcdeploy.int8.timing.partition import cost_of, find_slow_nodes, sum_layer_costs
 from fcdeploy.int8.timing.rate_table import estimate_costs, find_kind
@@ -32,6 +32,7 @@ from fcdeploy.prepare.pipeline import prepare
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.costs import Choice, Costs, Rates, TimeTrial, from_text, hash_choice, to_text
 from fcdeploy.records.plan import Plan
+from fcdeploy.reporting.times import describe_times
 from fcdeploy.runtime.kernels import find_kernels
 from fcdeploy.runtime.session import Session
 from fcdeploy.tables import rates

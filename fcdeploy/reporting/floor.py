@@ -10,9 +10,10 @@ from typing import Any
 from fcdeploy.arithmetic.outliers import Outlier, find_outliers
 from fcdeploy.int8.calibrating.statistics import PLENTY
 from fcdeploy.int8.judging.judgement import Judgement
-from fcdeploy.int8.timing.costs import CostBasis, format_interval, list_ratios
+from fcdeploy.int8.timing.costs import CostBasis, format_interval
 from fcdeploy.int8.timing.final_times import FinalTimes
 from fcdeploy.records.report import Report, Table
+from fcdeploy.reporting.times import list_ratios
 from fcdeploy.search.candidates import Candidate
 from fcdeploy.search.hold_floor import FloorResult
 from fcdeploy.wording import list_some, quote_path, say_count

@@ -11,12 +11,12 @@ import onnx_ir as ir
 
 from fcdeploy.graph.edit import Changes
 from fcdeploy.graph.opset import describe_requirements, oldest_runtime
-from fcdeploy.int8.timing.costs import CostBasis, describe_times, list_ratios
-from fcdeploy.int8.timing.partition import add_figures
+from fcdeploy.int8.timing.costs import CostBasis
 from fcdeploy.prepare.cost_model import DATA_AND_WEIGHT, weight_bytes
 from fcdeploy.records import plan as plans
 from fcdeploy.records.plan import Plan, QParams
 from fcdeploy.records.report import NAMES, Report, Table, find_repeats, merge_alike
+from fcdeploy.reporting.times import add_figures, describe_times, list_ratios
 from fcdeploy.runtime.caveats import list_caveats
 from fcdeploy.runtime.kernels import Kernel
 from fcdeploy.tables.devices import Device

@@ -8,8 +8,8 @@ from typing import Any
 
 from fcdeploy.evaluate.loss import digits_of
 from fcdeploy.int8.timing.choose_kernels import SLOWER
-from fcdeploy.int8.timing.costs import list_ratios
 from fcdeploy.records.report import Report, Table
+from fcdeploy.reporting.times import list_ratios
 from fcdeploy.search.search import MeasuredStep, SearchResult
 from fcdeploy.search.verdict import count_samples_needed, judge_drop
 from fcdeploy.wording import list_some, say_count

@@ -1,8 +1,7 @@
-"""Time as an input of the plan: where the costs come from, the plan they lead to, and what to say of it."""
+"""Time as an input of the plan: where the costs come from, and the plan they lead to."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from fcdeploy.files import read_small_file
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.timing import cost_cache
 from fcdeploy.int8.timing.choose_kernels import (
-    JUDGED,
     SLOWER,
     best_trial,
     choose,
@@ -29,7 +27,6 @@ from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.cpu import detect_target, read_cpu_name
 from fcdeploy.runtime.session import read_versions
 from fcdeploy.samples.kept_samples import take_run
-from fcdeploy.wording import say_count
 
 WIDEST = 0.2  # of a ratio: an interval that is wider is no result
 CACHED, MEASURE, TABLE, NONE = "cached", "measure", "table", "none"
@@ -156,68 +153,12 @@ def find_taken(costs: Costs) -> TimeTrial:
     return costs.confirmed[-1] if costs.confirmed else best_trial(costs.trials)
 
 
-def describe_times(basis: CostBasis) -> Iterator[str]:
-    """What was found about time, and whether integers are worth having."""
-    costs = basis.costs
-    if costs is None:
-        return
-    if costs.estimated:
-        yield f"times are estimates from the {costs.source}: measure on the CPU itself to be sure"
-        return
-    tried = (*costs.trials, *costs.confirmed)
-    everywhere = min(tried, key=lambda trial: len(trial.choice.slow))
-    taken = find_taken(costs)
-    if taken.choice.slow and set(taken.choice.slow) >= set(costs.layers):
-        yield from _describe_float(costs, taken, everywhere)
-    else:
-        yield _describe_integers(taken, everywhere)
-    if taken.choice.one_scale and taken.sqnr_db is not None:
-        layers = len(taken.choice.one_scale)
-        yield (
-            f"{say_count(layers, 'dense layer')} {'has' if layers == 1 else 'have'} one weight scale for all channels, "
-            "which is faster: "
-            f"{taken.sqnr_db:.1f} dB on {JUDGED} samples before bias correction, where integers everywhere with a scale "
-            f"for each channel reach {costs.sqnr_db:.1f} dB"
-        )
-    if is_uneven(taken):
-        yield (
-            f"this machine was too noisy to time it well: {format_interval(taken)}; layers stay integers where float did not "
-            "clearly save time; fcdeploy bench measures longer, and --costs measure decides again"
-        )
-    if basis.before:
-        yield "times are those measured before on this CPU; --costs measure takes them anew"
-
-
-def list_ratios(trial: TimeTrial | None) -> dict[str, float | None]:
-    """A time relative to that of float and its interval, as reports name them."""
-    ends = (None, None, None) if trial is None else (trial.ratio, trial.low, trial.high)
-    return dict(zip(("ratio", "ratio_low", "ratio_high"), ends, strict=True))
-
-
-def _describe_integers(taken: TimeTrial, everywhere: TimeTrial) -> str:
-    text = f"{format_interval(taken)} of the float time"
-    if not taken.choice.slow:
-        return f"{text}: no layer is faster in float"
-    count = len(taken.choice.slow)
-    stay = f"{say_count(count, 'layer')} {'stays' if count == 1 else 'stay'}"
-    return f"{text}; integers everywhere would take {_format_ratio(everywhere)}, so {stay} float"
-
-
-def _describe_float(costs: Costs, taken: TimeTrial, everywhere: TimeTrial) -> Iterator[str]:
-    lost = costs.confirmed[:-1]
-    if lost:
-        yield f"what looked fastest took {format_interval(lost[-1])} of the float time when it was run again"
-    yield f"float is fastest here: integers everywhere take {_format_ratio(everywhere)} of its time; only weights are bytes"
-    if taken.low > SLOWER:
-        yield f"even so the file takes {format_interval(taken)} of the float model's time: keep the float model for speed"
-
-
 def format_interval(trial: TimeTrial) -> str:
     """A ratio with its interval, or the ends of that where it is too wide for a result."""
-    text = _format_ratio(trial)
+    text = format_ratio(trial)
     return text if text.startswith("between") else f"{text} ({trial.low:.2f} to {trial.high:.2f})"
 
 
-def _format_ratio(trial: TimeTrial) -> str:
+def format_ratio(trial: TimeTrial) -> str:
     """The ratio, or the ends of its interval where that is too wide for a result."""
     return f"between {trial.low:.2f} and {trial.high:.2f}" if is_uneven(trial) else f"{trial.ratio:.2f}"

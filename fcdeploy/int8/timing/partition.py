@@ -16,17 +16,14 @@ from fcdeploy.arithmetic.mincut import find_cheapest_split
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.int8.planning.decide import FLOAT_OUTPUT
 from fcdeploy.int8.planning.elementwise import find_gelus
-from fcdeploy.int8.planning.plan_graph import SLOW
 from fcdeploy.int8.planning.weights import find_int8_products
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.costs import Costs, Rates
-from fcdeploy.records.plan import NodeDecision, Plan
+from fcdeploy.records.plan import Plan
 from fcdeploy.tables.targets import TARGETS
 
 INTEGER = ("int8", "passthrough", "fused", "reinterpreted")
 NEVER_US = 1e9  # for what is not to be: a sum with it can still be compared, where that is fixed
-SLOWER_ALONE = "slower as integers"
-SLOWER_AROUND = "converting to integers and back costs more than integers gain"
 
 
 def find_slow_nodes(
@@ -171,21 +168,6 @@ def _conversions(value: ir.Value, calibration: Calibration, rates: Rates, factor
 def list_slow(plan: Plan) -> tuple[str, ...]:
     """Nodes that a plan leaves in float because of time; what else a choice names decides nothing."""
     return tuple(sorted(decision.node for decision in plan.nodes if decision.cause == "time"))
-
-
-def add_figures(costs: Costs | None, decision: NodeDecision) -> str:
-    """A decision's reason, where it is time, with the times, and what they say of it."""
-    if costs is None or decision.node not in costs.nodes or decision.cause != "time":
-        return decision.why
-    in_float, as_integers = costs.nodes[decision.node]
-    cause = SLOWER_ALONE if as_integers > in_float else SLOWER_AROUND
-    said = f"{_format_us(as_integers)} as integers, {_format_us(in_float)} in float"
-    source = ", estimated from the table" if costs.estimated else ""
-    return decision.why.replace(SLOW, f"{said}{source}: {cause}")
-
-
-def _format_us(microseconds: float) -> str:
-    return f"{microseconds:.0f} us" if microseconds >= 10 else f"{microseconds:.1f} us"
 
 
 def sum_layer_costs(costs: Costs, plan: Plan, slow: Mapping[str, str]) -> float:
