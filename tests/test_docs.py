@@ -114,14 +114,14 @@ def has_compiler() -> bool:
 
 def run(command: str, done: set[str]) -> int:
     """The exit code of a command; one that succeeded in this folder before is not run again, nor to write over its file."""
-    if command in done or command.removesuffix(" --force") in done:
+    if (plain := command.removesuffix(" --force")) in done:
         return 0
     if (named := EXPORT.match(command)) and (same := [known for known in done if known.startswith(named[1])]):
         shutil.copy(OUTPUT.findall(same[0])[0], named[2])  # the same network under another name
         return 0
     code = cli.main(quicker(shlex.split(command)[1:]))
     if code == 0:
-        done.add(command)
+        done.add(plain)
     return code
 
 
