@@ -31,7 +31,7 @@ def test_links_lead_to_pages_and_headings(pages: dict[str, str]) -> None:
         for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)):
             if target.startswith("https://"):
                 continue
-            if target in docs.PICTURES.values():
+            if target in docs.FILES.values():
                 continue
             file, _, anchor = target.partition("#")
             there = os.path.normpath(Path(path).parent / file) if file else path
@@ -80,7 +80,16 @@ def test_pictures_and_the_notebook_are_in_the_site(pages: dict[str, str]) -> Non
     assert "](report.png)" in pages["index.md"]
     assert "[notebook](notebook.md)" in pages["index.md"]
     assert "```python\nmade = fcdeploy.quantize(module," in pages["notebook.md"]
-    assert all((ROOT / source).exists() for source in docs.PICTURES)
+    assert all((ROOT / source).exists() for source in docs.FILES)
+    assert "[Dockerfile](Dockerfile)" in pages["serving.md"] and "(fcdeploy.service)" in pages["serving.md"]
+
+
+def test_pages_for_those_who_change_it_come_last_in_a_search(tmp_path: Path, pages: dict[str, str]) -> None:
+    docs.main(tmp_path)
+    assert set(docs.LAST) <= set(pages)
+    for path in pages:
+        text = (tmp_path / "pages" / path).read_text()
+        assert text.startswith("---\nsearch:\n  boost: 0.2\n---\n# ") is (path in docs.LAST), path
 
 
 def test_the_references_have_all_commands_and_functions(pages: dict[str, str]) -> None:

@@ -34,7 +34,13 @@ WHOLE = {
 }  # fmt: skip
 """Page of the repository -> page of the site."""
 NOTEBOOK = "docs/notebook.ipynb"
-PICTURES = {"docs/report.png": "report.png"}
+FILES = {
+    "docs/report.png": "report.png", "docs/Dockerfile": "Dockerfile", "docs/fcdeploy.service": "fcdeploy.service",
+}  # fmt: skip
+"""What pages show or offer, as it is."""
+LAST = ("decisions.md", "changelog.md", "benchmarks.md", "architecture.md", "contributing.md", "models.md", "data.md")
+"""Pages that a search gives behind all others: they have every word, and are for those who change fcdeploy."""
+BEHIND = "---\nsearch:\n  boost: 0.2\n---\n"
 SEPARATOR = r"""[\s\-,:!=\[\]()"/`]+|\.(?!\d)"""
 """Between two words of the site's search: by default brackets would stay part of a word, and `(sklearn)` would not be found."""
 SECTIONS = (
@@ -183,7 +189,7 @@ def make_pages() -> dict[str, str]:
     """Every page of the site by its path."""
     pages = [page for source, folder in CUT.items() for page in cut(source, folder)]
     pages += [Page(path, source, (ROOT / source).read_text()) for source, path in WHOLE.items()]
-    places = {(source, ""): path for source, path in {**PICTURES, NOTEBOOK: "notebook.md"}.items()}
+    places = {(source, ""): path for source, path in {**FILES, NOTEBOOK: "notebook.md"}.items()}
     for page in pages:
         places.setdefault((page.source, ""), page.path)
         for heading in list_headings(page.text):
@@ -211,8 +217,8 @@ def main(folder: Path) -> None:
     for path, text in pages.items():
         file = folder / "pages" / path
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-    for source, path in PICTURES.items():
+        file.write_text(f"{BEHIND if path in LAST else ''}{text}")
+    for source, path in FILES.items():
         shutil.copyfile(ROOT / source, folder / "pages" / path)
     (folder / "mkdocs.yml").write_text(CONFIG.format(nav=write_nav(pages), separator=SEPARATOR))
 
