@@ -18,10 +18,14 @@ import fcdeploy
 from fcdeploy.graph.model import read_model
 from fcdeploy.native.build import build
 from fcdeploy.native.reading.operators import read_program
-from scripts.checkout import ROOT
+from fcdeploy.runtime.cpu import this_machine
+from fcdeploy.tables.native import MACHINES
+from scripts.checkout import ROOT, list_families
+from scripts.devices.arm_counts import make_model
 from scripts.devices.cortex_m import DIGITS, FAMILIES, make_int8
 
 SEEDS = 3
+SAMPLES = 200
 LAYERS = 40
 SECONDS = 3600
 
@@ -55,13 +59,14 @@ def show(what: str, wrong: list[str]) -> int:
 
 
 def try_native(name: str, folder: Path) -> list[str]:
-    """The library of this machine against every level of ARM, on one sample."""
-    int8, inputs = make_int8(name, folder)
-    fcdeploy.compile(int8, output=folder / "net.so")
-    native = fcdeploy.load_native(folder / "net.so")
-    (key,) = native.inputs
-    feeds = {key: inputs[:1]}
-    return unequal(build(read_program(read_model(int8), "net", None)), feeds, native.run(feeds), CPUS)
+    """The best level of this machine against every level of ARM on one sample, and the best of each CPU on SAMPLES."""
+    model, first = make_model(name, list_families(), folder)
+    with np.load(folder / "data.npz") as stored:
+        feeds = {key: stored[key][:SAMPLES].astype(value.dtype) for key, value in first.items()}
+    built = build(read_program(read_model(model), "net", {key: value.shape for key, value in first.items()}))
+    expected = run_here(built, feeds, MACHINES[this_machine()].levels)
+    one = {t.name: expected[t.name][: t.shape[0]] for t in built.program.outputs}
+    return unequal(built, first, one, CPUS) + unequal(built, feeds, expected, CPUS, best=True)
 
 
 FCDEPLOY = ("-c", "import sys; from fcdeploy.cli import main; sys.exit(main(sys.argv[1:]))")
