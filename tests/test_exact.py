@@ -31,8 +31,9 @@ from fcdeploy.arithmetic.kernels.reference import QuantizedArray
 from fcdeploy.arithmetic.windows import Window
 from fcdeploy.commands.inspect import inspect
 from fcdeploy.proof import exact
-from fcdeploy.proof.exact import Exactness, LayerExactness, check_exactness, describe_exactness
+from fcdeploy.proof.exact import Exactness, LayerExactness, check_exactness
 from fcdeploy.proof.operands import RecomputedNode, SkippedNode, find_integer_nodes
+from fcdeploy.reporting.exactness import describe_exactness
 from fcdeploy.runtime.session import Session
 
 Array = np.ndarray[Any, Any]

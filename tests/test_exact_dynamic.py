@@ -18,9 +18,9 @@ from onnx.reference import ReferenceEvaluator
 from fcdeploy.arithmetic.kernels import dynamic
 from fcdeploy.arithmetic.weights.layout import pack_blocks, unpack_blocks
 from fcdeploy.commands.inspect import inspect
-from fcdeploy.proof import exact
 from fcdeploy.proof.exact import Exactness, check_exactness
 from fcdeploy.proof.saturation import UNPROVEN, prove_no_saturation
+from fcdeploy.reporting.exactness import describe_exactness
 from fcdeploy.tables.types import TYPES
 
 Array = np.ndarray[Any, Any]
@@ -48,7 +48,7 @@ def compare(model: ir.Model, count: int = 5, **how: Any) -> Exactness:
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_what_rounds_by_itself_is_computed_again(types: tuple[str, str], count: int) -> None:
     found = compare(line(*types).int8, count)
-    assert found.passed, exact.describe_exactness(found)
+    assert found.passed, describe_exactness(found)
     assert {row.node for row in found.rows} == {"first", "second", "third"}
     assert [row.elements for row in found.rows if row.node == "first"] == [150 * count]
     assert not found.skipped

@@ -13,8 +13,9 @@ from onnx import helper as oh
 from onnx import numpy_helper as nh
 
 from fcdeploy.commands.inspect import inspect
-from fcdeploy.proof.exact import check_exactness, describe_exactness
+from fcdeploy.proof.exact import check_exactness
 from fcdeploy.proof.float_paths import cut_float_regions, find_byte_tensors, find_float_ends
+from fcdeploy.reporting.exactness import describe_exactness
 from fcdeploy.runtime.session import Session
 
 Array = np.ndarray[Any, Any]

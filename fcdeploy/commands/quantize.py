@@ -33,7 +33,7 @@ from fcdeploy.prepare.cost_model import count_macs_by_node
 from fcdeploy.prepare.passes.lift_constants import warn_of_defaults
 from fcdeploy.prepare.pipeline import prepare
 from fcdeploy.preprocessing.read import Given
-from fcdeploy.proof.exact import add_ties
+from fcdeploy.proof.exact import count_ties
 from fcdeploy.proof.sample_axes import parse_axes
 from fcdeploy.records.calibration import read_format
 from fcdeploy.records.data_format import UNSAID, choose_format
@@ -41,6 +41,7 @@ from fcdeploy.records.plan import Effort
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, format_next
 from fcdeploy.reporting.device import add_device, format_next_compile
+from fcdeploy.reporting.exactness import add_ties
 from fcdeploy.reporting.floor import add_floor, build_refusal
 from fcdeploy.reporting.quantization import QuantizationOutcome, build_dry_run_report, build_report, describe_purpose
 from fcdeploy.reporting.search import add_search
@@ -262,5 +263,6 @@ def _describe(
         report = add_lengths(report, try_lengths(request.model, problem.model, int8, one))
     if not request.target.one_answer:
         return report
-    report = add_ties(report, written.file, problem.samples) if "int8" in plan.kinds.values() else report
+    if "int8" in plan.kinds.values():
+        report = add_ties(report, count_ties(written.file, problem.samples))
     return add_sameness(report, find_differences(problem.model.graph, plan))

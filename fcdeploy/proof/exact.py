@@ -36,10 +36,8 @@ from fcdeploy.proof.float_paths import FloatEnd, FloatRegions, cut_float_regions
 from fcdeploy.proof.operands import LAYERS, ROUNDING, RecomputedNode, SkippedNode, find_integer_nodes
 from fcdeploy.proof.operators import OPERATORS
 from fcdeploy.records.progress import OnStep
-from fcdeploy.records.report import Report
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples.source import get_fixed_batch
-from fcdeploy.wording import say_count
 
 FEW = 2  # samples on which a fresh model is looked at
 BUDGET = 50_000_000  # multiply-accumulates of a layer in one run: a tenth of a second in NumPy
@@ -173,41 +171,13 @@ def _compare_float_nodes(
         yield end, max(rows, key=lambda row: (row.differ, row.levels))
 
 
-def add_ties(report: Report, path: Path, samples: Mapping[str, Array]) -> Report:
-    """Add to a report what differs from exact arithmetic, counted on two of the samples, or on one batch."""
+def count_ties(path: Path, samples: Mapping[str, Array]) -> Exactness | None:
+    """What differs from exact arithmetic on two of the samples, or on one batch; None where there are not so many."""
     model = read_model(path)
     count = get_fixed_batch(input_specs(model)) or FEW
     if not samples or (count != FEW and len(next(iter(samples.values()))) < count):
-        return report.extend(values={"ties": None})
-    result = check_exactness(model, [{name: array[:count] for name, array in samples.items()}])
-    said = describe_exactness(result)
-    return report.extend(values={"ties": result.total}, lines=[said], warnings=[] if result.passed else [said])
-
-
-def describe_exactness(result: Exactness) -> str:
-    """Describe the result in one line."""
-    total, bad, away = result.total, *([row for row in rows if not row.passed] for rows in (result.rows, result.floats))
-    of, layers = sum(row.of for row in result.rows), say_count(len(result.rows), "layer")
-    elements = f"{total['elements']:,} elements" + ("" if total["elements"] == of else f", drawn from {of:,},")
-    if not result.undisturbed:
-        return "not proven: looking at the integers changed the model's outputs on this runtime"
-    if bad:
-        worst = bad[0]
-        by = f"{worst.levels:.3g} levels on {100 * worst.share:.3g} % of its elements"
-        return f"not exact: {len(bad)} of {layers} differ from 32-bit sums, {worst.op} {worst.node!r} by up to {by}"
-    if away:
-        by = f"{away[0].levels:.3g} levels on {100 * away[0].share:.3g} % of its elements"
-        return f"not exact: float {away[0].op} {away[0].node!r} differs between paths through the runtime, by {by}"
-    if not result.rows:
-        return f"not proven: none of {say_count(len(result.skipped), 'node')} on bytes was compared" if result.skipped else (
-            "no layer computes on bytes"
-        )  # fmt: skip
-    and_floats = f"; {say_count(len(result.floats), 'float result')} the same on every path" if result.floats else ""
-    if not total["differ"]:
-        return f"exact: all {elements} in {layers} are those of exact arithmetic{and_floats}"
-    halves = f", {total['halves']:,} of them exactly half-way" if total["halves"] else ""
-    ties = f"{total['differ']:,} of {elements} in {layers} differ, by one level at most: rounding ties{halves}"
-    return f"exact: {ties}{and_floats}"
+        return None
+    return check_exactness(model, [{name: array[:count] for name, array in samples.items()}])
 
 
 def _expose_copy(model: ir.Model, types: Mapping[str, str]) -> ir.Model:
