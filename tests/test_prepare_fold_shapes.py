@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from hypothesis import strategies as st
 from prepare_graphs import apply, graph, op, ops
 
 from fcdeploy.graph.edit import Changes
+from fcdeploy.graph.model import input_specs, read_model
 from fcdeploy.prepare.passes.fold_shapes import fold_shapes
 from fcdeploy.prepare.pipeline import prepare
+from fcdeploy.runtime.session import Session
 
 INDEX = {f"i{at}": np.asarray(at) for at in range(-2, 8)} | {f"v{at}": np.asarray([at]) for at in range(-2, 8)}
 
@@ -127,3 +130,34 @@ def test_a_shape_that_is_an_output_stays() -> None:
     model = graph(nodes, {"x": [2, 3]}, ["y", "z"], INDEX)
     apply(fold_shapes, model)
     assert ops(model)[0] == "Shape"
+
+
+def test_a_length_of_minus_one_in_a_file_is_a_free_axis(tmp_path: Path) -> None:
+    """As older exporters store it: onnxruntime takes any length, and no shape is computed from it."""
+    rows = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [-1, 3])
+    made = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [-1, 5])
+    nodes = [
+        onnx.helper.make_node("Shape", ["x"], ["shape"]),
+        onnx.helper.make_node("Slice", ["shape", "zero", "one"], ["n"]),
+        onnx.helper.make_node("Concat", ["n", "one"], ["times"], axis=0),
+        onnx.helper.make_node("Tile", ["row", "times"], ["rows"]),
+        onnx.helper.make_node("MatMul", ["x", "w"], ["product"]),
+        onnx.helper.make_node("Add", ["product", "rows"], ["y"]),
+    ]
+    random = np.random.default_rng(0)
+    constants = {
+        "zero": np.array([0]), "one": np.array([1]),
+        "row": random.normal(size=(1, 5)).astype(np.float32), "w": random.normal(size=(3, 5)).astype(np.float32),
+    }  # fmt: skip
+    tensors = [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()]
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph(nodes, "g", [rows], [made], tensors),
+        opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8,
+    )  # fmt: skip
+    onnx.save(model, tmp_path / "m.onnx")
+    read = read_model(tmp_path / "m.onnx")
+    assert [spec.shape for spec in input_specs(read)] == [(None, 3)]
+    prepare(read)
+    x = random.normal(size=(4, 3)).astype(np.float32)
+    (y,) = Session(read, threads=1).run({"x": x})
+    np.testing.assert_allclose(y, x @ constants["w"] + constants["row"], rtol=1e-5, atol=1e-6)

@@ -49,7 +49,7 @@ def _refuse_large(graph: onnx.GraphProto) -> None:
     producers = {value: node for node in graph.node for value in node.output}
     for value in (*graph.input, *graph.value_info, *graph.output):
         kind = value.type.tensor_type
-        shape = [dim.dim_value if dim.HasField("dim_value") else 1 for dim in kind.shape.dim]
+        shape = [dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else 1 for dim in kind.shape.dim]
         size = math.prod(shape) * BITS.get(kind.elem_type, 32) // 8
         if size <= LARGEST:
             continue

@@ -17,7 +17,7 @@ from fcdeploy.files import hash_file
 from fcdeploy.graph import external_data
 from fcdeploy.graph.functions import inline_functions
 from fcdeploy.graph.missing_numbers import find_missing
-from fcdeploy.graph.nodes import make_unique, name_of
+from fcdeploy.graph.nodes import make_unique, name_of, tensors_of
 from fcdeploy.graph.protobuf import load_model
 from fcdeploy.graph.weights import initializer_bytes
 from fcdeploy.records import origin, sample_layout
@@ -76,6 +76,7 @@ def read_model(path: Path | str) -> ir.Model:
     _check_external_data(model, path)
     inline_functions(model, str(path))
     name_everything(model.graph)
+    _free_negative_lengths(model)
     return model
 
 
@@ -243,6 +244,16 @@ def _check_external_data(model: ir.Model, path: Path) -> None:
                 f"model {str(path)!r}: weight file {target.name!r} has another name elsewhere, a hard link",
                 f"cp {target} {target}.copy && mv {target}.copy {target}",
             )
+
+
+def _free_negative_lengths(model: ir.Model) -> None:
+    """A length of -1, which some exporters store for any length, as onnxruntime reads it: a free axis."""
+    for graph in (model.graph, *model.graph.subgraphs()):
+        for value in tensors_of(graph):
+            if value.shape is not None and any(isinstance(length, int) and length < 0 for length in value.shape):
+                value.shape = ir.Shape(
+                    None if isinstance(length, int) and length < 0 else length for length in value.shape
+                )
 
 
 def _check_whole(model: ir.Model, name: str) -> None:
