@@ -373,7 +373,12 @@ FC_INLINE void fc_layer_run(
 #else
     const struct fc_layer own = *layer, *l = &own; /* no byte that is written can be one of these */
 #endif
-    const int total = l->images * l->rows * l->columns;
+#if defined(FC_SIXTEEN)
+    const int across = fc_layer_across(l);
+#else
+    const int across = l->columns;
+#endif
+    const int total = l->images * l->rows * across;
     struct fc_written to = *all;
     to.code = &l->code;
     for (int first = 0; first < total; first += FC_GROUP) {
@@ -383,7 +388,12 @@ FC_INLINE void fc_layer_run(
             first = fc_max(0, total - FC_POSITIONS_8);
 #endif
         const int positions = fc_min(FC_GROUP, total - first);
-        fc_layer_places(first, positions, from, at, l);
+#if defined(FC_SIXTEEN)
+        if (across > l->columns)
+            fc_layer_places_in_fours(first, positions, across, from, at, l);
+        else
+#endif
+            fc_layer_places(first, positions, from, at, l);
         const int8_t *w = weights;
         int tile = 0, channel = 0;
         for (int g = 0; g < l->groups; g++) {

@@ -107,6 +107,33 @@ FC_INLINE void fc_layer_alone(
     }
 }
 
+/* Columns of a row with those that are computed twice, so that each four lie side by side: none where rows follow each other, or where
+   it would be more than a fifth more. */
+FC_INLINE int fc_layer_across(const struct fc_layer *l)
+{
+    const int across = (l->columns + 3) / 4 * 4;
+    return l->columns < 4 || l->x_row == l->columns * l->x_column || 5 * across > 6 * l->columns ? l->columns : across;
+}
+
+/* As fc_layer_places, with `across` columns in a row: the last four are its last ones. */
+FC_INLINE void fc_layer_places_in_fours(
+    int first, int total, int across, int32_t *from, int32_t *at, const struct fc_layer *l)
+{
+    int column = first % across, row = first / across % l->rows, image = first / across / l->rows;
+    for (int p = 0; p < total; p++) {
+        const int own = column < across - 4 ? column : column - across + l->columns;
+        from[p] = image * l->x_image + row * l->x_row + own * l->x_column;
+        at[p] = image * l->y_image + row * l->y_row + own * l->y_column;
+        if (++column == across) {
+            column = 0;
+            if (++row == l->rows) {
+                row = 0;
+                image++;
+            }
+        }
+    }
+}
+
 /* Whether each four of sixteen positions lie side by side. */
 FC_INLINE int fc_layer_in_fours(const int32_t *from, const struct fc_layer *l)
 {
