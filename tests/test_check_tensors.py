@@ -18,6 +18,7 @@ from fcdeploy import console
 from fcdeploy.cli import main
 from fcdeploy.graph.check_tensors import find_fault
 from fcdeploy.graph.model import read_model
+from fcdeploy.runtime.broken_model import explain_broken_model
 
 TYPES = [np.float32, np.float64, np.int8, np.uint16, np.int64, np.bool_, np.float16, np.complex64, np.uint32]
 
@@ -89,6 +90,19 @@ def test_a_model_that_onnx_refuses_is_broken_and_no_defect(
     monkeypatch.setattr("fcdeploy.commands.inspect.inspect", fail)
     assert main(["inspect", str(tmp_path / "net.onnx")]) == 2
     assert "net.onnx' is broken: " in capsys.readouterr().err
+
+
+def test_a_model_that_runs_is_not_broken_whatever_onnx_says_of_it(tmp_path: Path) -> None:
+    """A stored rank that inference contradicts, which onnxruntime overlooks."""
+    net = Net(0)
+    net.output(net.op("Relu", net.op("Cast", net.op("Identity", net.input("x", 4), name="same"), to=1, name="cast")))
+    model = net.model()
+    model.graph.value_info.append(onnx.helper.make_tensor_value_info("cast_out", TensorProto.FLOAT, []))
+    path = str(tmp_path / "m.onnx")
+    onnx.save(model, path)
+    with pytest.raises(onnx.shape_inference.InferenceError):
+        onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+    assert explain_broken_model(path) == ""
 
 
 def test_control_characters_are_written_out() -> None:

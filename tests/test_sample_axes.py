@@ -10,6 +10,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from conftest import fails
+from networks import Net
 from onnx import TensorProto, helper, numpy_helper
 
 import fcdeploy
@@ -18,6 +19,7 @@ from fcdeploy.proof import sample_axes
 from fcdeploy.proof.sample_axes import check_batch, declare_samples, parse_axes, share_layout
 from fcdeploy.records.sample_layout import SampleLayout
 from fcdeploy.records.signature import TensorSpec
+from fcdeploy.samples.kinds import Samples
 from fcdeploy.samples.layout import arrange_samples, stack_samples, take_first, unstack_sample
 
 Array = np.ndarray[Any, Any]
@@ -181,6 +183,22 @@ def test_independent_samples_share_runs_and_nothing_is_said_of_them(
     data = mixing()
     graph = read_model(model)
     assert declare_samples(model, graph, data) == ["samples run one at a time: Softmax 's' works along the batch axis"]
+
+
+def test_answers_as_long_as_their_samples_say_are_not_compared_side_by_side(tmp_path: Path) -> None:
+    """As of a decoder that stops at another step for each of them: two have lengths that no one array holds."""
+    net = Net(0)
+    x = net.input("x", 4)
+    zero, one, ends, last = (net.constant(each, np.int64) for each in ([0], [1], [1], [1]))
+    count = net.op("Slice", net.op("Shape", net.op("NonZero", x)), one, net.constant([2], np.int64))
+    rows = net.op("Slice", net.op("Shape", x), zero, ends)
+    first = net.op("Slice", x, zero, last, one)
+    net.output(net.op("Expand", first, net.op("Concat", rows, count, axis=0)))
+    path = net.save(tmp_path / "m.onnx")
+    np.savez(tmp_path / "x.npz", x=np.float32([[1, 2, 3, 4], [1, 0, 0, 0], [1, 2, 0, 0]]))
+    model = read_model(path)
+    notes = declare_samples(path, model, Samples(tmp_path / "x.npz"))
+    assert [note.split(":")[0] for note in notes] == ["samples run one at a time"]
 
 
 def test_what_the_user_says_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
