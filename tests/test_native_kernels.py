@@ -263,6 +263,34 @@ def test_sums_and_products_of_bytes(seed: int, kind: Any) -> None:
 
 
 @FEW
+@given(
+    seed=SEEDS,
+    kind=st.sampled_from(["add", "mul"]),
+    ratio=st.sampled_from([None, 1.0, 2.0, 0.5, 1e-3, 1e3, 1e30, 1e-30]),
+)
+def test_sums_and_products_of_all_pairs_of_bytes(seed: int, kind: Any, ratio: float | None) -> None:
+    """What computes without a division gives the byte of the division for each pair; of scales alike many lie at halves."""
+    random = np.random.default_rng(seed)
+    a, b = (Tensor(name, (1, 1, 256, 256), "uint8", coding(random)) for name in ("a", "b"))
+    assert a.coding is not None and b.coding is not None
+    natural = 1.0 if kind == "add" else 128 * float(b.coding.scale)
+    scale = np.float32(float(a.coding.scale) * natural * (random.uniform(0.3, 3) if ratio is None else ratio))
+    zero, low, high = int(random.integers(0, 256)), int(random.integers(0, 9)), int(random.integers(240, 256))
+    to = Tensor("y", a.shape, "uint8", Coding(scale, zero))
+    step = Combine(node="c", inputs=(a, b), outputs=(to,), kind=kind, low=low, high=high)
+    p, q = np.mgrid[:256, :256].astype(np.uint8)[:, None, None]
+    left, right = ((np.float32(x) - np.float32(c.zero_point)) * c.scale for x, c in ((p, a.coding), (q, b.coding)))
+    with np.errstate(all="ignore"):
+        quotient = np.rint((left + right if kind == "add" else left * right) / scale).astype(np.float64)
+    expected = np.clip(quotient + zero, low, high).astype(np.uint8)
+    built = build(Program("drawn", (a, b), (to,), (step,)))
+    assert_same(built, {"a": p, "b": q}, {"y": expected})
+    if ratio is None:
+        fields = next(each.fields for each in built.calls[0].arguments if isinstance(each, Struct))
+        assert fields["scale"] == 1
+
+
+@FEW
 @given(seed=SEEDS, kind=st.sampled_from(["average", "max"]), floats=st.booleans())
 def test_pools(seed: int, kind: Any, floats: bool) -> None:
     random = np.random.default_rng(seed)

@@ -23,6 +23,7 @@ from fcdeploy.native.calls.call import (
     make_taps,
     make_two_axes,
 )
+from fcdeploy.native.calls.divisions import find_scales
 from fcdeploy.native.placing.layout import Copy, Fill, Placed
 from fcdeploy.native.placing.views import LOOPS, nest_loops
 from fcdeploy.native.program.functions import BINARY
@@ -76,9 +77,10 @@ def call_combine(step: Combine, work: Placed, weights: Weights) -> KernelCall:
     left, right, to = (tensor.coding for tensor in (*step.inputs, step.output))
     assert left is not None and right is not None and to is not None
     table, _ = make_loop(work.outputs[0], a, b, node=step.node)
+    a_scale, b_scale, scale = find_scales(step)
     fields = {
         "loop": table.fields, "a_zero": float(left.zero_point), "b_zero": float(right.zero_point),
-        "a_scale": left.scale, "b_scale": right.scale, "scale": to.scale, "code": make_code(step, to.zero_point),
+        "a_scale": a_scale, "b_scale": b_scale, "scale": scale, "code": make_code(step, to.zero_point),
     }  # fmt: skip
     addresses = [make_address(view, weights) for view in (work.outputs[0], a, b)]
     return make_call(work, "bytes.h", f"fc_{step.kind}_bytes", *addresses, Struct("struct fc_combine", fields))

@@ -157,56 +157,87 @@ struct fc_combine {
     struct fc_code code;
 };
 
-/* The bytes of sums or products, of both operands less their zero points; and these from bytes. */
+/* Sums (or products) of bytes that lie side by side: `vectors` vectors, a constant wherever this is called. */
+#if FC_BLOCKS
+FC_INLINE void fc_combine_block(
+    const int product, const int vectors, uint8_t *y, const uint8_t *a, const uint8_t *b, const struct fc_combine *c)
+{
+    enum { tile = FC_TILE / FC_LANES };
+    fc_reals p[4 * tile], q[4 * tile], x[4 * tile];
 #if defined(FC_SCALED)
-#define FC_COMBINE_LOAD(x, p, zero) fc_reals_of_sixteen(x, p, zero);
-#define FC_COMBINE_STORE(y, x, code) fc_store_numbers(y, FC_TILE / FC_LANES, (code)->low > 0 || (code)->high < 255, x, code)
+    FC_UNROLL
+    for (int v = 0; v < vectors; v += tile) {
+        fc_reals_of_sixteen(p + v, a + v * FC_LANES, c->a_zero);
+        fc_reals_of_sixteen(q + v, b + v * FC_LANES, c->b_zero);
+    }
 #else
-#define FC_COMBINE_LOAD(x, p, zero) \
-    FC_UNROLL \
-    for (int v = 0; v < FC_TILE / FC_LANES; v++) \
-        (x)[v] = fc_sub(fc_reals_of_bytes((p) + v * FC_LANES), fc_real(zero));
-#define FC_COMBINE_STORE(y, x, code) fc_store_bytes(y, FC_TILE, FC_TILE / FC_LANES, x, code)
+    FC_UNROLL
+    for (int v = 0; v < vectors; v++) {
+        p[v] = fc_sub(fc_reals_of_bytes(a + v * FC_LANES), fc_real(c->a_zero));
+        q[v] = fc_sub(fc_reals_of_bytes(b + v * FC_LANES), fc_real(c->b_zero));
+    }
+#endif
+    FC_UNROLL
+    for (int v = 0; v < vectors; v++) {
+        p[v] = fc_mul(p[v], fc_real(c->a_scale));
+        q[v] = fc_mul(q[v], fc_real(c->b_scale));
+        x[v] = product ? fc_mul(p[v], q[v]) : fc_add(p[v], q[v]);
+    }
+    if (c->scale != 1.0f) {
+        FC_UNROLL
+        for (int v = 0; v < vectors; v++)
+            x[v] = fc_div(x[v], fc_real(c->scale));
+    }
+#if defined(FC_SCALED)
+    fc_store_numbers(y, tile, c->code.low > 0 || c->code.high < 255, x, &c->code);
+#elif defined(FC_STORED)
+    if (vectors == FC_STORED) {
+        const int32_t at[4] = {0, FC_TILE, 2 * FC_TILE, 3 * FC_TILE};
+        fc_store_positions(y, at, FC_TILE, tile, x, &c->code);
+        return;
+    }
+    fc_store_bytes(y, FC_TILE, tile, x, &c->code);
+#else
+    fc_store_bytes(y, FC_TILE, tile, x, &c->code);
+#endif
+}
 #endif
 
-/* Both operands as floats: scale * (byte - zero). */
-#define FC_COMBINE(name, vector_operation, operation)                                                             \
-    FC_KERNEL void name(uint8_t *y, const uint8_t *a, const uint8_t *b, const struct fc_combine *c)               \
-    {                                                                                                             \
-        enum { vectors = FC_TILE / FC_LANES };                                                                    \
-        const struct fc_loop *l = &c->loop;                                                                       \
-        const float a_zero = c->a_zero, b_zero = c->b_zero, a_scale = c->a_scale, b_scale = c->b_scale;           \
-        const float scale = c->scale;                                                                             \
-        const struct fc_code code = c->code;                                                                      \
-        FC_FOR_EACH_RUN(l) {                                                                                      \
-            uint8_t *to = y + FC_OFFSET(l->y);                                                                    \
-            const uint8_t *first = a + FC_OFFSET(l->a), *second = b + FC_OFFSET(l->b);                            \
-            int i = 0;                                                                                            \
-            if (FC_BLOCKS && l->y[3] == 1 && l->a[3] == 1 && l->b[3] == 1) {                                      \
-                for (; i + FC_TILE <= l->count[3]; i += FC_TILE) {                                                \
-                    fc_reals p[vectors], q[vectors], x[vectors];                                                  \
-                    FC_COMBINE_LOAD(p, first + i, a_zero)                                                         \
-                    FC_COMBINE_LOAD(q, second + i, b_zero)                                                        \
-                    FC_UNROLL                                                                                     \
-                    for (int v = 0; v < vectors; v++) {                                                           \
-                        const fc_reals both = vector_operation(                                                   \
-                            fc_mul(p[v], fc_real(a_scale)), fc_mul(q[v], fc_real(b_scale)));                      \
-                        x[v] = fc_div(both, fc_real(scale));                                                      \
-                    }                                                                                             \
-                    FC_COMBINE_STORE(to + i, x, &code);                                                           \
-                }                                                                                                 \
-            }                                                                                                     \
-            for (; i < l->count[3]; i++) {                                                                        \
-                const float p = fc_scaled(first[(ptrdiff_t)i * l->a[3]] - (int)a_zero, a_scale);                  \
-                const float q = fc_scaled(second[(ptrdiff_t)i * l->b[3]] - (int)b_zero, b_scale);                 \
-                to[(ptrdiff_t)i * l->y[3]] = fc_byte((p operation q) / scale, &code);                             \
-            }                                                                                                     \
-        }                                                                                                         \
+/* Both operands as floats, scale * (byte - zero), their sum or product divided by the scale of the result: by none where it is 1. */
+FC_INLINE void fc_combine(const int product, uint8_t *y, const uint8_t *a, const uint8_t *b, const struct fc_combine *given)
+{
+    const struct fc_combine own = *given, *c = &own; /* no byte that is written can be one of these */
+    const struct fc_loop *l = &c->loop;
+    FC_FOR_EACH_RUN(l) {
+        uint8_t *to = y + FC_OFFSET(l->y);
+        const uint8_t *first = a + FC_OFFSET(l->a), *second = b + FC_OFFSET(l->b);
+        int i = 0;
+#if FC_BLOCKS
+        if (l->y[3] == 1 && l->a[3] == 1 && l->b[3] == 1) {
+#if defined(FC_STORED)
+            for (; i + FC_STORED * FC_LANES <= l->count[3]; i += FC_STORED * FC_LANES)
+                fc_combine_block(product, FC_STORED, to + i, first + i, second + i, c);
+#endif
+            for (; i + FC_TILE <= l->count[3]; i += FC_TILE)
+                fc_combine_block(product, FC_TILE / FC_LANES, to + i, first + i, second + i, c);
+        }
+#endif
+        for (; i < l->count[3]; i++) {
+            const float p = fc_scaled(first[(ptrdiff_t)i * l->a[3]] - (int)c->a_zero, c->a_scale);
+            const float q = fc_scaled(second[(ptrdiff_t)i * l->b[3]] - (int)c->b_zero, c->b_scale);
+            to[(ptrdiff_t)i * l->y[3]] = fc_byte((product ? p * q : p + q) / c->scale, &c->code);
+        }
     }
-FC_COMBINE(fc_add_bytes, fc_add, +)
-FC_COMBINE(fc_mul_bytes, fc_mul, *)
-#undef FC_COMBINE
-#undef FC_COMBINE_LOAD
-#undef FC_COMBINE_STORE
+}
+
+FC_KERNEL void fc_add_bytes(uint8_t *y, const uint8_t *a, const uint8_t *b, const struct fc_combine *c)
+{
+    fc_combine(0, y, a, b, c);
+}
+
+FC_KERNEL void fc_mul_bytes(uint8_t *y, const uint8_t *a, const uint8_t *b, const struct fc_combine *c)
+{
+    fc_combine(1, y, a, b, c);
+}
 
 #endif
