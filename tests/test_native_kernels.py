@@ -265,6 +265,28 @@ def test_sums_and_products_of_bytes(seed: int, kind: Any) -> None:
 @FEW
 @given(
     seed=SEEDS,
+    scale=st.sampled_from([None, None, 1.0, 0.0078125, 1e-37, 1e-20, 1e-17, 1e17, 1e20, 1e36]),
+    zero=st.integers(0, 255),
+)
+def test_quotients_of_floats_round_as_a_division(seed: int, scale: float | None, zero: int) -> None:
+    """Floats around all borders between two bytes, of every mantissa's scale, and those that are far away or no numbers."""
+    random = np.random.default_rng(seed)
+    by = np.float32(random.uniform(1, 2) * 2.0 ** random.integers(-30, 30) if scale is None else scale)
+    with np.errstate(all="ignore"):
+        borders = (np.arange(-260, 261, dtype=np.float32) + np.float32(0.5)) * by
+        bits = borders.view(np.int32)[:, None] + np.arange(-5, 6, dtype=np.int32)
+        extremes = [0, -0.0, np.inf, -np.inf, np.nan, 3e38, -3e38, 1e-45, -1e-45, 1e-38]
+        x = np.concatenate([bits.view(np.float32).ravel(), np.float32(extremes), np.float32(extremes) * by])
+        quotient = np.rint(x / by).astype(np.float64)
+    expected = np.clip(np.where(np.isnan(quotient), -np.inf, quotient) + zero, 0, 255).astype(np.uint8)
+    given_, to = Tensor("x", (1, len(x)), "float32"), Tensor("y", (1, len(x)), "uint8", Coding(by, zero))
+    program = Program("drawn", (given_,), (to,), (Quantize(node="q", inputs=(given_,), outputs=(to,)),))
+    assert_same(build(program), {"x": x[None]}, {"y": expected[None]})
+
+
+@FEW
+@given(
+    seed=SEEDS,
     kind=st.sampled_from(["add", "mul"]),
     ratio=st.sampled_from([None, 1.0, 2.0, 0.5, 1e-3, 1e3, 1e30, 1e-30]),
 )

@@ -66,6 +66,14 @@ FC_INLINE void fc_interleave(uint8_t *y, uint8_t (*bytes)[FC_TILE], int planes, 
 }
 #endif
 
+/* 1 / scale where it is exact, so that a product is the quotient: of powers of two. Else 0. */
+FC_INLINE float fc_inverse(float scale)
+{
+    uint32_t bits;
+    memcpy(&bits, &scale, 4);
+    return (bits & 0x7fffff) == 0 && scale >= 0x1p-100f && scale <= 0x1p100f ? 1.0f / scale : 0.0f;
+}
+
 enum { FC_PLANES = 4 }; /* of a picture, at most, that are laid side by side at once */
 
 /* Rows of planes, which are the loop 1: a * gain + shift, where those are not NULL, to bytes that lie side by side or apart. */
@@ -75,6 +83,11 @@ FC_INLINE void fc_quantize_rows(
     enum { vectors = FC_TILE / FC_LANES };
     const int planes = l->y[1] == 1 && l->count[1] <= FC_PLANES ? l->count[1] : 1;
     const int side_by_side = planes == 1 && l->y[3] == 1;
+    const float times = fc_inverse(scale);
+#if defined(FC_FUSED)
+    const int fused = scale >= 0x1p-60f && scale <= 0x1p60f;
+    const struct fc_divisor by = fc_divisor_of(fused ? scale : 1.0f);
+#endif
     for (int i0 = 0; i0 < l->count[0]; i0++) {
         for (int i1 = 0; i1 < l->count[1]; i1 += planes) {
             for (int i2 = 0; i2 < l->count[2]; i2++) {
@@ -94,7 +107,14 @@ FC_INLINE void fc_quantize_rows(
                             x[v] = fc_load_reals(from + v * FC_LANES);
                             if (gain)
                                 x[v] = fc_add(fc_mul(x[v], fc_real(gain[i1 + c])), fc_real(shift[i1 + c]));
-                            x[v] = fc_div(x[v], fc_real(scale));
+                            if (times != 0.0f)
+                                x[v] = fc_mul(x[v], fc_real(times));
+#if defined(FC_FUSED)
+                            else if (fused)
+                                x[v] = fc_quotient(x[v], &by);
+#endif
+                            else
+                                x[v] = fc_div(x[v], fc_real(scale));
                         }
                         fc_store_bytes(side_by_side ? to : bytes[c], count, vectors, x, code);
                     }

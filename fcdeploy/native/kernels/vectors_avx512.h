@@ -79,6 +79,34 @@ FC_INLINE fc_reals fc_reals_of_weights(const int8_t *p)
    operand then, and vcvtps2dq that integer. */
 FC_INLINE __m512i fc_rounded(fc_reals x) { return _mm512_cvtps_epi32(_mm512_min_ps(_mm512_set1_ps(1024.0f), x)); }
 
+/* What x / scale takes without a division: 1 / scale as a float, and what it is short of. */
+#define FC_FUSED 1
+struct fc_divisor {
+    fc_reals scale, inverse, rest, most;
+};
+
+FC_INLINE struct fc_divisor fc_divisor_of(float scale)
+{
+    struct fc_divisor by;
+    by.scale = fc_real(scale);
+    by.inverse = _mm512_div_ps(fc_real(1.0f), by.scale);
+    by.rest = _mm512_div_ps(_mm512_fnmadd_ps(by.scale, by.inverse, fc_real(1.0f)), by.scale);
+    by.most = fc_real(1024.0f * scale);
+    return by;
+}
+
+/* x / scale, for fc_rounded: rounded as a division rounds it, for scales of 2^-60 to 2^60.
+
+   q is within one last place of the quotient, so that x - q * scale is exact, and a sum with that rest over scale is rounded once:
+   Markstein's theorem, which needs 1 / scale rounded to the nearest. 1024 for all that is above; no number, as for NaN, only far
+   below, where both become the lowest byte. */
+FC_INLINE fc_reals fc_quotient(fc_reals x, const struct fc_divisor *by)
+{
+    x = _mm512_min_ps(by->most, x); /* a NaN stays */
+    const fc_reals q = _mm512_fmadd_ps(x, by->inverse, _mm512_mul_ps(x, by->rest));
+    return _mm512_fmadd_ps(_mm512_fnmadd_ps(q, by->scale, x), by->inverse, q);
+}
+
 #if defined(__GNUC__)
 #define FC_OPAQUE(n) __asm__("" : "+r"(n))
 #endif
