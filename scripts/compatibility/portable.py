@@ -20,13 +20,14 @@ import click
 import numpy as np
 
 from fcdeploy.graph.light_reader import read_outline
-from fcdeploy.runtime.cpu import read_cpu_name
+from fcdeploy.runtime.cpu import detect_target, read_cpu_name
 from scripts.benchmarks.networks import DIGITS
 from scripts.checkout import ROOT, list_families
 from scripts.compatibility.answers import Answer, Runtime, ask_jobs, describe_job
 from scripts.compatibility.compat import LIST, OUT, find_runtime, installed, write_part
 from scripts.compatibility.files import FOLDER, export_networks, make_forms
 
+PARTS = {"x86-avx2": "portable", "x86-vnni": "portable with VNNI"}  # of the page, by CPU
 CHUNK = 100  # samples that a process is given of a file at a time
 EMULATED = 50  # the same under emulation
 PATIENCE = 1800.0  # seconds for them
@@ -89,7 +90,7 @@ def compat_portable(pairs: tuple[str, ...], samples: int, on: tuple[str, ...], m
     )  # fmt: skip
     click.echo("".join([head, *rows]), nl=False)
     if not pairs:
-        write_part("portable", "".join([head, *rows]))
+        write_part(PARTS[detect_target().name], "".join([head, *rows]))
     sys.exit(1 if any(tally.differ for each in found.values() for tally in each.values()) else 0)
 
 
