@@ -105,6 +105,22 @@ def test_a_model_that_runs_is_not_broken_whatever_onnx_says_of_it(tmp_path: Path
     assert explain_broken_model(path) == ""
 
 
+@pytest.mark.parametrize("text", [False, True])
+def test_a_model_that_runs_at_some_length_is_not_broken(tmp_path: Path, text: bool) -> None:
+    """Pairs of rows, of numbers or of texts, which no single row has."""
+    kind = TensorProto.STRING if text else TensorProto.FLOAT
+    ends = [helper.make_tensor_value_info(name, kind, shape) for name, shape in (("x", ["n"]), ("y", [2, "m"]))]
+    shape = numpy_helper.from_array(np.array([2, -1]), "shape")
+    nodes = [helper.make_node("Reshape", ["x", "shape"], ["y"])]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", ends[:1], ends[1:], [shape]),
+        opset_imports=[helper.make_opsetid("", 13)],
+        ir_version=8,
+    )
+    onnx.save(model, tmp_path / "m.onnx")
+    assert explain_broken_model(str(tmp_path / "m.onnx")) == ""
+
+
 def test_control_characters_are_written_out() -> None:
     assert console.show_control("a\x1b[2Jb\u202e\n") == "a\\x1b[2Jb\\u202e\n"
 

@@ -234,3 +234,21 @@ def test_what_a_table_of_sigmoids_stands_for_is_compared_with_it(op: str) -> Non
     assert np.abs(tap.dequantize(q)).max() <= 1
     assert measure_fidelity(f, tap.dequantize(q)).sqnr_db > 30
     assert measure_rounding(tap, f).clipped == 0
+
+
+@pytest.mark.parametrize("op", ["LeakyRelu", "Sigmoid"])
+def test_a_tensor_of_any_name_is_compared_with_itself(op: str) -> None:
+    """A name that ends as ours of a table do, beside one that it would be without the end."""
+    net, data = Net(1), random_data(1, 32, x=(4, 8, 8))
+    x = net.conv(net.input("x", 4, 8, 8), 4, 8, name="first")
+    y = net.conv(net.op(op, x), 8, 4, name="last")
+    model = net.output(y).model()
+    names = {x: "emb", model.graph.node[1].output[0]: "emb/table"}
+    for node in model.graph.node:
+        for part in (node.input, node.output):
+            part[:] = [names.get(name, name) for name in part]
+    line = quantize_net(model, data)
+    taps = layers.find_quantized_tensors(line.int8)
+    where = layers.match_tensors(taps, line.int8, [line.prepared])
+    made = [(tap.op, where[tap.integers][1]) for tap in taps if tap.integers in where]
+    assert {("Conv", "emb"), (op, "emb/table")} <= set(made)

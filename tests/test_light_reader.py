@@ -55,6 +55,14 @@ def test_outlines_are_what_onnx_reads(models: dict[str, Path]) -> None:
                 )
 
 
+def test_a_length_of_minus_one_is_any(tmp_path: Path) -> None:
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [-1, 3]) for name in "xy")
+    node = onnx.helper.make_node("Relu", ["x"], ["y"])
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([node], "g", [x], [y])), tmp_path / "m.onnx")
+    outline = read_outline(tmp_path / "m.onnx")
+    assert (outline.inputs, outline.outputs) == ({"x": (None, 3)}, {"y": (None, 3)})
+
+
 def test_no_shape_is_not_that_of_a_single_number(tmp_path: Path) -> None:
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in (("x", None), ("s", []))]
     (out,) = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]

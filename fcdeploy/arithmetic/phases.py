@@ -17,6 +17,8 @@ import numpy as np
 from fcdeploy.arithmetic.windows import Window
 from fcdeploy.arrays import Array
 
+TURNED = ".turned"  # behind the name of a tensor: the same, with its phases as channels
+
 
 @dataclass(frozen=True)
 class Phases:

@@ -8,6 +8,7 @@ here.  A QuantizeLinear keeps the float tensor's name at its input.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arithmetic.metrics import Fidelity
+from fcdeploy.arithmetic.phases import TURNED
 from fcdeploy.arithmetic.quantization import broadcast_along
 from fcdeploy.arithmetic.sigmoid_forms import TABLE
 from fcdeploy.arrays import Array
@@ -23,16 +25,19 @@ from fcdeploy.graph.nodes import (  # fmt: skip
     attribute_of,
     clip_bounds,
     integer_type_of,
+    is_op,
     name_of,
     producer_of,
     tensors_of,
     walk_back,
+    zero_point_of,
 )
 
 CLIPS = ("Relu", "Clip")
 FUSED_INTO = {"QuantizeLinear", "Relu", "Clip", "Add", "Mul"}  # may become one kernel with what is before
 INTEGERS = {ir.DataType.UINT8, ir.DataType.INT8, ir.DataType.UINT16, ir.DataType.INT16}
 UNCLIPPED = (-math.inf, math.inf)
+TABLE_NAME = re.compile(rf"{TABLE}(_\d+)?$")  # with the number that makes it free
 EIGHT_BITS_DB = 49.9  # a full-scale sine in 8 bits: 6.02 * 8 + 1.76; an input better than that counts as this
 
 
@@ -91,18 +96,17 @@ def find_quantized_tensors(model: ir.Model) -> list[QuantizedTensor]:
         if _is_picture(source):
             continue
 
-        ends = UNCLIPPED
-        if name_of(source).endswith(TABLE):
-            read = _find_table_reading(written)
-            if read is None:
-                continue
-            scale, zero_point, ends = read
+        if name_of(source).endswith(TURNED):
+            written = _follow_laid_out(written)
+        ends, table = UNCLIPPED, _find_table_reading(node)
+        if table is not None:
+            scale, zero_point, ends = table
         made_by = find_producer(source)
         axis = attribute_of(node, "axis", 1) if scale.size > 1 else None
         result.append(
             QuantizedTensor(
                 integers=name_of(written),
-                names=_list_names(source, written),
+                names=_list_names(source, written, of_table=table is not None),
                 node=name_of(made_by) if made_by else "",
                 op=made_by.op_type if made_by else "input",
                 sources=_find_sources(source),
@@ -197,23 +201,48 @@ def _is_picture(value: ir.Value) -> bool:
     return made_here and node.inputs[0].is_graph_input()  # type: ignore[union-attr]
 
 
-def _list_names(source: ir.Value, written: ir.Value) -> tuple[str, ...]:
+def _list_names(source: ir.Value, written: ir.Value, *, of_table: bool) -> tuple[str, ...]:
     """The name at the QuantizeLinear's input, then those its DequantizeLinears write (there, a graph output's own)."""
     readers = [node.outputs[0].name for node in written.consumers() if node.op_type == "DequantizeLinear"]
-    return tuple(name for name in (name_of(source).removesuffix(TABLE), *readers) if name)
+    name = (TABLE_NAME.sub("", name_of(source)) if of_table else name_of(source)).removesuffix(TURNED)
+    return tuple(name for name in (name, *readers) if name)
 
 
-def _find_table_reading(written: ir.Value) -> tuple[Array, Array | None, tuple[float, float]] | None:
-    """Scale and zero point by which bytes of a table are read back, and the ends of the clip in front; None if nothing reads."""
-    ends, waiting = UNCLIPPED, [written]
+def _follow_laid_out(written: ir.Value) -> ir.Value:
+    """The bytes of a ConvTranspose laid out in space, from those of the convolution in its place."""
+    for op in ("DepthToSpace", "Slice"):
+        readers = list(written.consumers())
+        if len(readers) == 1 and is_op(readers[0], op):
+            written = readers[0].outputs[0]
+    return written
+
+
+def _find_table_reading(quantize: ir.Node) -> tuple[Array, Array | None, tuple[float, float]] | None:
+    """By which scale and zero point bytes of a Sigmoid are read as those of another function, and the ends of the clip in front.
+
+    See arithmetic/sigmoid_forms.py.  None for bytes that are read as they are written.
+    """
+    source, written, scale = quantize.inputs[0], quantize.outputs[0], array_of(quantize.inputs[1])
+    if source is None or not is_op(source.producer(), "Sigmoid") or not TABLE_NAME.search(name_of(source)):
+        return None
+    written_by = (scale, zero_point_of(quantize))
+    found, ends, waiting = None, UNCLIPPED, [written]
     for value in waiting:
         for node in value.consumers():
             if node.op_type == "Clip":
                 ends = clip_bounds(node)
                 waiting.append(node.outputs[0])
-            elif node.op_type == "DequantizeLinear" and (scale := array_of(node.inputs[1])) is not None:
-                return scale, array_of(node.inputs[2]), ends
-    return None
+            elif node.op_type == "DequantizeLinear" and (read := array_of(node.inputs[1])) is not None:
+                numbers = (read, zero_point_of(node))
+                if all(map(_is_equal, numbers, written_by)):
+                    return None
+                found = found or numbers
+    return None if found is None else (*found, ends)
+
+
+def _is_equal(one: Array | None, other: Array | None) -> bool:
+    """Whether two are the same constants; what is computed equals nothing."""
+    return one is not None and other is not None and np.array_equal(one, other)
 
 
 def find_producer(value: ir.Value) -> ir.Node | None:

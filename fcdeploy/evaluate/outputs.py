@@ -8,7 +8,7 @@
 | Sigmoid, HardSigmoid | one number a sample | a probability | the same side of one half |
 | Sigmoid, HardSigmoid | many | a map of probabilities | overlap of what is above one half |
 | the same beside other numbers, by Concat | (n, anchors, channels) | boxes and scores of anchors | overlap of anchors by score |
-| a dense layer | (n, classes) | logits of classes, unless their level or gaps say otherwise | equal arg max |
+| a dense layer | (n, classes) | logits of classes, unless they lie far above zero | equal arg max |
 | a convolution | (n, classes, ...) | logits of classes at every position | equal arg max |
 | integers, texts | any | decisions as they are | equal ones |
 | the same, fewer than 16 numbers beside an output of shares | any | a box, points: numbers | none |
@@ -35,8 +35,8 @@ from fcdeploy.evaluate.output_ends import BOX, OutputEnd
 
 MANY_CLASSES = 64  # fewer numbers a sample, straight from a dense layer, show little of what they are
 SHARES = ("softmax", "sigmoid")
-FEW_CLASSES = 16  # of fewer still gaps say nothing: logits learnt from noisy labels stand out as little as an embedding
-LIKE_RANDOM = 1.15  # times the gap of random numbers: 0.7 to 1.3 of embeddings, 1.5 to 3 of logits of 10 and more
+FEW_CLASSES = 16  # fewer bare numbers beside shares are a box or points
+FEW_ROWS = 16  # of fewer the level of logits may be chance
 ABOVE_ZERO = 1.2  # deviations to the mean of quantities: 1.3 and more of points, 1.8 of shares; of logits 0.8 at most
 STANDS_OUT = 0.5  # standard deviations of a row between its two largest numbers, at least; 0.22 for 512 random ones
 MORE_THAN_RANDOM = 1.25  # times what they are of as many random numbers: 0.85 of 4, 0.47 of 10
@@ -152,15 +152,13 @@ def _has_boxes(outputs: Arrays, scores: Array) -> bool:
 
 
 def _may_be_logits(output: Array) -> bool:
-    """Whether a dense layer's rows of few numbers (n, k) may be scores of classes: neither quantities nor an embedding.
+    """Whether a dense layer's rows of few numbers (n, k) may be scores of classes, and not quantities.
 
     Nothing moves the mean of logits while they are learnt (a softmax does not see it), while points, prices and shares lie
-    above zero.  An embedding's numbers have the gaps of random ones.
+    above zero.  An embedding of so few numbers looks like the logits of a network that is often wrong, and is taken for them.
     """
     rows = np.asarray(output, np.float64)
-    if rows.mean() > ABOVE_ZERO * rows.std():
-        return False
-    return rows.shape[1] < FEW_CLASSES or _measure_gaps(rows)[1] > LIKE_RANDOM * _random_gap(rows.shape[1])
+    return len(rows) < FEW_ROWS or bool(rows.mean() <= ABOVE_ZERO * rows.std())
 
 
 def stands_out(output: Array, axis: int) -> bool:
@@ -173,7 +171,8 @@ def stands_out(output: Array, axis: int) -> bool:
     if len(np.unique(rows.argmax(axis=1))) == 1 and len(rows) > 1:
         return False
     gaps, relative = _measure_gaps(rows)
-    if relative > max(STANDS_OUT, MORE_THAN_RANDOM * _random_gap(rows.shape[1])):
+    random = _measure_gaps(np.random.default_rng(0).normal(size=(512, rows.shape[1])))[1]
+    if relative > max(STANDS_OUT, MORE_THAN_RANDOM * random):
         return True
     return len(rows) >= ENOUGH_ROWS and bool(np.mean(gaps < NEAR * np.median(gaps)) < FEW_NEAR)
 
@@ -183,11 +182,6 @@ def _measure_gaps(rows: Float64) -> tuple[Float64, float]:
     two = np.partition(rows, -2, axis=1)[:, -2:]
     gaps = two[:, 1] - two[:, 0]
     return gaps, float(np.median(gaps / np.maximum(rows.std(axis=1), 1e-30)))
-
-
-def _random_gap(numbers: int) -> float:
-    """How far the largest of as many random numbers is above the next, in their deviations, by the median."""
-    return _measure_gaps(np.random.default_rng(0).normal(size=(512, numbers)))[1]
 
 
 def _decide_by_scores(output: Array, end: OutputEnd) -> Decision | None:

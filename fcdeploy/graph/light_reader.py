@@ -202,7 +202,8 @@ def _read_value_info(data: Data, span: Span) -> tuple[str, Dims | None]:
 def _read_axis(data: Data, span: Span) -> int | str | None:
     for number, value in iterate_fields(data, span):
         if number == 1 and isinstance(value, int):
-            return _to_signed(value)
+            length = _to_signed(value)
+            return length if length >= 0 else None  # -1, which some exporters store for any length
         if number == 2:
             return _read_text(data, value) or None
     return None

@@ -12,6 +12,7 @@ from fcdeploy.runtime.session import Session
 
 NO_SHAPE = "Field 'shape' of 'type' is required"  # of an output, which onnxruntime does not ask for
 LARGEST = 1 << 26  # elements of an input of zeros
+LENGTHS = (1, 2, 4, 16, 64)  # of free axes, tried one behind another
 
 
 def explain_broken_model(path: str) -> str:
@@ -31,16 +32,22 @@ def _check(path: str) -> str:
 
 
 def _run_on_zeros(path: str) -> str | None:
-    """Why onnxruntime does not run a file; "" where it does, None where zeros cannot tell."""
+    """Why onnxruntime does not run a file on zeros and empty texts; "" where it does, None where they cannot tell."""
     try:
         session = Session(path, threads=1, optimize=False)
-        feeds = {}
-        for spec in session.input_specs:
-            shape = [length or 1 for length in spec.shape]
-            if math.prod(shape) > LARGEST or spec.dtype == object:
-                return None
-            feeds[spec.name] = np.zeros(shape, spec.dtype)
-        session.run(feeds)
     except FcdeployError as fault:
         return fault.message
-    return ""
+    free = any(length is None for spec in session.input_specs for length in spec.shape)
+    said = None
+    for any_length in LENGTHS if free else LENGTHS[:1]:
+        shapes = {spec: [length or any_length for length in spec.shape] for spec in session.input_specs}
+        if max(map(math.prod, shapes.values()), default=0) > LARGEST:
+            break
+        kinds = {spec: "" if spec.dtype == object else 0 for spec in shapes}
+        try:
+            session.run({spec.name: np.full(shape, kinds[spec], spec.dtype) for spec, shape in shapes.items()})
+        except FcdeployError as fault:
+            said = None if free else fault.message  # of a free axis other lengths may run
+        else:
+            return ""
+    return said

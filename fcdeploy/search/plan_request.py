@@ -16,6 +16,7 @@ from fcdeploy.graph.scratch import make_scratch
 from fcdeploy.int8.calibrating.statistics import declare_as_calibrated, load_or_observe
 from fcdeploy.int8.judging.samples_apart import set_apart
 from fcdeploy.int8.plan_file import load_plan
+from fcdeploy.int8.planning.eligibility import match_keep_float
 from fcdeploy.int8.planning.transposed_convs import turn_transposed_convs
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.refining.best import choose_best
@@ -61,7 +62,7 @@ def load_problem(request: Request, model: ir.Model, files: tuple[Path, ...], on_
     apart = set_apart(model, calibration, groups, source if request.calibration is None else None, on_step)
     measured = apart.calibration
     if request.target.one_answer:
-        measured = turn_transposed_convs(model, measured)
+        measured = turn_transposed_convs(model, measured, match_keep_float(model.graph, request.keep_float))
         infer_shapes(model)
     if source is None and apart.tools:
         check_prepared(request.model, model, next(split_into_chunks(model, apart.tools))[1])
