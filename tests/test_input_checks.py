@@ -56,6 +56,13 @@ def unit(seed: int) -> np.ndarray:
     return pieces(seed).astype(np.float32) / 255
 
 
+def full(seed: int) -> np.ndarray:
+    """As `unit`, with black and white in it."""
+    x = unit(seed)
+    x[0, :, 0, :2] = 0, 1
+    return x
+
+
 def normal(seed: int) -> np.ndarray:
     return (unit(seed) - MEAN) / STD
 
@@ -92,6 +99,24 @@ TRAPS: dict[str, tuple[Callable[[int], np.ndarray], Callable[[int], np.ndarray] 
     "divided twice": (lambda seed: unit(seed) / 255, unit, "about 255 times as small"),
     "not normalized": (unit, normal, "pixel / 255 without the mean and standard deviation"),
     "normalized": (normal, unit, "a mean and a standard deviation were taken off"),
+    "bytes for bytes less a mean": (pieces, lambda seed: pieces(seed) - 120.0, "which were less a mean before"),
+    "divided twice, then normalized": (
+        lambda seed: (unit(seed) / 255 - MEAN) / STD,
+        normal,
+        "times as narrow: pixels were divided by 255 twice",
+    ),
+    "normalized for bytes": (normal, pieces, "times as narrow: pixels were scaled or normalized"),
+    "from -1 to 1 for normalized": (
+        lambda seed: full(seed) * 2 - 1,
+        lambda seed: (full(seed) - MEAN) / STD,
+        "numbers from -1 to 1, and were normalized with ImageNet's mean",
+    ),
+    "from -1 to 1 for another mean and deviation": (
+        lambda seed: full(seed) * 2 - 1,
+        lambda seed: (full(seed) - 0.45) / 0.25,
+        "numbers from -1 to 1, and were others before",
+    ),
+    "resized bytes, and nothing known": (lambda seed: full(seed) * 254.9, None, "numbers from 0 to 254.9, as pixels"),
     "bytes, and nothing known": (lambda seed: pieces(seed), None, "whole numbers from 0 to 255"),
     "reshaped": (
         lambda seed: normal(seed).transpose(0, 2, 3, 1).reshape(-1, 3, 24, 24),
@@ -116,9 +141,33 @@ def test_ten_variants_of_each_mistake_are_warned_of(name: str, tmp_path: Path) -
         assert any(cause in warning for warning in found), (seed, found)
 
 
+def test_other_numbers_are_not_called_reversed_channels(tmp_path: Path) -> None:
+    for seed in VARIANTS:
+        for make in (
+            lambda seed: full(seed) * 2 - 1,
+            lambda seed: (unit(seed) / 255 - MEAN) / STD,
+            TRAPS["reshaped"][0],
+        ):
+            found = warnings_of(tmp_path, make(seed), (full(100 + seed) - MEAN) / STD)
+            assert found and not any("BGR" in warning for warning in found)
+
+
+def test_bytes_in_grey_are_pixels_too_and_an_input_of_bytes_wants_them(tmp_path: Path) -> None:
+    grey = pieces(0)[:, :1]
+    np.savez(tmp_path / "grey.npz", x=grey.astype(np.float32))
+    (warning,) = inputs_of(
+        open_source(tmp_path / "grey.npz", [TensorSpec("x", np.dtype(np.float32), (None, 1, 24, 24))])
+    )
+    assert "as pixels are stored" in warning
+    np.savez(tmp_path / "bytes.npz", x=pieces(0))
+    assert (
+        inputs_of(open_source(tmp_path / "bytes.npz", [TensorSpec("x", np.dtype(np.uint8), (None, 3, 24, 24))])) == []
+    )
+
+
 def test_nothing_is_warned_of_where_nothing_is_wrong(tmp_path: Path) -> None:
     for seed in VARIANTS:
-        for make in (pieces, unit, normal, warm):
+        for make in (pieces, unit, full, normal, warm):
             assert warnings_of(tmp_path, make(seed), make(100 + seed)) == []
         for make in (unit, normal):
             assert warnings_of(tmp_path, make(seed), None) == []
@@ -190,6 +239,20 @@ def test_a_reading_with_which_the_model_is_right_is_named(reads: str, tmp_path: 
         np.savez(tmp_path / "d.npz", x=right.astype(np.float32), label=labels)
         source = open_source(tmp_path / "d.npz", [SPEC])
         assert readings_of(tmp_path / "m.onnx", source) == []
+
+
+@pytest.mark.parametrize(
+    ("shift", "said"), [(1, "labels one lower: labels count from 1"), (-1, "labels one higher: the model")]
+)
+def test_labels_that_are_one_off_are_named(shift: int, said: str, tmp_path: Path) -> None:
+    for seed in VARIANTS:
+        random = np.random.default_rng(seed)
+        colours = make_colour_classifier(tmp_path / "m.onnx", seed, "unit")
+        labels = random.integers(0, 6, 60)
+        x = colours[labels][:, :, None, None] + random.normal(0, 0.01, (60, 3, 24, 24))
+        np.savez(tmp_path / "d.npz", x=x.astype(np.float32), label=(labels + shift) % 6)
+        (warning,) = readings_of(tmp_path / "m.onnx", open_source(tmp_path / "d.npz", [SPEC]))
+        assert f"in 100 % with its {said}" in warning
 
 
 def test_a_model_near_chance_is_named(tmp_path: Path) -> None:

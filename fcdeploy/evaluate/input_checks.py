@@ -32,17 +32,31 @@ FULL = 255.0
 SMALL = 16.0  # no preprocessing leaves pictures beyond it: 1 / 0.0625 standard deviations of a channel
 STRETCH = 1.05  # of the proportions, which nobody sees
 UNLIKELY = 4.0  # standard errors
+NARROW = 32.0  # times as narrow as what was calibrated on: no other pictures, other numbers
+ALIKE = 1.5  # times as wide, or as narrow, as the same numbers of other pictures may be
+USUAL_ENDS = {
+    "pixel / 255": (0.0, 1.0),
+    "from -1 to 1": (-1.0, 1.0),
+    "normalized with ImageNet's mean and standard deviation": (
+        min(-mean / std for mean, std in zip(MEAN, STD, strict=True)),
+        max((1 - mean) / std for mean, std in zip(MEAN, STD, strict=True)),
+    ),
+}
+"""What black and white become."""
 INTERLEAVED = 0.75  # neighbours three apart differ that much less than those side by side, where pixels lie in threes
 
 
 @dataclass(frozen=True)
 class LookedAt:
-    """One input over a few samples: its statistics, how much its first channel less its last differs from sample to sample (the
+    """One input over a few samples: its statistics, whether it is floats of pictures in grey or in colours, how far
+    the ends of its widest channel lie apart, how much its first channel less its last differs from sample to sample (the
     standard deviation), whether all are whole numbers, the share outside the recorded ends, and how much less elements
     three apart in a row differ than neighbours.
     """
 
     statistics: InputStatistics
+    picture: bool
+    width: float
     spread: float
     whole: bool
     outside: float
@@ -89,19 +103,21 @@ def _look_at(spec: TensorSpec, samples: Sequence[Sample], how: DataFormat, known
     low, high = float(min(array.min() for array in arrays)), float(max(array.max() for array in arrays))
     axis = _find_channels(spec, arrays[0], how)
     means: tuple[float, ...] = ()
-    spread = 0.0
+    spread, width = 0.0, high - low
     if axis is not None and arrays[0].shape[axis] == 3:
         each = np.stack([_average_channels(array, axis) for array in arrays])
         means = tuple(each.mean(axis=0).tolist())
+        width = max(_measure_width([array.take(at, axis) for array in arrays]) for at in range(3))
         spread = float((each[:, 0] - each[:, 2]).std())
     outside = 0.0
     if known is not None:
         room = ROOM * (known.high - known.low)
         beyond = sum(int(((a < known.low - room) | (a > known.high + room)).sum()) for a in arrays)
         outside = beyond / sum(a.size for a in arrays)
+    picture = axis is not None and arrays[0].shape[axis] in (1, 3) and spec.dtype.kind == "f"
     whole = all(bool((a == np.rint(a)).all()) for a in arrays)
     interleaving = _measure_interleaving(arrays) if axis == 0 and arrays[0].shape[0] == 3 else 1.0
-    return LookedAt(InputStatistics(spec.name, low, high, means), spread, whole, outside, interleaving)
+    return LookedAt(InputStatistics(spec.name, low, high, means), picture, width, spread, whole, outside, interleaving)
 
 
 def _find_channels(spec: TensorSpec, array: Array, how: DataFormat) -> int | None:
@@ -110,6 +126,10 @@ def _find_channels(spec: TensorSpec, array: Array, how: DataFormat) -> int | Non
         return None
     layout = how.preprocessing.layout if how.preprocessing else guess_layout(spec.shape)
     return 0 if layout == "NCHW" else 2
+
+
+def _measure_width(arrays: Sequence[Array]) -> float:
+    return float(max(array.max() for array in arrays)) - float(min(array.min() for array in arrays))
 
 
 def _average_channels(array: Array, axis: int) -> Float64:
@@ -138,13 +158,14 @@ def _warn_of_range(each: LookedAt, known: InputStatistics | None, count: int) ->
     """Samples beside those that were calibrated on, or, where there are none, beside what pictures can be."""
     now = each.statistics
     if known is None:
-        if now.means and each.whole and now.high > SMALL and now.low >= 0:
+        resized = bool(now.means) and FULL / 2 < now.high <= FULL + 1
+        if each.picture and now.low >= 0 and (resized or (each.whole and now.high > SMALL)):
             yield (
-                f"input {now.name!r}: whole numbers from {now.low:g} to {now.high:g}, as pixels are stored: "
-                "networks mostly want them scaled, --preprocess says how"
+                f"input {now.name!r}: {'whole ' if each.whole else ''}numbers from {now.low:g} to {now.high:g}, "
+                "as pixels are stored: networks mostly want them scaled, --preprocess says how"
             )
         return
-    span, before = now.high - now.low, known.high - known.low
+    before = known.high - known.low
     where = (
         f"input {now.name!r}: {now.low:.4g} to {now.high:.4g} in {count} samples, {known.low:.4g} to {known.high:.4g} "
     )
@@ -152,23 +173,47 @@ def _warn_of_range(each: LookedAt, known: InputStatistics | None, count: int) ->
     cause = _explain_range(each, known)
     if each.outside > OUTSIDE:
         yield f"{where}; {100 * each.outside:.3g} % of the elements lie outside: {cause or 'other data, or read otherwise'}"
-    elif before > 0 and cause and (span < before / 32 or (now.means and now.low >= 0 > known.low + 0.05 * before)):
+    elif before > 0 and cause and (now.high - now.low < before / NARROW or now.means):
         yield f"{where}: {cause}"
 
 
 def _explain_range(each: LookedAt, known: InputStatistics) -> str:
     now = each.statistics
     most, before = (max(abs(row.low), abs(row.high)) for row in (now, known))
-    if each.whole and now.low >= 0 and SMALL < now.high <= FULL and before <= SMALL:
-        return "whole numbers up to 255: pixels as they are stored (uint8), which were scaled before"
+    if each.whole and now.low >= 0 and SMALL < now.high <= FULL and (before <= SMALL or known.low < -SMALL):
+        was = "scaled" if before <= SMALL else "less a mean"
+        return f"whole numbers up to 255: pixels as they are stored (uint8), which were {was} before"
     if before and FULL / 2 <= most / before <= 2 * FULL:
         return "about 255 times as large: pixels were not divided by 255"
     if most and FULL / 2 <= before / most <= 2 * FULL * max(1.0, before / FULL):
         return "about 255 times as small: pixels were divided by 255, which they were not before, or twice"
-    if now.low >= 0 and now.high <= 1 and known.low < -0.05:
+    if now.low >= 0 and now.high <= 1 and known.low < -0.05 * (known.high - known.low):
         return "pixel / 255 without the mean and standard deviation that were taken off before"
     if known.low >= 0 and known.high <= 1 and now.low < -0.05 and most <= SMALL:
         return "a mean and a standard deviation were taken off, which they were not before"
+    return _explain_width(now, known, each.width) if now.means else ""
+
+
+def _explain_width(now: InputStatistics, known: InputStatistics, width: float) -> str:
+    """Of pictures whose numbers all lie within those that were calibrated on, and are others."""
+    narrower = (known.high - known.low) / width if width else 0.0
+    if FULL / 2 <= narrower <= 2 * FULL:
+        return f"{narrower:.0f} times as narrow: pixels were divided by 255 twice"
+    if narrower >= NARROW:
+        return f"{narrower:.0f} times as narrow: pixels were scaled or normalized, which they were not before"
+    is_now, was = _name_ends(now), _name_ends(known)
+    if is_now in ("", was):
+        return ""
+    low, high = USUAL_ENDS[is_now]
+    beyond = min(known.low - low, high - known.high) < -0.05 * (high - low)  # which such numbers cannot be
+    return f"these look like numbers {is_now}, and were {was or 'others'} before" if was or beyond else ""
+
+
+def _name_ends(row: InputStatistics) -> str:
+    """Which usual preprocessing has such ends."""
+    for name, (low, high) in USUAL_ENDS.items():
+        if max(abs(row.low - low), abs(row.high - high)) < 0.01 * (high - low):
+            return name
     return ""
 
 
@@ -179,8 +224,11 @@ def _warn_of_order(each: LookedAt, known: InputStatistics | None, count: int) ->
             f"input {now.name!r}: elements three apart in a row differ {each.interleaving:.2f} times as much as neighbours: "
             "these look like pixels of three channels each (NHWC), and the model reads NCHW: transpose, do not reshape"
         )
+        return
     if known is None or not now.means or not known.means or each.outside > OUTSIDE:
         return
+    if not 1 / ALIKE < (now.high - now.low) / max(known.high - known.low, 1e-12) < ALIKE:
+        return  # other numbers, whatever their order
     tint = known.means[0] - known.means[2]
     error = each.spread / math.sqrt(max(count, 2)) + 1e-6 * (known.high - known.low) + 1e-12
     straight = abs(now.means[0] - now.means[2] - tint) / error

@@ -1,14 +1,14 @@
 """Would the float model be right more often if its inputs were read otherwise?  The usual mistakes, tried on a few samples.
 
 A network that was trained on other numbers than it is given is not wrong, it is fed wrongly.  So where labels are there, the
-first samples are also run scaled, normalized, and with their channels reversed, and a reading that is right significantly
-more often is named.
+first samples are also run scaled, normalized, with their channels reversed and with labels one off, and a reading that
+is right significantly more often is named.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +37,9 @@ from fcdeploy.samples.source import (
 
 FEW = 48  # samples, of all classes alike where they lie sorted
 RIGHT = 0.95  # a model that is right so often is fed rightly
+CONVINCING = (
+    0.5  # share right below which a reading explains nothing: classes in another order are right by accident too
+)
 SURE = 0.01
 MEAN, STD = np.array(IMAGENET_MEAN, np.float32), np.array(IMAGENET_STD, np.float32)
 
@@ -63,9 +66,22 @@ READINGS: Mapping[str, tuple[Reading, str]] = {
         lambda x, _: x * np.float32(2) - np.float32(1),
         "mean = 0.5 and std = 0.5 in a --preprocess FILE.toml",
     ),
+    "from 0 to 1": (
+        lambda x, _: (x + np.float32(1)) / np.float32(2),
+        "0.5 was taken off and divided by, and the model wants pixel / 255: --preprocess scale-0-1",
+    ),
+    "without the mean and the standard deviation of ImageNet": (
+        lambda x, axis: x * _along(STD, x.ndim, axis) + _along(MEAN, x.ndim, axis),
+        "they were taken off, and the model wants pixel / 255: --preprocess scale-0-1",
+    ),
     "with channels reversed": (lambda x, axis: np.flip(x, axis), "the pictures are BGR, or the model wants BGR"),
 }
 """What is tried, and what it would mean."""
+
+LABELS = {
+    "one lower": (-1, "labels count from 1, and the model's classes from 0"),
+    "one higher": (1, "the model has a class before the first, such as background"),
+}
 
 
 @dataclass(frozen=True)
@@ -82,8 +98,8 @@ class Tried:
         """A warning, empty where nothing is odd."""
         share = 100 * self.right / self.samples
         if self.best is not None:
-            better = f"{100 * self.best_right / self.samples:.0f} % with its input {self.best}"
-            cause = READINGS[self.best][1]
+            what, (_, cause) = ("labels", LABELS[self.best]) if self.best in LABELS else ("input", READINGS[self.best])
+            better = f"{100 * self.best_right / self.samples:.0f} % with its {what} {self.best}"
             return f"on {self.samples} samples the float model is right in {share:.0f} %, and in {better}: {cause}"
         if is_near_chance(self.right, self.samples, self.classes):
             return (
@@ -121,13 +137,14 @@ def _try_readings(
     classes = metric.decision.classes if metric.decision else None
     best, best_right = None, int(right.sum())
     for name in _find_candidates(inputs, batches) if right.mean() < RIGHT else ():
-        changed = [_read_otherwise(batch, name) for batch in batches]
+        changed = [_read_otherwise(batch, name, classes) for batch in batches]
         try:
             other = _score(session, changed, metric)
         except FcdeployError:
             continue
         won, lost = int((other & ~right).sum()), int((right & ~other).sum())
-        if int(other.sum()) > best_right and compute_mcnemar_p(lost, won) < SURE:
+        better = int(other.sum()) > max(best_right, CONVINCING * len(right))
+        if better and not is_near_chance(int(other.sum()), len(right), classes) and compute_mcnemar_p(lost, won) < SURE:
             best, best_right = name, int(other.sum())
     return Tried(len(right), int(right.sum()), classes, best, best_right)
 
@@ -152,7 +169,7 @@ def _find_candidates(inputs: Sequence[TensorSpec], batches: Sequence[Batch]) -> 
     """The readings that make sense for what the samples are."""
     (array,) = [*batches[0].inputs.values()][:1]
     if len(inputs) != 1 or array.dtype.kind != "f":
-        return []
+        return [*LABELS]
     name = inputs[0].name
     low = min(float(batch.inputs[name].min()) for batch in batches)
     high = max(float(batch.inputs[name].max()) for batch in batches)
@@ -160,14 +177,22 @@ def _find_candidates(inputs: Sequence[TensorSpec], batches: Sequence[Batch]) -> 
     large, unit = high > 16, low >= 0 and high <= 1.01
     names = ["divided by 255"] if large else []
     names += ["times 255", "from -1 to 1"] if unit else []
+    names += ["from 0 to 1"] if -1.01 <= low < -0.5 and high <= 1.01 else []
     if colour:
         names += ["less ImageNet's mean, over its standard deviation"] if unit else []
+        names += (
+            ["without the mean and the standard deviation of ImageNet"] if -2.2 <= low < -1.1 and high < 2.7 else []
+        )
         names += ["divided by 255, less ImageNet's mean, over its standard deviation"] if large else []
         names += ["with channels reversed"]
-    return names
+    return [*names, *LABELS]
 
 
-def _read_otherwise(batch: Batch, name: str) -> Batch:
+def _read_otherwise(batch: Batch, name: str, classes: int | None) -> Batch:
+    if name in LABELS:
+        shift, _ = LABELS[name]
+        labels = {key: (labels + shift) % (classes or 1) for key, labels in batch.labels.items()}
+        return replace(batch, labels=labels)
     ((key, array),) = batch.inputs.items()
     axis = 1 if array.ndim != 4 or array.shape[1] == 3 else 3
     changed = np.ascontiguousarray(READINGS[name][0](array, axis), array.dtype)

@@ -24,6 +24,7 @@ from fcdeploy.preprocessing.apply import read_picture
 
 MOST = 400
 TURN = 20  # pictures
+TENTHS = 10  # after each of which memory is read
 
 
 def start_server(bundle: Path) -> tuple[subprocess.Popen[str], int]:
@@ -111,14 +112,18 @@ def main() -> None:
         client.close()  # it was idle while this process worked, and the server may have closed it
         for at in range(100):
             ask(mutate(small[at % len(small)], random))
-        before, statuses, slowest = read_memory(process.pid), Counter[int](), 0.0
+        memory, statuses, slowest = [read_memory(process.pid)], Counter[int](), 0.0
         for at in range(mutated):
             begun = time.perf_counter()
             statuses[ask(mutate(small[at % len(small)], random))[0]] += 1
             slowest = max(slowest, time.perf_counter() - begun)
-        after = read_memory(process.pid)
+            if (at + 1) % max(1, mutated // TENTHS) == 0:
+                memory.append(read_memory(process.pid))
         sys.stdout.write(f"{mutated} mutated: {dict(statuses)}, slowest {slowest:.2f} s, ")
-        sys.stdout.write(f"memory {before:.0f} -> {after:.0f} MB ({100 * (after / before - 1):+.1f} %)\n")
+        sys.stdout.write("memory of its own, MB: ")
+        sys.stdout.write(" ".join(f"{each:.1f}" for each in memory))
+        sys.stdout.write(f" ({100 * (memory[-1] / memory[0] - 1):+.1f} %, ")
+        sys.stdout.write(f"{100 * (memory[-1] / memory[1] - 1):+.1f} % after the first tenth)\n")
     finally:
         process.kill()
 
