@@ -316,6 +316,9 @@ def draw_heads() -> dict[str, tuple[dict[str, np.ndarray], tuple[str, ...], BoxL
         "maps": (
             {str(n): np.zeros((1, 21, n, n), np.float32) for n in (8, 4, 2)}, (), "maps of a head that is not decoded"
         ),
+        "other anchors": (
+            {"o": rows(boxes, scores)[:, :-1].transpose(0, 2, 1)}, two, "'o' has 6 columns, as boxes of 2 classes have, but no"
+        ),
         "classes": ({"o": scores[:1]}, (), ""),
     }  # fmt: skip
 
@@ -329,6 +332,17 @@ def test_heads_are_told_by_their_answers(case: str) -> None:
     else:
         assert isinstance(found, str)
         assert wanted in found
+
+
+@pytest.mark.parametrize("strides", [(8, 16), (4, 8), (4, 8, 16), (16, 32, 64), (8, 16, 32, 64), (4, 8, 16, 32, 64)])
+def test_heads_of_any_maps_that_follow_each_other(strides: tuple[int, ...]) -> None:
+    picture, random = np.zeros((1, 3, 128, 192), np.float32), np.random.default_rng(0)
+    grids = [np.mgrid[0 : 128 // s, 0 : 192 // s][::-1].reshape(2, -1) * s + s / 2 for s in strides]
+    centres = np.concatenate(grids, axis=1)
+    sizes, scores = random.uniform(8, 40, centres.shape), random.uniform(0, 0.2, (3, centres.shape[1]))
+    head = np.concatenate([centres, sizes, scores])[None].astype(np.float32)
+    found = find_box_layout(NOTHING, "NCHW", [({"x": picture}, {"o": head})])
+    assert found == BoxLayout("o", least=0.25, form="centre and size", head="anchors last", overlap=0.7)
 
 
 @pytest.mark.parametrize("names", [(), ("a", "b", "c"), ("background", "a", "b", "c")])

@@ -21,7 +21,9 @@ from fcdeploy.evaluate.detections import CONFIDENT, Detections, FoundBoxes, find
 from fcdeploy.evaluate.output_ends import find_ends
 from fcdeploy.records.box_layout import BoxLayout
 
-STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32), (16, 32))
+ALL_STRIDES = (4, 8, 16, 32, 64)
+STRIDES = [ALL_STRIDES[at:end] for at in range(5) for end in range(at + 2, 6)]
+"""Of heads: two maps at least, each half as wide as the one before. Small pictures have heads without the coarse ones."""
 OVERLAPS = {
     "anchors last": 0.7,
     "anchors first": 0.45,
@@ -79,7 +81,7 @@ def find_box_layout(
             continue
         if head is not None:
             return head
-        why = why or _suspect(outputs, height, width)
+        why = why or _suspect(outputs, height, width, names)
     return why
 
 
@@ -228,9 +230,16 @@ def _find_pair(outputs: Arrays, height: int, width: int) -> BoxLayout | None:
     return best[0] if len(best) == 1 else None
 
 
-def _suspect(outputs: Arrays, height: int, width: int) -> str:
+def _suspect(outputs: Arrays, height: int, width: int, names: Sequence[str]) -> str:
     """Why boxes of what looks like a detector are not read."""
     shapes = {name: array.shape for name, array in outputs.items() if array.dtype.kind == "f"}
+    for name, shape in shapes.items():
+        columns, anchors = sorted(shape[1:]) if len(shape) == 3 else (0, 0)
+        if names and columns in (4 + len(names), 5 + len(names)) and anchors > FEW:
+            return (
+                f"{name!r} has {columns} columns, as boxes of {len(names)} classes have, "
+                f"but no head has {anchors} anchors in a picture of {height} x {width}"
+            )
     maps = [
         shape
         for shape in shapes.values()
