@@ -263,6 +263,19 @@ def test_sums_and_products_of_bytes(seed: int, kind: Any) -> None:
 
 
 @FEW
+@given(seed=SEEDS, largest=st.sampled_from([1.0, 2.0, 1e4, 1e9, 1e30]), depthwise=st.booleans())
+def test_scaled_sums_beyond_32_bits_saturate(seed: int, largest: float, depthwise: bool) -> None:
+    """Factors of one and more, in some tiles or in all: positive sums become the highest byte, negative ones the lowest."""
+    random = np.random.default_rng(seed)
+    channels, window = int(random.integers(1, 50)), Window((3, 3), (1, 1), (1, 1), (1, 1), (1, 1))
+    x = Tensor("x", (1, channels, 6, int(random.integers(1, 20))), "uint8", coding(random))
+    groups, outs = (channels, channels) if depthwise else (1, int(random.integers(1, 50)))
+    step = layer_of(random, x, outs, window, groups, extreme=True, real=False)
+    factor = np.where(random.random(outs) < random.random(), np.float32(largest), step.factor)
+    check([replace(step, factor=factor.astype(np.float32))], [x], random, extreme=bool(seed % 2))
+
+
+@FEW
 @given(
     seed=SEEDS,
     scale=st.sampled_from([None, None, 1.0, 0.0078125, 1e-37, 1e-20, 1e-17, 1e17, 1e20, 1e36]),

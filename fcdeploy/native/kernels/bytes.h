@@ -212,6 +212,9 @@ FC_INLINE void fc_combine_block(
     fc_store_numbers(y, tile, c->code.low > 0 || c->code.high < 255, x, &c->code);
 #elif defined(FC_STORED)
     if (vectors == FC_STORED) {
+        FC_UNROLL
+        for (int v = 0; v < vectors; v++)
+            x[v] = fc_limited(x[v]);
         const int32_t at[4] = {0, FC_TILE, 2 * FC_TILE, 3 * FC_TILE};
         fc_store_positions(y, at, FC_TILE, tile, x, &c->code);
         return;

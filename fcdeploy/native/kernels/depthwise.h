@@ -231,6 +231,9 @@ FC_INLINE void fc_depthwise_run(
                 to.bytes = all.bytes ? all.bytes + c : 0;
                 to.reals = all.reals ? all.reals + c : 0;
                 to.factor = all.factor + c;
+#if defined(FC_STORED)
+                to.bounded = fc_bounded(to.factor);
+#endif
                 to.bias = all.bias ? all.bias + c : 0;
                 const int wide = FC_PAIRS && d->wide && d->wide[tile];
                 const int8_t *w = weights + tile * size;

@@ -32,6 +32,7 @@ struct fc_written {
     float *reals;
     const float *factor, *bias;
     const struct fc_code *code;
+    int bounded; /* no scaled sum of the tile reaches 2^31 */
 };
 
 /* `total` positions from `first` on, as offsets of their windows and of what they write. */
@@ -253,6 +254,11 @@ FC_INLINE void fc_layer_write_all(
             FC_UNROLL
             for (int i = 0; i < FC_STORED; i++)
                 scaled[i] = fc_mul(fc_reals_of(sums[p * vectors + i]), fc_load_reals(to->factor + i % vectors * FC_LANES));
+            if (!to->bounded) {
+                FC_UNROLL
+                for (int i = 0; i < FC_STORED; i++)
+                    scaled[i] = fc_limited(scaled[i]);
+            }
             fc_store_positions(to->bytes, at + p, count, vectors, scaled, to->code);
         }
     }
@@ -404,6 +410,9 @@ FC_INLINE void fc_layer_run(
                 to.bytes = all->bytes ? all->bytes + g * l->outs + done : 0;
                 to.reals = all->reals ? all->reals + g * l->outs + done : 0;
                 to.factor = all->factor + channel;
+#if defined(FC_STORED)
+                to.bounded = fc_bounded(to.factor);
+#endif
                 to.bias = all->bias ? all->bias + channel : 0;
                 const int wide = FC_PAIRS && l->wide && l->wide[tile];
 #if defined(FC_SIXTEEN)

@@ -84,7 +84,16 @@ FC_INLINE fc_reals fc_reals_of_weights(const int8_t *p)
 
 /* Rounds to the nearest, halves to even. What is no number or far below becomes the lowest integer: vminps gives its second
    operand then, and vcvtps2dq that integer. */
-FC_INLINE __m256i fc_rounded(fc_reals x) { return _mm256_cvtps_epi32(_mm256_min_ps(_mm256_set1_ps(1024.0f), x)); }
+FC_INLINE fc_reals fc_limited(fc_reals x) { return _mm256_min_ps(_mm256_set1_ps(1024.0f), x); }
+FC_INLINE __m256i fc_rounded(fc_reals x) { return _mm256_cvtps_epi32(fc_limited(x)); }
+
+/* Whether sixteen factors keep every sum of 32 bits below 2^31, where nothing needs a limit. */
+FC_INLINE int fc_bounded(const float *factor)
+{
+    const __m256 sign = _mm256_set1_ps(-0.0f), one = _mm256_set1_ps(1.0f);
+    const __m256 first = _mm256_andnot_ps(sign, fc_load_reals(factor)), last = _mm256_andnot_ps(sign, fc_load_reals(factor + 8));
+    return _mm256_movemask_ps(_mm256_and_ps(_mm256_cmp_ps(first, one, _CMP_LT_OQ), _mm256_cmp_ps(last, one, _CMP_LT_OQ))) == 255;
+}
 
 #if defined(__GNUC__)
 #define FC_OPAQUE(n) __asm__("" : "+r"(n))
@@ -118,15 +127,18 @@ FC_INLINE void fc_store_count(uint8_t *y, int count, __m128i bytes)
         *y = (uint8_t)rest;
 }
 
-/* The bytes of four vectors, one vector's eight after the other's. */
+/* The bytes of four vectors, one vector's eight after the other's; numbers below 2^31. */
 FC_INLINE __m256i fc_bytes_of(const fc_reals *x, const struct fc_code *code)
 {
     const __m256i zero = _mm256_set1_epi16((int16_t)code->zero);
-    const __m256i first = _mm256_adds_epi16(_mm256_packs_epi32(fc_rounded(x[0]), fc_rounded(x[1])), zero);
-    const __m256i second = _mm256_adds_epi16(_mm256_packs_epi32(fc_rounded(x[2]), fc_rounded(x[3])), zero);
-    __m256i bytes = _mm256_packus_epi16(first, second); /* the lower halves of all four, then the upper ones */
-    bytes = _mm256_max_epu8(bytes, _mm256_set1_epi8((char)code->low));
-    bytes = _mm256_min_epu8(bytes, _mm256_set1_epi8((char)code->high));
+    const __m256i low = _mm256_packs_epi32(_mm256_cvtps_epi32(x[0]), _mm256_cvtps_epi32(x[1]));
+    const __m256i high = _mm256_packs_epi32(_mm256_cvtps_epi32(x[2]), _mm256_cvtps_epi32(x[3]));
+    /* the lower halves of all four, then the upper ones */
+    __m256i bytes = _mm256_packus_epi16(_mm256_adds_epi16(low, zero), _mm256_adds_epi16(high, zero));
+    if (code->low > 0 || code->high < 255) {
+        bytes = _mm256_max_epu8(bytes, _mm256_set1_epi8((char)code->low));
+        bytes = _mm256_min_epu8(bytes, _mm256_set1_epi8((char)code->high));
+    }
     return _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
 }
 

@@ -77,7 +77,14 @@ FC_INLINE fc_reals fc_reals_of_weights(const int8_t *p)
 
 /* Rounds to the nearest, halves to even. What is no number or far below becomes the lowest integer: vminps gives its second
    operand then, and vcvtps2dq that integer. */
-FC_INLINE __m512i fc_rounded(fc_reals x) { return _mm512_cvtps_epi32(_mm512_min_ps(_mm512_set1_ps(1024.0f), x)); }
+FC_INLINE fc_reals fc_limited(fc_reals x) { return _mm512_min_ps(_mm512_set1_ps(1024.0f), x); }
+FC_INLINE __m512i fc_rounded(fc_reals x) { return _mm512_cvtps_epi32(fc_limited(x)); }
+
+/* Whether sixteen factors keep every sum of 32 bits below 2^31, where nothing needs a limit. */
+FC_INLINE int fc_bounded(const float *factor)
+{
+    return _mm512_cmp_ps_mask(_mm512_abs_ps(fc_load_reals(factor)), fc_real(1.0f), _CMP_LT_OQ) == 0xffff;
+}
 
 /* What x / scale takes without a division: 1 / scale as a float, and what it is short of. */
 #define FC_FUSED 1
@@ -122,17 +129,21 @@ FC_INLINE void fc_store_count(uint8_t *y, int count, __m128i bytes)
         _mm_mask_storeu_epi8(y, (__mmask16)((1u << count) - 1), bytes);
 }
 
-/* Four vectors that are four positions of up to sixteen channels, `count` of them written. */
+/* Four vectors that are four positions of up to sixteen channels, `count` of them written; numbers below 2^31. */
 #define FC_STORED 4
 FC_INLINE void fc_store_positions(
     uint8_t *y, const int32_t *at, int count, const int vectors, const fc_reals *x, const struct fc_code *code)
 {
     const __m512i zero = _mm512_set1_epi16((int16_t)code->zero);
-    const __m512i first = _mm512_adds_epi16(_mm512_packs_epi32(fc_rounded(x[0]), fc_rounded(x[1])), zero);
-    const __m512i second = _mm512_adds_epi16(_mm512_packs_epi32(fc_rounded(x[2]), fc_rounded(x[3])), zero);
-    __m512i bytes = _mm512_packus_epi16(first, second); /* in each quarter four channels of all positions */
-    bytes = _mm512_max_epu8(bytes, _mm512_set1_epi8((char)code->low));
-    bytes = fc_quarters(_mm512_min_epu8(bytes, _mm512_set1_epi8((char)code->high)));
+    const __m512i low = _mm512_packs_epi32(_mm512_cvtps_epi32(x[0]), _mm512_cvtps_epi32(x[1]));
+    const __m512i high = _mm512_packs_epi32(_mm512_cvtps_epi32(x[2]), _mm512_cvtps_epi32(x[3]));
+    /* in each quarter four channels of all positions */
+    __m512i bytes = _mm512_packus_epi16(_mm512_adds_epi16(low, zero), _mm512_adds_epi16(high, zero));
+    if (code->low > 0 || code->high < 255) {
+        bytes = _mm512_max_epu8(bytes, _mm512_set1_epi8((char)code->low));
+        bytes = _mm512_min_epu8(bytes, _mm512_set1_epi8((char)code->high));
+    }
+    bytes = fc_quarters(bytes);
     (void)vectors;
     const __m128i second_one = _mm512_extracti32x4_epi32(bytes, 1), third = _mm512_extracti32x4_epi32(bytes, 2);
     const int side_by_side = at[1] - at[0] == count && at[2] - at[1] == count && at[3] - at[2] == count;
