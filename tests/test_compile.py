@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +38,7 @@ from fcdeploy.native.reading.operators import read_program
 from fcdeploy.native.toolchain import Compiler, compile_c
 from fcdeploy.records import calibration
 from fcdeploy.reporting.compilation import format_proof
+from fcdeploy.runtime.cpu import read_cpu_flags
 from fcdeploy.runtime.engine import ENGINES
 from fcdeploy.runtime.native_library import SHORTEST_US, load_native
 from fcdeploy.runtime.session import Session
@@ -166,7 +169,60 @@ def test_c_says_what_it_takes_where_it_lies_and_what_comes_next(model: Path, tmp
     assert made.report.values["ram_about"] == wanted.ram
     assert f"'{folder}': {len(list(folder.iterdir()))} files; tiny.h has the sizes and tiny_run" == place
     compiler = "cc" if target == "host" else f"the compiler of {core}"
-    assert after.startswith(f"next: {compiler} -std=c11 -O2 -I '{folder}' main.c '{folder}'/*.c")
+    sources = f"'{folder}/tiny.c' '{folder}/tiny_weights.c'"
+    assert (
+        after == f"next: {compiler} -std=c11 -O2 -I '{folder}' main.c {sources}, with a main.c of yours that calls it"
+    )
+
+
+@pytest.mark.parametrize(("width", "kind"), [(8, "c"), (600, "S")])
+@pytest.mark.parametrize("multiply_and_add", [False, True])
+@pytest.mark.parametrize("which", ["cc", "its own"])
+def test_the_line_that_comes_next_builds_what_was_proven(
+    tmp_path: Path, width: int, kind: str, multiply_and_add: bool, which: str
+) -> None:
+    """As a shell runs it, for weights as text and as a file, also where a core could do two roundings in one."""
+    if which == "cc" and shutil.which("cc") is None:
+        pytest.skip("there is no cc")
+    if multiply_and_add and "fma" not in read_cpu_flags():
+        pytest.skip("this CPU has no fused multiply-add")
+    random, net = np.random.default_rng(0), Net()
+    x = net.input("x", width)
+    hidden = net.op("Relu", net.op("MatMul", x, net.constant(random.normal(size=(width, width)))))
+    net.output(net.op("MatMul", hidden, net.constant(random.normal(size=(width, 4)))))
+    line = quantize_net(net, random_data(0, 32, x=(width,)))
+    onnx.save(ir.to_proto(line.int8), tmp_path / "big.onnx")
+    folder = tmp_path / "c code"
+    made = fcdeploy.compile(tmp_path / "big.onnx", output=folder, emit="c", name="big")
+    assert (folder / f"big_weights.{kind}").exists()
+    (tmp_path / "main.c").write_text(
+        """#include <stdio.h>
+#include "big.h"
+static _Alignas(64) unsigned char arena[BIG_ARENA_BYTES];
+int main(void)
+{
+    float in[BIG_INPUT_SIZE], out[BIG_OUTPUT_SIZE];
+    while (fread(in, sizeof in, 1, stdin) == 1) {
+        big_run(in, out, arena);
+        fwrite(out, sizeof out, 1, stdout);
+    }
+    return 0;
+}
+"""
+    )
+    command = made.report.lines[-1].removeprefix("next: ").removesuffix(", with a main.c of yours that calls it")
+    assert command.startswith("cc ")
+    command += " -mfma" if multiply_and_add else ""
+    if which == "cc":
+        subprocess.run(command, shell=True, cwd=tmp_path, check=True)
+        program = tmp_path / "a.out"
+    else:
+        program = tmp_path / "program"
+        compile_c(compiler(), [*shlex.split(command)[1:], "-o", str(program)], tmp_path)
+    done = subprocess.run([program], input=line.data["x"].tobytes(), capture_output=True, check=True)
+    fcdeploy.compile(tmp_path / "big.onnx", output=tmp_path / "big.so")
+    (wanted,) = fcdeploy.load_native(tmp_path / "big.so").run({"x": line.data["x"]}).values()
+    np.testing.assert_array_equal(np.frombuffer(done.stdout, np.float32).reshape(wanted.shape), wanted)
 
 
 def test_the_text_of_a_network_stands_beside_every_kernel(tmp_path: Path) -> None:

@@ -14,10 +14,12 @@ from fcdeploy.samples.kept_samples import hash_sample
 from fcdeploy.samples.source import Batch, get_fixed_batch
 from fcdeploy.wording import say_count
 
-# Of the samples that a sketch decides on: where more were calibrated on, so were, as chance has it, as many of the others. Fewer
-# flatter the drop by no more than a tenth of it, which rows that a table holds twice do without anybody's mistake.
+# Of the samples that a sketch decides on, the share that may have been calibrated on before the others are left out too: rows
+# that a table holds twice are as many without anybody's mistake. It estimates the share among the others, and does not bound it.
 TOLERATED = 0.1
-CHANCE = 0.1  # of so many being found where no more than TOLERATED were calibrated on
+CHANCE = (
+    0.1  # samples are strict where so many, or more, are found this rarely if just TOLERATED of all were calibrated on
+)
 
 
 @dataclass

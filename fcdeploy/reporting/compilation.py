@@ -60,11 +60,12 @@ def add_written(report: Report, built: Built, model: Path, out: Path, core: Core
     alike = (row for row in DEVICES.values() if core is not None and row.target == core.name)
     there = estimate(built, next(alike, DEVICES[EXAMPLE]))
     compiler = "cc" if core is None else f"the compiler of {there.device.core}"
+    written = [quote_path(file) for file in sorted(out.iterdir()) if file.suffix in (".c", ".S")]
     lines = (
         f"flash about {there.flash:,} bytes on a {there.device.core}: weights {there.weights:,}, code about {there.code:,}; "
         f"memory {there.ram:,}: arena {there.arena:,}, inputs and outputs {there.ends:,}, stack about {there.stack:,}",
         f"{quote_path(out)}: {say_count(len(list(out.iterdir())), 'file')}; {name}.h has the sizes and {name}_run",
-        f"next: {compiler} -std=c11 -O2 -I {quote_path(out)} main.c {quote_path(out)}/*.c, with a main.c of yours that calls it",
+        f"next: {compiler} -std=c11 -O2 -I {quote_path(out)} main.c {' '.join(written)}, with a main.c of yours that calls it",
     )
     values = {"flash_about": there.flash, "flash_code_about": there.code, "ram_about": there.ram}
     return replace(report, values=report.values | values, lines=(*report.lines, *lines))

@@ -83,9 +83,8 @@ def find_gelus(graph: ir.Graph) -> list[tuple[ir.Value, list[ir.Node]]]:
         for value in _list_before(inner):
             nodes, exits = _region(value)
             gates = [node for node in nodes if is_op(node, "Mul") and not any(map(is_constant, node.inputs))]
-            whole = is_op(inner, "Erf") or any(
-                is_op(node, "Pow") for node in nodes
-            )  # of a cube in products it makes none
+            # onnxruntime finds the cube of a tanh as a Pow alone, not as products
+            whole = is_op(inner, "Erf") or any(is_op(node, "Pow") for node in nodes)
             if gates and whole and inner in nodes and len(exits) == 1:
                 found.append((value, nodes))
                 break

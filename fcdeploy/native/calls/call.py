@@ -12,8 +12,8 @@ from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
 from fcdeploy.native.placing.layout import Placed
 from fcdeploy.native.placing.views import LOOPS, Buffer, View, nest_loops
+from fcdeploy.native.program.steps import KERNELS_HINT
 
-KERNELS = "onnxruntime runs it; what has a kernel is listed in the documentation under Native code"
 ALIGNMENT = 64  # bytes, of each constant
 SLACK = 64  # bytes behind the last constant and the arena: vectors may be read whole
 
@@ -109,7 +109,7 @@ def make_loop(*views: View, node: str, keep: int | None = None) -> tuple[Struct,
     if len(lengths) > LOOPS:
         raise FcdeployError(
             f"node {node!r} walks over {len(lengths)} axes that do not lie side by side, expected {LOOPS} at most",
-            KERNELS,
+            KERNELS_HINT,
         )
     missing = LOOPS - len(lengths)
     names = ("y", "a", "b")[: len(views)]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.native.calls.call import KERNELS, KernelCall, Struct, Weights, make_address, make_call, make_loop
+from fcdeploy.native.calls.call import KernelCall, Struct, Weights, make_address, make_call, make_loop
 from fcdeploy.native.placing.layout import Placed
 from fcdeploy.native.placing.views import LOOPS, nest_loops
-from fcdeploy.native.program.steps import Place, Select
+from fcdeploy.native.program.steps import KERNELS_HINT, Place, Select
 
 
 def call_select(step: Select, work: Placed, weights: Weights) -> KernelCall:
@@ -16,7 +16,9 @@ def call_select(step: Select, work: Placed, weights: Weights) -> KernelCall:
     lengths, (ys, firsts, seconds, chosen), _ = nest_loops([y, a, b, condition])
     if len(lengths) > LOOPS:
         make_loop(y, a, b, node=step.node)  # which says so
-        raise FcdeployError(f"node {step.node!r} chooses along too many axes that do not lie side by side", KERNELS)
+        raise FcdeployError(
+            f"node {step.node!r} chooses along too many axes that do not lie side by side", KERNELS_HINT
+        )
     missing = [0] * (LOOPS - len(lengths))
     loop = {"count": [1] * len(missing) + lengths, "y": missing + ys, "a": missing + firsts, "b": missing + seconds}
     kind = "bytes" if step.output.dtype == "uint8" else "reals"
@@ -37,7 +39,7 @@ def call_place(step: Place, work: Placed, weights: Weights) -> KernelCall:
     lengths, (a_steps, y_steps), along = nest_loops([x, target], keep=step.axis)
     rest = [i for i in range(len(lengths)) if i != along]
     if len(rest) > 2:
-        raise FcdeployError(f"node {step.node!r}: a search along scattered axes has no kernel", KERNELS)
+        raise FcdeployError(f"node {step.node!r}: a search along scattered axes has no kernel", KERNELS_HINT)
     outer, inner = [*[-1] * (2 - len(rest)), *rest]
 
     def at(values: list[int], index: int, missing: int) -> int:

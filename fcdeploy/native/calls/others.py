@@ -9,7 +9,6 @@ import numpy as np
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.native.calls.call import (
-    KERNELS,
     Address,
     KernelCall,
     Struct,
@@ -25,9 +24,10 @@ from fcdeploy.native.calls.call import (
 )
 from fcdeploy.native.calls.divisions import find_scales
 from fcdeploy.native.placing.layout import Copy, Fill, Placed
-from fcdeploy.native.placing.views import LOOPS, nest_loops
+from fcdeploy.native.placing.views import LOOPS, View, nest_loops
 from fcdeploy.native.program.functions import BINARY
 from fcdeploy.native.program.steps import (
+    KERNELS_HINT,
     Combine,
     GlobalAverage,
     Lookup,
@@ -119,23 +119,29 @@ def call_quantize(step: Quantize, work: Placed, weights: Weights) -> KernelCall:
     y, x = work.outputs[0], work.inputs[0]
     codes = Struct("struct fc_code", make_code(step, to.zero_point))
     addresses = make_address(y, weights), make_address(x, weights)
-    # as the floats lie, which are read side by side; channels are the loop 1
-    channels = x.array.shape[1] if x.array.ndim > 1 else 1
-    table, along = make_loop(x, y, node=step.node, keep=1 if channels > 1 else None)
-    if channels == 1 and table.fields["count"][1] != 1:
-        table, along = make_loop(x, y, node=step.node, keep=1)
-    elif channels == 1:
-        along = 1
-    fields = table.fields
-    fields.update(y=fields["a"], a=fields["y"])
-    if along == 2 and fields["count"][0] == 1:  # rows of pixels are one
-        for values, filled in ((fields["count"], 1), (fields["y"], 0), (fields["a"], 0)):
-            values[:] = [*values[1:3], filled, values[3]]
-        along = 1
+    table, along = make_loop_of_channels(y, x, step.node)
     if step.gain is None or step.shift is None:
         return make_call(work, "bytes.h", "fc_quantize", *addresses, float(to.scale), codes, table)
     affine = weights.add(step.gain, "float"), weights.add(step.shift, "float")
     return make_call(work, "bytes.h", "fc_quantize_channels", *addresses, *affine, float(to.scale), along, codes, table)
+
+
+def make_loop_of_channels(y: View, x: View, node: str) -> tuple[Struct, int]:
+    """`struct fc_loop` in the order in which the floats of x lie, and which of its loops is channels: 1 wherever that can be.
+
+    Kernels read floats side by side, and lay up to four planes of a picture side by side, which they look for in the loop 1.
+    """
+    channels = x.array.shape[1] if x.array.ndim > 1 else 1
+    table, along = make_loop(x, y, node=node, keep=1 if channels > 1 else None)
+    if channels == 1 and table.fields["count"][1] != 1:  # another axis is there: one is kept for the only channel
+        table, along = make_loop(x, y, node=node, keep=1)
+    elif channels == 1:
+        along = 1
+    loop = {"count": table.fields["count"], "y": table.fields["a"], "a": table.fields["y"]}
+    if along == 2 and loop["count"][0] == 1:  # rows of pixels are one loop: what stands before it moves up
+        loop = {key: [*loops[1:3], 1 if key == "count" else 0, loops[3]] for key, loops in loop.items()}
+        along = 1
+    return Struct(table.ctype, loop), along
 
 
 def call_pool(step: Pool, work: Placed, weights: Weights) -> KernelCall:
@@ -175,7 +181,7 @@ def call_softmax(step: Softmax, work: Placed, weights: Weights) -> KernelCall:
     lengths, (y_steps, a_steps), along = nest_loops([y, x], keep=step.axis)
     rest = [i for i in range(len(lengths)) if i != along]
     if len(rest) > 2:
-        raise FcdeployError(f"node {step.node!r}: softmax over scattered axes has no kernel", KERNELS)
+        raise FcdeployError(f"node {step.node!r}: softmax over scattered axes has no kernel", KERNELS_HINT)
     rest = [*[-1] * (2 - len(rest)), *rest]
     counts, y_each, a_each = (
         [[*each, 1 if each is lengths else 0][i] for i in rest] for each in (lengths, y_steps, a_steps)
@@ -205,7 +211,7 @@ def call_take(step: Move, work: Placed, weights: Weights) -> KernelCall:
         return make_call(work, "move.h", kernel, to, from_, index, count, len(x.array), row)
     axis = step.arguments[0][0]
     if step.index.ndim != 1:
-        raise FcdeployError(f"node {step.node!r}: constant indices of several axes have no kernel", KERNELS)
+        raise FcdeployError(f"node {step.node!r}: constant indices of several axes have no kernel", KERNELS_HINT)
     first = x.array[tuple(slice(0, 1) if i == axis else slice(None) for i in range(x.array.ndim))]
     table, along = make_loop(y, x.reshape_view(np.broadcast_to(first, y.array.shape)), node=step.node, keep=axis)
     offsets = weights.add((step.index * x.strides[axis]).astype(np.int32), "int32_t")
@@ -229,7 +235,7 @@ def call_reduce(step: Reduce, work: Placed, weights: Weights) -> KernelCall:
     target = y.reshape_view(np.broadcast_to(y.array.reshape(kept), x.array.shape))
     lengths, strides, _ = nest_loops([x, target])
     if len(lengths) > LOOPS or not y.array.flags.c_contiguous:
-        raise FcdeployError(f"node {step.node!r}: a reduction over scattered axes has no kernel", KERNELS)
+        raise FcdeployError(f"node {step.node!r}: a reduction over scattered axes has no kernel", KERNELS_HINT)
     missing = [0] * (LOOPS - len(lengths))
     fields = {"count": [1] * len(missing) + lengths, "a": missing + strides[0], "y": missing + strides[1]}
     count = float(prod(x.array.shape[axis] for axis in step.axes))

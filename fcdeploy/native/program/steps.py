@@ -17,6 +17,8 @@ from fcdeploy.arithmetic.windows import Window
 from fcdeploy.arrays import Array
 from fcdeploy.native.program.tensors import CODES, Bytes, Floats, Tensor
 
+KERNELS_HINT = "onnxruntime runs it; what has a kernel is listed in the documentation under Native code"
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Step:

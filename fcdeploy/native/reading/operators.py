@@ -15,7 +15,7 @@ import onnx_ir as ir
 from fcdeploy.errors import FcdeployError
 from fcdeploy.native.program.functions import BINARY, UNARY
 from fcdeploy.native.program.simplify import simplify
-from fcdeploy.native.program.steps import LookupTable, Move, Program, Step
+from fcdeploy.native.program.steps import KERNELS_HINT, LookupTable, Move, Program, Step
 from fcdeploy.native.program.tensors import DTYPES, Tensor
 from fcdeploy.native.reading import (
     choices,
@@ -32,7 +32,7 @@ from fcdeploy.native.reading.exact_functions import restore_functions
 from fcdeploy.native.reading.fold import find_stored_weight, fold
 from fcdeploy.native.reading.operands import Coded, Fixed, is_identity, make_codes
 from fcdeploy.native.reading.qlinear import spell_out
-from fcdeploy.native.reading.reader import KERNELS, RAISED, Reader, read_shape
+from fcdeploy.native.reading.reader import RAISED, Reader, read_shape
 
 Read = Callable[[Reader, ir.Node], None]
 
@@ -158,7 +158,7 @@ def _read_dtype(what: str, value: ir.Value) -> str:
     """Raises FcdeployError at one that no kernel has."""
     dtype = value.dtype.numpy().name if value.dtype is not None else "float32"
     if dtype not in DTYPES:
-        raise FcdeployError(f"{what} {value.name!r} is {dtype}, expected one of {', '.join(DTYPES)}", KERNELS)
+        raise FcdeployError(f"{what} {value.name!r} is {dtype}, expected one of {', '.join(DTYPES)}", KERNELS_HINT)
     return dtype
 
 
@@ -167,7 +167,7 @@ def _read_output(reader: Reader, value: ir.Value) -> Tensor:
     view, name = reader.read(value), value.name or ""
     kind = _read_dtype("output", value)
     if isinstance(view, Fixed):
-        raise FcdeployError(f"output {name!r} is a constant", KERNELS)
+        raise FcdeployError(f"output {name!r} is a constant", KERNELS_HINT)
     if kind == "bool" and not (isinstance(view, Tensor) and view.dtype == "bool"):
         truth, to = choices.make_truth(reader, view, name), Tensor(reader.make_name(name), read_shape(view), "bool")
         bytes_ = np.arange(256, dtype=np.uint8)

@@ -11,7 +11,8 @@ import onnx_ir as ir
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.edit import Names, add_initializer
 from fcdeploy.graph.nodes import attribute_of, name_of
-from fcdeploy.native.reading.reader import KERNELS, WRITTEN_AS
+from fcdeploy.native.program.steps import KERNELS_HINT
+from fcdeploy.native.reading.reader import WRITTEN_AS
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,9 @@ def spell_out(model: ir.Model) -> ir.Model:
 
 def _replace(graph: ir.Graph, node: ir.Node, form: Form, names: Names) -> None:
     if attribute_of(node, "channels_last", 0):
-        raise FcdeployError(f"node {node.name!r} is a {node.op_type} with channels last, which has no kernel", KERNELS)
+        raise FcdeployError(
+            f"node {node.name!r} is a {node.op_type} with channels last, which has no kernel", KERNELS_HINT
+        )
     quantized = form.quantized or tuple(range(2, len(node.inputs), 3))
     made: list[ir.Node] = []
 

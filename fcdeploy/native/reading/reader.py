@@ -11,14 +11,13 @@ import onnx_ir as ir
 from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.nodes import attribute_of
-from fcdeploy.native.program.steps import Lookup, LookupTable, Step
+from fcdeploy.native.program.steps import KERNELS_HINT, Lookup, LookupTable, Step
 from fcdeploy.native.program.tensors import DTYPES, Coding, Tensor
 from fcdeploy.native.reading.operands import Coded, Fixed, Operand, Sink, is_identity, make_codes, make_table
 
 RAISED = 128  # what is added to the codes of an int8 activation
 CLIPS = ("Relu", "Clip")
 WRITTEN_AS = "written as"  # in `meta` of a node: the operator that the file has in its place
-KERNELS = "onnxruntime runs it; what has a kernel is listed in the documentation under Native code"
 
 
 class Reader:
@@ -79,7 +78,7 @@ class Reader:
         if isinstance(operand, Fixed):
             array = operand.array.astype(np.float32) if operand.array.dtype.kind in "fb" else operand.array
             if array.dtype.name not in DTYPES:
-                raise FcdeployError(f"a constant is {array.dtype}, expected one of {', '.join(DTYPES)}", KERNELS)
+                raise FcdeployError(f"a constant is {array.dtype}, expected one of {', '.join(DTYPES)}", KERNELS_HINT)
             return Tensor(self.make_name("constant"), array.shape, str(array.dtype), held=array)
         key = operand.tensor.name, operand.values.tobytes()
         if key not in self._reals:
@@ -197,7 +196,7 @@ class Reader:
                 ends.append(float(array.reshape(())))
         return ends[0], ends[1]
 
-    def refuse(self, node: ir.Node, why: str, hint: str = KERNELS) -> FcdeployError:
+    def refuse(self, node: ir.Node, why: str, hint: str = KERNELS_HINT) -> FcdeployError:
         op = node.meta.get(WRITTEN_AS, node.op_type)
         return FcdeployError(f"node {node.name!r} is a {op} that cannot be compiled: {why}", hint)
 
