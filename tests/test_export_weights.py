@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from argparse import Namespace
+from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -196,7 +198,7 @@ def test_a_mistake_in_the_weights(tmp_path: Path, network: Path) -> None:
     fails(
         f"weights '{path}' cannot be loaded safely: it holds '[\\w.]+', a whole module or other objects, and loading those would "
         "run code of the file",
-        f"module = torch.load('{path}', weights_only=False); torch.save(module.state_dict(), 'weights.pt')",
+        f"checkpoint = torch.load('{path}', weights_only=False); torch.save(checkpoint.state_dict(), 'weights.pt')",
         **arguments,
     )
     torch.save({"epoch": 3}, path)
@@ -215,6 +217,60 @@ def test_a_mistake_in_the_weights(tmp_path: Path, network: Path) -> None:
     broken = tmp_path / "w.safetensors"
     broken.write_bytes(b"\xff" * 20)
     fails(f"weights '{broken}' cannot be loaded safely: .*", "torch.save(", **{**arguments, "state": broken})
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize(
+    ("key", "make"),
+    [
+        ("checkpoint['state_dict']", lambda: {"args": Namespace(lr=1), "state_dict": state(), "epoch": 3}),
+        ("checkpoint['net']", lambda: {"net": state(), "args": Namespace(), "optimizer": {"state": {0: {"m": torch.ones(3)}}}}),
+        ("checkpoint['a']['model']", lambda: {"a": {"model": OrderedDict(state())}, "args": Namespace()}),
+        ("checkpoint['ema']", lambda: {"state_dict": state(), "ema": state(), "args": Namespace()}),
+        ("checkpoint['model'].state_dict()", lambda: {"model": trained(), "epoch": 3}),
+        ("checkpoint.state_dict()", trained),
+        (
+            "{name: one for name, one in checkpoint.items() if torch.is_tensor(one)}",
+            lambda: {**state(), "args": Namespace()},
+        ),
+    ],
+)  # fmt: skip
+def test_the_hint_at_a_checkpoint_of_objects_saves_its_weights(
+    tmp_path: Path, network: Path, monkeypatch: pytest.MonkeyPatch, key: str, make: Callable[[], Any], legacy: bool
+) -> None:
+    """Pasted into Python it writes a file that exports."""
+    path = tmp_path / "w.pt"
+    torch.save(make(), path, _use_new_zipfile_serialization=not legacy)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FcdeployError) as caught:
+        export(f"{network}:net", output=tmp_path / "m.onnx", state=path)
+    advice = caught.value.hint.removeprefix("where you trust it: ")
+    assert advice.endswith(f"torch.save({key}, 'weights.pt')")
+    exec(advice, {"torch": torch})
+    export(f"{network}:net", output=tmp_path / "m.onnx", state=tmp_path / "weights.pt")
+
+
+class _Runs:
+    """What a hostile file runs where it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.file,)
+
+
+def test_looking_for_weights_runs_nothing_of_the_file(tmp_path: Path, network: Path) -> None:
+    path, run = tmp_path / "w.pt", tmp_path / "run"
+    torch.save({"args": _Runs(run), "state_dict": state()}, path)
+    fails(
+        f"weights '{path}' cannot be loaded safely: .*",
+        "torch.save(checkpoint['state_dict'], 'weights.pt')",
+        module=f"{network}:net",
+        output=tmp_path / "m.onnx",
+        state=path,
+    )
+    assert not run.exists()
 
 
 def test_inputs_that_do_not_fit_the_module(tmp_path: Path, network: Path) -> None:

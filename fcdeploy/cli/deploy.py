@@ -222,6 +222,8 @@ def _format_call(call: CommandCall) -> str:
 
 def _summarize(files: Files, reports: Mapping[str, Report]) -> Report:
     """Float beside int8 in a table, differences with their 95 % intervals, and where the machine was too noisy for a time."""
+    from fcdeploy.reporting.bench import explain_noise
+
     proof, time, made = (reports[name].values for name in ("validate", "bench", "quantize"))
     rows = [
         (
@@ -242,8 +244,8 @@ def _summarize(files: Files, reports: Mapping[str, Report]) -> Report:
         if proof["drop_low"] is not None:
             drop += f" ({proof['drop_low']:.2f} .. {proof['drop_high']:.2f})"
         rows.insert(0, (proof["metric"], f"{100 * proof['float']:.2f} %", f"{100 * proof['int8']:.2f} %", drop))
-    noise = [] if time["conclusive"] else [line for line in reports["bench"].lines if "too noisy" in line]
-    lines = (*noise, *reports["verify"].lines[-1:], format_next("serve", files.bundle))
+    noise = explain_noise(time, time["max_ratio"], time["interval"])
+    lines = (*([noise] if noise else []), *reports["verify"].lines[-1:], format_next("serve", files.bundle))
     values = {"output": str(files.bundle), **{name: report.values for name, report in reports.items()}}
     columns = ("", "float", "int8", "difference (95 %)")
     return Report("deploy", values, (Table(files.bundle.name, columns, tuple(rows)),), lines)

@@ -17,6 +17,7 @@ from torch import nn
 from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
 from fcdeploy.pytorch.checkpoint import FoundState, find_states, list_dicts
+from fcdeploy.pytorch.unsafe_checkpoint import find_state
 from fcdeploy.user_code import load_function, user_code
 from fcdeploy.wording import list_some, quote_path, say_count
 
@@ -162,8 +163,9 @@ def _read_checkpoint(path: Path) -> Any:
             why, hint = "the file is damaged or holds more than tensors", SAVE_STATE
         else:  # what such a file names is code, which loading it would run
             why = f"it holds {held[1]!r}, a whole module or other objects, and loading those would run code of the file"
-            save = SAVE_STATE.partition(" writes")[0]
-            hint = f"where you trust it: module = torch.load({str(path)!r}, weights_only=False); {save}"
+            state = find_state(path) or "checkpoint.state_dict()"
+            load = f"checkpoint = torch.load({str(path)!r}, weights_only=False)"
+            hint = f"where you trust it: {load}; torch.save({state}, 'weights.pt')"
         raise FcdeployError(f"weights {str(path)!r} cannot be loaded safely: {why}", hint) from error
 
 

@@ -182,18 +182,32 @@ def _make_table(row: BatchResult, threads: int) -> Table:
     )
 
 
+def _format_ratio(values: Mapping[str, Any]) -> str:
+    ratio, low, high = values["ratio"], values["ratio_low"], values["ratio_high"]
+    return f"{ratio:.3f} of the float time, 95 % interval {low:.3f} to {high:.3f}"
+
+
+def explain_noise(values: Mapping[str, Any], max_ratio: float | None, interval: float) -> str:
+    """Why a ratio cannot be told; empty where its interval is as narrow as asked, or lies on one side of the limit."""
+    ratio, low, high = values["ratio"], values["ratio_low"], values["ratio_high"]
+    if values["conclusive"] or (max_ratio is not None and not low <= max_ratio <= high):
+        return ""
+    width = 100 * (high - low) / ratio
+    return (
+        f"the machine is too noisy to tell: {_format_ratio(values)}, {width:.1f} % wide and not {interval:g} % as asked"
+    )
+
+
 def _conclude(values: Mapping[str, Any], max_ratio: float | None, interval: float, patience: float) -> Iterator[str]:
     ratio, low, high = values["ratio"], values["ratio_low"], values["ratio_high"]
     if ratio is None:
         yield f"{values['int8_ms']:.3f} ms a run"
         return
-    text = f"{ratio:.3f} of the float time, 95 % interval {low:.3f} to {high:.3f}"
-    decided = max_ratio is not None and not low <= max_ratio <= high
-    if not (values["conclusive"] or decided):
-        width = 100 * (high - low) / ratio
+    text = _format_ratio(values)
+    if noise := explain_noise(values, max_ratio, interval):
         yield (
-            f"{'' if max_ratio is None else 'failed: '}the machine is too noisy to tell: {text}, {width:.1f} % wide and "
-            f"not {interval:g} % as asked, after {patience:g} s; free the machine, or try --seconds 30 or --interval 20"
+            f"{'' if max_ratio is None else 'failed: '}{noise}, after {patience:g} s; "
+            "free the machine, or try --seconds 30 or --interval 20"
         )
     elif max_ratio is not None:
         yield f"{'passed' if values['passed'] else 'failed'}: {text}, allowed {max_ratio:g}"
