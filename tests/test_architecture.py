@@ -28,7 +28,8 @@ def declared_rows() -> list[list[str]]:
 LAYERS = {f"fcdeploy.{name}": level for level, row in enumerate(declared_rows()) for name in row}
 FACE = {"click", "rich"}
 NEEDS_TORCH = {
-    f"fcdeploy.pytorch.{name}" for name in ("export", "module", "checkpoint", "compare", "recurrent_tracing")
+    f"fcdeploy.pytorch.{name}"
+    for name in ("export", "module", "checkpoint", "unsafe_checkpoint", "compare", "recurrent_tracing")
 }  # cannot be imported without it
 TORCH = {"fcdeploy.commands.export", *NEEDS_TORCH}
 
