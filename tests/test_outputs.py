@@ -12,8 +12,10 @@ from networks import Net
 from onnx import TensorProto, helper
 
 from fcdeploy.arrays import Array, Arrays
-from fcdeploy.evaluate.compare import run_model
+from fcdeploy.errors import FcdeployError
+from fcdeploy.evaluate.compare import add_batch, run_model, start_answers
 from fcdeploy.evaluate.decision import Decision
+from fcdeploy.evaluate.metric import choose_metric
 from fcdeploy.evaluate.output_ends import OutputEnd, find_ends
 from fcdeploy.evaluate.outputs import decide_by, read_outputs, stands_out
 from fcdeploy.prepare.shape_inference import infer_shapes
@@ -334,3 +336,25 @@ def test_scores_beside_boxes_are_those_of_anchors() -> None:
         assert equal[i] / count[i] == pytest.approx(2 * precision * recall / (precision + recall))
     alone = read_outputs({"scores": scores}, ends).decisions["scores"]
     assert alone.blank == 0
+
+
+def test_steps_that_one_decoder_lacks_are_not_equal() -> None:
+    """Two answers of one sample, of 7 and of 5 steps: by hand, through a comparison of batches, and with classes missing."""
+    one = RANDOM.normal(size=(1, 7, 4)).astype(np.float32)
+    other = one[:, :5].copy()
+    other[0, 2] = -one[0, 2]
+    decision = Decision(2, 4)
+    assert decision.has_steps(one, other)
+    assert not decision.has_steps(one, other[..., :3])
+    equal = sum(one[0, i].argmax() == other[0, i].argmax() for i in range(5))
+    assert [each.tolist() for each in decision.count_equal(decision(one), decision(other))] == [[equal], [7.0]]
+    assert [each.tolist() for each in decision.count_equal(decision(other), decision(one))] == [[equal], [7.0]]
+
+    batch = Batch(("a",), {}, {}, ())
+    metric, read = choose_metric("agreement", {"y": one}, {}, {"y": OutputEnd("softmax", 2)})
+    answers = start_answers(lambda *_: (metric, read), {"y": one}, {})
+    add_batch(answers, {"y": one}, {"y": other}, batch)
+    assert answers.outputs["y"].unequal == 1
+    assert answers.int8_figures[0].tolist() == [[equal, 7.0]]
+    with pytest.raises(FcdeployError, match="has shape"):
+        add_batch(answers, {"y": one}, {"y": other[..., :3]}, batch)

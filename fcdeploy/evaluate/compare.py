@@ -247,17 +247,23 @@ def _add_output(one: OutputAnswers, read: OutputsRead, name: str, f: Array, q: A
     decision = read.decisions.get(name)
     if f.shape != q.shape and not (decision and decision.rows):
         one.unequal += n
+        if decision is not None and decision.has_steps(f, q):
+            one.equal.append(_compare_decisions(name, decision, f, q, n))
         return
     if f.dtype.kind == "f":
         one.fidelity = _add_sums(one.fidelity, f, q, n)
     if decision is not None:
-        how = compare_decisions(name, decision)
-        one.equal.append(how.compare(how.keep({name: f}, n), how.keep({name: q}, n)))
+        one.equal.append(_compare_decisions(name, decision, f, q, n))
     more = measure_more(name, read)
     if more is not None:
         one.measured.append(more[1].compare(more[1].keep({name: f}, n), more[1].keep({name: q}, n)))
     if read.kinds.get(name) == "embedding":
         one.rows.append((f.reshape(n, -1).astype(np.float32), q.reshape(n, -1).astype(np.float32)))
+
+
+def _compare_decisions(name: str, decision: Decision, f: Array, q: Array, n: int) -> Float64:
+    how = compare_decisions(name, decision)
+    return how.compare(how.keep({name: f}, n), how.keep({name: q}, n))
 
 
 def _add_boxes(outputs: dict[str, OutputAnswers], found: Detections, f: Arrays, q: Arrays, n: int) -> None:
@@ -269,7 +275,9 @@ def _add_boxes(outputs: dict[str, OutputAnswers], found: Detections, f: Arrays, 
 
 
 def _add_figures(answers: Answers, metric: Metric, f: Arrays, q: Arrays, batch: Batch) -> None:
-    if not metric.takes_any_shape:
+    output, decision = metric.output, metric.decision
+    in_steps = metric.between is not None and decision is not None and decision.has_steps(f[output], q[output])
+    if not metric.takes_any_shape and not in_steps:
         check_shapes({metric.output: f[metric.output].shape}, q)
     if metric.between is not None:
         kept, other = metric.between.keep(f, len(batch)), metric.between.keep(q, len(batch))

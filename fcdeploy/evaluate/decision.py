@@ -83,13 +83,20 @@ class Decision:
         return "equal rows" if self.rows else "equal decisions"
 
     def count_equal(self, one: Array, other: Array) -> tuple[Array, Array]:
-        """Equal decisions and all that count, by sample (n,), of two arrays of decisions (n, ...)."""
+        """Equal decisions and all that count, by sample (n,), of two arrays of decisions (n, ...).
+
+        Of a decoder that stops by itself one may have more steps: those that the other lacks are not equal.
+        """
         if self.blank is not None:
             same = [one == other for one, other in zip(self.texts(one), self.texts(other), strict=True)]
             return np.array(same, np.float64), np.ones(len(one))
         if self.rows:
             parts = [count_equal_rows(one, other)] + [(0, 0)] * (len(one) - 1)  # rows are not a sample's each
             return np.array([equal for equal, _ in parts], float), np.array([count for _, count in parts], float)
+        if one.shape != other.shape:
+            common = tuple(slice(min(lengths)) for lengths in zip(one.shape, other.shape, strict=True))
+            equal = (one[common] == other[common]).reshape(len(one), -1).sum(axis=1)
+            return np.asarray(equal, np.float64), np.full(len(one), float(max(one[0].size, other[0].size)))
         rows, others = one.reshape(len(one), -1), other.reshape(len(other), -1)
         if self.background is not None:
             found, also = rows != self.background, others != self.background
@@ -98,6 +105,13 @@ class Decision:
         if self.sparse:  # F1: twice what both have, over what either has
             return 2.0 * (rows & others).sum(axis=1), np.asarray((rows + others).sum(axis=1), np.float64)
         return np.asarray((rows == others).sum(axis=1), np.float64), np.full(len(one), float(rows.shape[1]))
+
+    def has_steps(self, one: Array, other: Array) -> bool:
+        """Whether two outputs (n, ...) may differ in shape by how many steps they have: their classes are as many."""
+        if self.axis is None or one.ndim != other.ndim or len(one) != len(other):
+            return False
+        one, other = squeeze(one), squeeze(other)
+        return one.ndim == other.ndim == 3 and one.shape[self.axis] == other.shape[self.axis]
 
     def texts(self, steps: Array) -> list[list[int]]:
         """What each row of decisions (n, steps) says: letters of a text by CTC, else the classes as they are."""

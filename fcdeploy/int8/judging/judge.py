@@ -57,7 +57,10 @@ class _Tally:
         if decision is None:
             self.lengths[name].append(_count_alike(one, other))
         if one.shape != other.shape and not (decision and decision.rows):
-            if decision is not None:
+            if decision is not None and decision.has_steps(one, other):
+                kept = (decide(decision, output) for output in (one, other))
+                self.equal[name].append(np.stack(decision.count_equal(*kept), axis=1))
+            elif decision is not None:
                 self.equal[name].append(np.array([[0.0, max(_count_rows(one), _count_rows(other), 1)]]))
             return
         if one.dtype.kind == "f":
