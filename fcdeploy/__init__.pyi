@@ -131,11 +131,10 @@ def calibrate(
 
     `output` is MODEL.calib beside the model unless given.  `batch`, `max_memory` (bytes of each process), `workers`
     (processes) and `cluster` ("ray" or "ray:ADDRESS") change speed and memory, never the result.  Progress is saved in
-    OUTPUT.progress, from which the same call goes on after a crash.  `skip_bad` leaves out samples that cannot be used
-    instead of stopping at the first.
-    `batch_axes` ("NAME=1", "NAME=none") say where samples lie in an input, `states` ("OUT=IN") which inputs take what an output
-    gave on the sample before.  `preprocess` (a preset, FILE.toml, FILE.py:NAME),
-    the file of `classes` and the column of `label` say how data are read; that is recorded, and later commands read theirs so."""
+    OUTPUT.progress, from which the same call goes on after a crash.  `skip_bad` leaves out samples that cannot be used instead
+    of stopping at the first.  `batch_axes` ("NAME=1", "NAME=none") say where samples lie in an input, `states` ("OUT=IN") which
+    inputs take what an output gave on the sample before.  `preprocess` (a preset, FILE.toml, FILE.py:NAME), the file of
+    `classes` and the column of `label` say how data are read; that is recorded, and later commands read theirs so."""
 
 def compile(
     model: Model,
@@ -444,8 +443,8 @@ def report(
     `models` are files or bundles, whose reports and plans are taken from them.  `add` are more: what `validate`, `bench` and
     `quantize` print with `--json`, calibrations, and plans; each goes to the model that it is of.  `output` is MODEL.html
     (MODEL.md) unless given; `title` is the page's.  So many `pictures`, samples that a calibration among `add` kept, are shown
-    as the model sees them, and are in the page then.  Nothing is measured: what no file says is said to be missing.  Raises
-    FcdeployError where a file is of none of the models."""
+    as the model sees them, and are in the page then, which is HTML.  Nothing is measured: what no file says is said to be
+    missing.  Raises FcdeployError where a file is of none of the models."""
 
 def split(
     model: Model,

@@ -11,6 +11,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import NamedTuple, ParamSpec, TypeVar
 
 from fcdeploy.errors import FcdeployError
@@ -22,9 +23,15 @@ Parameters = Mapping[str, inspect.Parameter]
 WORD = re.compile(r"(\s*)([(`]*)(\.{3}|'[^']*'\S*?|\S+?)([,.;:)`]*)(?=\s|$)")  # with what stands before and behind it
 VALUE = re.compile(
     r"-?\d[\w.,]*|-?inf|nan|\.{3}|[A-Z]\w*|\w*[.:/=][\w.:/=,']*[\w']|'.*'.*"
-    r"|u?int\d+\w*|measure|table|native|dynamic|minmax|percentile|entropy|mse|fast|balanced|best"
+    r"|u?int\d+\w*"
 )
-"""What can be nothing but a value: a number, a placeholder, a path, a shape, a pair, something quoted, a name of a setting."""
+"""What can be nothing but a value: a number, a placeholder, a path, a shape, a pair, something quoted, a type."""
+SETTINGS = (
+    ("arithmetic.ranges.methods", "METHODS"), ("records.plan", "EFFORTS"), ("int8.timing.costs", "NAMES"),
+    ("tables.types", "WEIGHTS"), ("tables.types", "ACTIVATIONS"), ("tables.targets", "TARGETS"),
+    ("tables.devices", "DEVICES"), ("runtime.engine", "ENGINES"),
+)  # fmt: skip
+"""Where the words are that settings take, which can be nothing but values behind an option either."""
 PARAMETERS = {
     "-o": "output", "--shape": "shapes", "--input": "inputs", "--csv": "csv_file", "--all-tensors": "everything",
     "--batch-axis": "batch_axes", "--library": "libraries", "--for": "runtimes", "--state": "states",
@@ -78,7 +85,8 @@ def speak_python(text: str, parameters: Parameters) -> str:
     """A message or hint, written for the shell, for whoever called a function with these parameters.
 
     `--max-drop 1` becomes `max_drop=1`, `--force` `force=True`, and `fcdeploy inspect MODEL` `fcdeploy.inspect(MODEL)`.
-    Commands that are no function, and options of other functions, stay as they are.
+    An option that the function has not is read as that of the first function that has it.  Commands that are no function,
+    and options that only the shell has, stay as they are.
     """
     words = [Word(*parts) for parts in WORD.findall(text)]
     alone = _holds_options_alone(words)
@@ -90,7 +98,7 @@ def speak_python(text: str, parameters: Parameters) -> str:
             if read is None:  # its options are none of ours
                 return "".join([*said, *map(str, words[at:])])
         else:
-            read = _read_option(words, at, parameters, any_value=alone)
+            read = _read_option(words, at, parameters, any_value=alone) or _read_foreign_option(words, at, alone)
         count, spoken = read or (1, first.text)
         comma = "," if list_goes_on and read and not first.opening else ""
         said.append(f"{comma}{first.space}{first.opening}{spoken}{words[at + count - 1].closing}")
@@ -118,9 +126,32 @@ def _read_option(
     if isinstance(parameter.default, bool):
         return 1, f"{name}=True"
     following = words[at + 1] if at + 1 < len(words) and not words[at].closing else None
-    if following is None or following.opening or not (any_value or VALUE.fullmatch(following.text)):
+    if following is None or following.opening or not (any_value or _is_value(following.text)):
         return 1, name
     return 2, f"{name}={_write_value(following.text, name, str(parameter.annotation))}"
+
+
+def _read_foreign_option(words: list[Word], at: int, alone: bool) -> tuple[int, str] | None:
+    """The same of the first function that has such an option."""
+    if not words[at].text.startswith("-"):
+        return None
+    package = importlib.import_module("fcdeploy")
+    known = filter(None, map(_find_function, package.FUNCTIONS))
+    return next(filter(None, (_read_option(words, at, each, any_value=alone) for each in known)), None)
+
+
+@functools.cache
+def _list_settings() -> frozenset[str]:
+    """The words of all SETTINGS, but for those that need what is not installed: their functions are not called then."""
+    words = set[str]()
+    for module, name in SETTINGS:
+        with suppress(ImportError):  # by name: this layer lies below theirs, and most errors need none of them
+            words.update(getattr(importlib.import_module(f"fcdeploy.{module}"), name))
+    return frozenset(words - {""})
+
+
+def _is_value(text: str) -> bool:
+    return VALUE.fullmatch(text) is not None or text in _list_settings()
 
 
 def _find_parameter(option: str, parameters: Parameters) -> str | None:
@@ -180,7 +211,7 @@ def _read_command(words: list[Word], at: int) -> tuple[int, str] | None:
                 return None  # it asks for what only the shell has
             end += read[0]
             given.append(read[1] if "=" in read[1] else f"{read[1]}=...")
-        elif needed and (VALUE.fullmatch(word) or end + 1 == len(words)):
+        elif needed and (_is_value(word) or end + 1 == len(words)):
             first = needed.pop(0)
             given.append(_write_value(word, first, str(parameters[first].annotation)))
             end += 1
@@ -189,6 +220,7 @@ def _read_command(words: list[Word], at: int) -> tuple[int, str] | None:
     return end - at, f"fcdeploy.{name}({', '.join(['...'] * len(needed) + given)})"
 
 
+@functools.cache
 def _find_function(name: str) -> Parameters | None:
     """The parameters of a public function; None where there is none, or what it needs is not installed."""
     package = importlib.import_module("fcdeploy")

@@ -22,8 +22,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 import fcdeploy
 from fcdeploy.api import functions, results
+from fcdeploy.api import inputs as inputs_of_api
 from fcdeploy.api.build import build_result
+from fcdeploy.records import calibration
 from fcdeploy.records.report import Report
+from fcdeploy.records.signature import TensorSpec
 from fcdeploy.user_code import load_function
 from scripts.release import stub
 
@@ -331,6 +334,91 @@ def test_a_table_with_text_is_read_as_its_csv_is(tmp_path: Path) -> None:
         fcdeploy.calibrate(
             tmp_path / "m.onnx", data=Table(columns, np.array(rows, object)), label="chum", output=tmp_path / "x.calib"
         )
+
+
+def save_texts(path: Path, *names: str) -> Path:
+    """A model whose inputs, one text each, are read as numbers and added."""
+    nodes = [helper.make_node("Cast", [name], [f"{name} read"], to=TensorProto.FLOAT) for name in names]
+    nodes += [helper.make_node("Concat", [f"{name} read" for name in names], ["all"], axis=1)]
+    nodes += [helper.make_node("MatMul", ["all", "w"], ["y"], "dense")]
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info(name, TensorProto.STRING, ["n", 1]) for name in names],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2])],
+        [numpy_helper.from_array(np.ones((len(names), 2), np.float32), "w")],
+    )  # fmt: skip
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+@pytest.mark.parametrize("inputs", [1, 2])
+@pytest.mark.parametrize("missing", [None, float("nan"), np.datetime64("NaT"), " "])
+@pytest.mark.parametrize("words", [True, False])
+def test_a_missing_label_is_no_class(tmp_path: Path, inputs: int, missing: Any, words: bool) -> None:
+    """As for an empty cell of a CSV, whatever stands for it in a table, and however many inputs the model has."""
+    names = ["a", "b"][:inputs]
+    model = save_texts(tmp_path / "m.onnx", *names)
+    labels = ("no", "yes") if words else (0, 1)
+    rows = [[*(str(at + k) for k in range(inputs)), labels[at % 2]] for at in range(20)]
+    rows[3][-1] = missing
+    cells = np.empty((20, inputs + 1), object)
+    for at, row in enumerate(rows):
+        cells[at] = row
+    with fails("the table, sample 3, column 'kind': label is empty, it is", "table.dropna(subset=['kind'])"):
+        fcdeploy.calibrate(model, data=Table([*names, "kind"], cells), label="kind", output=tmp_path / "x.calib")
+    assert not (tmp_path / "x.calib").exists()
+
+
+@pytest.mark.parametrize("inputs", [1, 2])
+def test_text_cells_of_a_table_are_those_of_its_csv(tmp_path: Path, inputs: int) -> None:
+    """5.0 in a column of text is "5.0" in both, as a mixed column of a table has it."""
+    names = ["a", "b"][:inputs]
+    model = save_texts(tmp_path / "m.onnx", *names)
+    rows = [[(5.0, "7", 3, 2.5)[(at + k) % 4] for k in range(inputs)] for at in range(20)]
+    with (tmp_path / "t.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([names, *rows])
+    cells = np.array(rows, object)
+    kept = []
+    for name, data in {"file": tmp_path / "t.csv", "table": Table(names, cells)}.items():
+        fcdeploy.calibrate(model, data=data, output=tmp_path / f"{name}.calib")
+        kept.append(calibration.read(tmp_path / f"{name}.calib").kept)
+    for name in names:
+        np.testing.assert_array_equal(kept[0][name], kept[1][name])
+    for cell in (True, 5.0):
+        stream = inputs_of_api.Stream(Table(["a", "b"], np.array([[cell, 5.0]], object)))
+        specs = [TensorSpec(name, np.dtype(kind), (None, 1)) for name, kind in (("a", "O"), ("b", "float32"))]
+        path = stream.write(tmp_path / f"{cell}", specs)
+        assert path.read_text().splitlines() == ['"a","b"', f'"{cell}",5']
+
+
+@pytest.mark.parametrize("inputs", [1, 2])
+def test_half_characters_are_refused_in_every_kind_of_data(tmp_path: Path, inputs: int) -> None:
+    names = ["a", "b"][:inputs]
+    model = save_texts(tmp_path / "m.onnx", *names)
+    cells = np.array([["1"] * (inputs + 1)] * 4, object)
+    for at, column in ((0, "a"), (inputs, "label")):
+        bad = cells.copy()
+        bad[2, at] = "x\ud800"
+        with fails(rf"the table, sample 2, column '{column}' is 'x\ud800' with half a character at 1", "surrogatepass"):
+            fcdeploy.calibrate(model, data=Table([*names, "label"], bad), output=tmp_path / "x.calib")
+    with fails(r"the table: a column's name is 'x\ud800' with half a character", "surrogatepass"):
+        fcdeploy.calibrate(model, data=Table([*names, "x\ud800"], cells), output=tmp_path / "x.calib")
+    with fails(r"a text is '1\udfff' with half a character", "surrogatepass"):
+        arrays = {name: np.array([["1"], ["1\udfff"]]) for name in names}
+        fcdeploy.calibrate(model, data=arrays, output=tmp_path / "x.calib")
+    assert not (tmp_path / "x.calib").exists()
+
+
+@pytest.mark.parametrize("inputs", [1, 2])
+def test_mistakes_in_a_table_name_no_file(tmp_path: Path, inputs: int) -> None:
+    """The caller has seen neither the file that it is written to nor its lines."""
+    names = ["a", "b"][:inputs]
+    net = Net()
+    net.output(net.op("Add", net.input("a", 1), net.input("b", 1) if inputs == 2 else net.constant([1.0])))
+    net.save(tmp_path / "m.onnx")
+    cells = np.array([[1.0] * inputs] * 4, object)
+    cells[1, 0] = "many"
+    with fails("the table, sample 1, column 'a' is 'many', expected a number", "or remove the row"):
+        fcdeploy.calibrate(tmp_path / "m.onnx", data=Table(names, cells), output=tmp_path / "x.calib")
 
 
 def test_a_column_of_labels_of_any_name(model: Path, features: Any, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import re
 import traceback
+from collections.abc import Collection
 from pathlib import Path
 
 import click
@@ -14,8 +15,13 @@ import pytest
 
 import fcdeploy
 from fcdeploy import cli
+from fcdeploy.arithmetic.ranges.methods import METHODS
 from fcdeploy.errors import FcdeployError, find_close
+from fcdeploy.int8.timing import costs
 from fcdeploy.python_words import speak_python
+from fcdeploy.records.plan import EFFORTS
+from fcdeploy.tables import types
+from fcdeploy.tables.targets import TARGETS
 
 
 def parameters(name: str) -> dict[str, inspect.Parameter]:
@@ -52,7 +58,10 @@ def parameters(name: str) -> dict[str, inspect.Parameter]:
         ("bench", "fcdeploy serve BUNDLE", "fcdeploy.start_server(BUNDLE)"),
         ("bench", "fcdeploy calibration show C --batch 2", "fcdeploy calibration show C --batch 2"),  # no function
         ("bench", "fcdeploy bench M --batch 2 --json > b.json", "fcdeploy bench M --batch 2 --json > b.json"),
-        ("verify", "--data DATA", "--data DATA"),  # of another function
+        ("verify", "--data DATA", "data=DATA"),  # of other functions
+        ("calibrate", "--same-data, or --against FLOAT", "same_data=True, or against=FLOAT"),
+        ("validate", "--json > x.json, or --reload", "--json > x.json, or --reload"),  # of the shell alone
+        ("validate", "fcdeploy validate --layers looks at all", "fcdeploy.validate(..., layers=True) looks at all"),
         ("quantize", "the axis -1 of 'a--data-b' and a-o", "the axis -1 of 'a--data-b' and a-o"),
     ],
 )  # fmt: skip
@@ -60,8 +69,31 @@ def test_options_become_parameters(function: str, shell: str, python: str) -> No
     assert speak_python(shell, parameters(function)) == python
 
 
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--ranges", METHODS), ("--effort", EFFORTS), ("--costs", costs.NAMES), ("--weights", types.WEIGHTS),
+        ("--activations", types.ACTIVATIONS), ("--target", TARGETS),
+    ],
+)  # fmt: skip
+def test_every_word_of_a_setting_is_its_value(option: str, words: Collection[str]) -> None:
+    for word in filter(None, words):
+        assert speak_python(f"{option} {word} is near", parameters("quantize")) == f"{option[2:]}={word!r} is near"
+
+
+def test_commands_with_options_are_called_by_their_whole_name() -> None:
+    """What only names a command and an option is no call that a Python caller could read."""
+    commands = "|".join(fcdeploy.FUNCTIONS)
+    short = re.compile(rf"(?<!fcdeploy )(?<![\w`(])(?:{commands}) --[a-z]")
+    assert not [text for text in read_sentences() if short.search(text)]
+
+
 def read_texts() -> set[str]:
     """Every text below the command line that names a command, with M for what is filled in."""
+    return {text for text in read_sentences() if re.search(r"fcdeploy [a-z]+ [^\n]*(M|[A-Z]{2}|--)", text)}
+
+
+def read_sentences() -> set[str]:
     found = set[str]()
     for path in (path for path in Path(fcdeploy.__file__).parent.rglob("*.py") if path.parent.name != "cli"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -69,7 +101,7 @@ def read_texts() -> set[str]:
                 found.add("".join(str(v.value) if isinstance(v, ast.Constant) else "M" for v in node.values))
             elif isinstance(node, ast.Constant) and isinstance(node.value, str) and "\n" not in node.value:
                 found.add(node.value)
-    return {text for text in found if re.search(r"fcdeploy [a-z]+ [^\n]*(M|[A-Z]{2}|--)", text)}
+    return found
 
 
 def test_commands_that_are_recommended_become_calls_that_bind() -> None:

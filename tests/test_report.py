@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -31,6 +31,7 @@ from fcdeploy.commands.quantize import quantize
 from fcdeploy.commands.report import list_commands, report
 from fcdeploy.commands.validate import validate
 from fcdeploy.records.calibration import Histogram
+from fcdeploy.records.preprocessing import Preprocessing
 from fcdeploy.records.report import Report
 from fcdeploy.reporting.page import drawing, sample_pictures
 from fcdeploy.reporting.page.describe import write_verdict
@@ -157,7 +158,8 @@ def test_models_side_by_side_and_a_bundle(made: Path, tmp_path: Path) -> None:
     assert first["bench"] and not second["bench"] and not second["validate"]
     assert first["bundle"]["files"]["model.onnx"] == first["sha256"]
     assert second["verdict"] == (
-        "Not measured: accuracy (validate), size of the float model (quantize or bench --against), time (bench --against)."
+        "Not measured: accuracy (validate), size of the float model (fcdeploy quantize, or fcdeploy bench "
+        "--against), time (fcdeploy bench --against)."
     )
     page = (tmp_path / "r.html").read_text()
     assert 'colspan="3">b.fcd<' in page
@@ -368,6 +370,13 @@ def test_a_graph_s_places() -> None:
     assert picture.width == places["d"][0] + drawing.NODE[0]
 
 
+class Kept(NamedTuple):
+    """What is drawn of a calibration."""
+
+    sample_groups: tuple[dict[str, Any], ...]
+    states: dict[str, str] = {}  # noqa: RUF012
+
+
 def test_memory_over_time_is_an_outline() -> None:
     assert drawing.draw_memory([]) == drawing.draw_memory([0, 0]) == ""
     wide, high = drawing.MEMORY
@@ -408,10 +417,58 @@ def test_pictures_are_what_the_model_sees(tmp_path: Path, preset: str) -> None:
     with fails("--pictures 5: no calibration was given that keeps samples of pictures", "--add MODEL.calib"):
         report([tmp_path / "q.onnx"], pictures=5, output=tmp_path / "none.html")
     assert not (tmp_path / "none.html").exists()
+    for format in ("markdown", "model-explorer"):
+        with fails(f"--pictures 5 is for --format html, and not for {format}", "leave --pictures out"):
+            report(
+                [tmp_path / "q.onnx"], add=[tmp_path / "m.calib"], pictures=5, format=format, output=tmp_path / "none"
+            )
+    assert not (tmp_path / "none").exists()
+
+
+HOW = Preprocessing("scale-0-1", "RGB", (), "NCHW")
+
+
+@pytest.mark.parametrize(
+    ("shapes", "how", "count"),
+    [
+        ({"x": (3, 8, 8)}, HOW, 4),
+        ({"x": (3, 8, 8)}, None, 4),
+        ({"x": (8, 8, 3)}, None, 4),
+        ({"x": (1, 40, 98)}, None, 0),  # a spectrogram
+        ({"x": (1, 8, 8)}, replace(HOW, colour="gray"), 4),
+        ({"x": (1, 8, 8)}, HOW, 0),  # it is of another input
+        ({"x": (8, 8, 3)}, HOW, 0),
+        ({"x": (1, 8, 8), "y": (3, 8, 8)}, HOW, 0),  # which of them nobody said
+        ({"x": (1, 40, 98), "y": (3, 8, 8)}, None, 4),
+        ({"x": (16,)}, HOW, 0),
+    ],
+)
+def test_only_what_is_known_to_be_a_picture_is_drawn(
+    shapes: dict[str, tuple[int, ...]], how: Preprocessing | None, count: int
+) -> None:
+    kept = {name: np.random.default_rng(0).random((4, *shape)).astype(np.float32) for name, shape in shapes.items()}
+    drawn = sample_pictures.draw_samples(Kept((kept,)), how, 5)  # type: ignore[arg-type]
+    assert len(drawn) == count
+    if not count:
+        return
+    picture = next(array for array in kept.values() if array.shape[-1] == 3 or array.shape[1] == 3 or len(kept) == 1)
+    assert drawn == [sample_pictures.write_address(sample_pictures.restore_pixels(each, how)) for each in picture]
+    picture[1, 0, 0, 0], picture[2, 0, 0, 1] = np.nan, np.inf
+    left = sample_pictures.draw_samples(Kept((kept,)), how, 5)  # type: ignore[arg-type]
+    assert left == [drawn[0], drawn[3]]
+
+
+def test_states_of_a_stream_are_no_pictures() -> None:
+    kept = {"state": np.ones((4, 3, 8, 8), np.float32), "x": np.ones((4, 3, 6, 6), np.float32)}
+    for how in (HOW, None):
+        drawn = sample_pictures.draw_samples(Kept((kept,), {"state": "out"}), how, 5)  # type: ignore[arg-type]
+        pictures = [sample_pictures.restore_pixels(each, how) for each in kept["x"]]
+        assert drawn == [sample_pictures.write_address(each) for each in pictures]
 
 
 def test_large_pictures_are_made_smaller() -> None:
-    pixels = sample_pictures.restore_pixels(np.random.default_rng(0).random((1, 300, 224)).astype(np.float32), None)
+    sample = np.random.default_rng(0).random((1, 300, 224)).astype(np.float32)
+    pixels = sample_pictures.restore_pixels(sample, replace(HOW, colour="gray"))
     assert pixels.shape == (100, 74, 1)
     with Image.open(io.BytesIO(sample_pictures.encode_png(pixels))) as seen:
         np.testing.assert_array_equal(np.asarray(seen), pixels[..., 0])

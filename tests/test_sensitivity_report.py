@@ -305,11 +305,11 @@ def test_a_model_just_quantized_badly_is_explained(
     monkeypatch.setattr("fcdeploy.sensitivity.analysis.STANDS_OUT", 2.0)
     monkeypatch.setattr("fcdeploy.sensitivity.analysis.BRIEF_SECONDS", 0.0)
     text = add_advice(begun, even, float_model, data, "balanced").advice
-    assert re.fullmatch(r"the outputs match float's to 3\d\.\d dB: validate --layers tells .*", text)
+    assert re.fullmatch(r"the outputs match float's to 3\d\.\d dB; fcdeploy validate --layers tells .*", text)
     text = add_advice(begun, even, float_model, data, "best").advice
     assert re.fullmatch(
         r"the outputs match float's to \d+\.\d dB: 1 of \d+ roundings were left out one at a time, and none stands out; "
-        r"validate --layers looks at all", text,
+        r"fcdeploy validate --layers looks at all", text,
     )  # fmt: skip
     assert add_advice(begun, int8, float_model, {}, "balanced") is begun
     assert add_advice(begun, float_model, float_model, data, "balanced") is begun

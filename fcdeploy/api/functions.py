@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -20,7 +21,7 @@ import numpy as np
 
 from fcdeploy.api import results
 from fcdeploy.api.build import build_result
-from fcdeploy.api.inputs import Stream, is_file, write_model_file
+from fcdeploy.api.inputs import TABLE, Stream, is_file, write_model_file
 from fcdeploy.api.notebook import in_notebook, show_progress
 from fcdeploy.atomic_files import temporary_folder
 from fcdeploy.errors import FcdeployError, find_close
@@ -80,7 +81,7 @@ def find_function(name: str) -> Callable[..., results.Result]:
                 _write_files(given, folder)
                 report = _run(command, given, "on_step" in signature.parameters)
             except FcdeployError as error:
-                raise restate(error, signature.parameters, partial(_forget_folder, folder=folder))  # noqa: B904
+                raise restate(error, signature.parameters, partial(_forget_written, folder=folder))  # noqa: B904
         report = _speak_python(_forget_files(report, folder), signature.parameters)
         return build_result(_choose_result(row, report), report)
 
@@ -155,7 +156,7 @@ def _forget_files(report: Report, folder: Path) -> Report:
         key: _forget_folder(value, folder) if isinstance(value, str) else value for key, value in report.values.items()
     }
     lines = tuple(line for line in report.lines if str(folder) not in line)
-    warnings = tuple(_forget_folder(text, folder) for text in report.warnings)
+    warnings = tuple(_forget_written(text, folder) for text in report.warnings)
     return replace(report, values=values, lines=lines, warnings=warnings)
 
 
@@ -170,6 +171,14 @@ def _speak_python(report: Report, parameters: Mapping[str, inspect.Parameter]) -
         warnings=tuple(map(speak, report.warnings)),
         advice=speak(report.advice),
     )
+
+
+def _forget_written(text: str, folder: Path) -> str:
+    """Without the temporary folder, and with a table that was written there called what it is to the caller."""
+    text = _forget_folder(text, folder)
+    for name in (f"{name}{TABLE}" for name in DATA if (folder / f"{name}{TABLE}").exists()):
+        text = re.sub(rf"(?<![\w./-])('?){re.escape(name)}\1(?![\w./-])", "the table", text)
+    return text
 
 
 def _forget_folder(text: str, folder: Path) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import chain
-from math import copysign, isnan, prod
+from math import copysign, prod
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeGuard, runtime_checkable
 
@@ -28,6 +28,7 @@ from fcdeploy.samples import checks
 from fcdeploy.samples.class_labels import is_numeral
 from fcdeploy.samples.npy import name_files
 
+TABLE = ".csv"  # what a table is written as for a model of several inputs
 SAMPLES = "a dict of input name -> array, an array, or (array, label)"
 
 
@@ -143,20 +144,24 @@ class Stream:
         """
         if self.first is None:
             raise FcdeployError("the data hold no sample", f"give {SAMPLES} for each sample")
-        rows = chain([self.first], self.samples)
+        rows: Iterable[Any] = chain([self.first], self.samples)
         columns = [str(name) for name in getattr(self.given, "columns", ())]
         if columns and label != "label" and label not in columns:
             raise FcdeployError(
                 f"the table has no column {label!r} of labels, it has {quote_names(columns)}", "--label COLUMN"
             )
+        if columns:
+            for name in columns:
+                _check_text(name, "the table: a column's name")
+            rows = _check_cells(rows, columns, inputs, label)
         if columns and len(inputs) > 1:
-            return _write_table(folder.with_suffix(".csv"), columns, rows, inputs)
+            return _write_table(folder.with_suffix(TABLE), columns, rows, inputs)
         folder.mkdir()
         with ExitStack() as stack:
             files: dict[str, _Column] = {}
             for index, sample in enumerate(rows):
                 arrays = (
-                    _join_columns(sample, columns, inputs, label)
+                    _join_columns(sample, columns, inputs, label, f"the table, sample {index}")
                     if columns
                     else _name_arrays(sample, [spec.name for spec in inputs])
                 )
@@ -255,7 +260,10 @@ def _list_rows(array: Array) -> Iterator[Array]:
 
 
 def _as_array(given: object) -> Array:
-    """Text as NumPy stores it. Raises FcdeployError where numbers are masked: the rest is not what the caller meant."""
+    """Text as NumPy stores it.
+
+    Raises FcdeployError where numbers are masked, as the rest is not what the caller meant, and where text cannot be stored.
+    """
     if isinstance(given, np.ma.MaskedArray) and (masked := int(np.ma.getmaskarray(given).sum())):
         raise FcdeployError(
             f"an array is masked in {masked:,} places, expected numbers there",
@@ -263,7 +271,22 @@ def _as_array(given: object) -> Array:
         )
     array = np.asarray(given)
     texts = array.dtype.kind == "O" and all(isinstance(text, str) for text in array.flat)
-    return array.astype(str) if texts else array
+    array = array.astype(str) if texts else array
+    if array.dtype.kind == "U":
+        for text in array.flat:
+            _check_text(str(text), "a text")
+    return array
+
+
+def _check_text(text: str, where: str) -> None:
+    """Raises FcdeployError where half a character is in it, which neither a file nor a model can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise FcdeployError(
+            f"{where} is {text[:60]!r} with half a character at {error.start}, expected text that UTF-8 can hold",
+            "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace') joins halves, and replaces single ones",
+        ) from None
 
 
 def _check_same_length(arrays: Mapping[str, Array]) -> None:
@@ -290,39 +313,72 @@ def _name_arrays(sample: object, names: Sequence[str]) -> dict[str, Array]:
     return {key: _as_array(part) for key, part in zip((names[0], "label"), parts, strict=False)}
 
 
-def _join_columns(row: object, columns: Sequence[str], inputs: Sequence[TensorSpec], label: str) -> dict[str, Array]:
+def _check_cells(
+    rows: Iterable[object], columns: Sequence[str], inputs: Sequence[TensorSpec], label: str
+) -> Iterator[list[Any]]:
+    """The rows of a table, cell by cell. Raises FcdeployError where a label or a text is missing, or cannot be stored."""
+    alone = len(inputs) == 1 and not (len(columns) > 1 and inputs[0].name in columns)  # it takes all columns
+    texts = {spec.name for spec in inputs if spec.dtype.kind in "OU"}
+    texts = set(columns) if alone and texts else texts
+    for index, row in enumerate(rows):
+        cells = np.asarray(row).tolist()
+        for name, cell in zip(columns, cells, strict=False):
+            where = f"the table, sample {index}, column {name!r}"
+            if isinstance(cell, str):
+                _check_text(cell, where)
+            if name == label or name.startswith("label."):
+                if _is_missing(cell) or (isinstance(cell, str) and not cell.strip()):
+                    raise FcdeployError(
+                        f"{where}: label is empty, it is {cell!r}", f"fill it in, or table.dropna(subset=[{name!r}])"
+                    )
+            elif name in texts and _is_missing(cell):
+                raise FcdeployError(
+                    f"{where} is {cell}, expected text",
+                    f"table[{name!r}].fillna('') where a missing text is an empty one",
+                )
+        yield cells
+
+
+def _is_missing(cell: object) -> bool:
+    """None, NaN, and what pandas has in their place, which is not equal to itself either, or will not say."""
+    if cell is None or isinstance(cell, list | dict):
+        return cell is None
+    try:
+        return bool(cell != cell)
+    except TypeError:  # pandas.NA
+        return True
+
+
+def _join_columns(
+    cells: Any, columns: Sequence[str], inputs: Sequence[TensorSpec], label: str, where: str
+) -> dict[str, Array]:
     """A row of a table as the model's input; the column of labels is `label`, of which words are left as they are."""
-    cells, layout = np.asarray(row).tolist(), arrange_columns(columns, inputs, "the table", label=label)
+    layout = arrange_columns(columns, inputs, "the table", label=label)
     words = {
         name: np.asarray(cells[at])
         for name, at in layout.labels
         if len(cells) == len(columns) and isinstance(cells[at], str) and not is_numeral(cells[at])
     }
     layout = replace(layout, labels=tuple(row for row in layout.labels if row[0] not in words))
-    arrays = convert_row(layout, cells, "a row of the table")
+    arrays = convert_row(layout, cells, where)
     return {**{name: _as_array(array) for name, array in arrays.items()}, **words}
 
 
-def _write_table(path: Path, columns: Sequence[str], rows: Iterable[object], inputs: Sequence[TensorSpec]) -> Path:
-    """The rows as a CSV. Raises FcdeployError at a cell without text where the model takes text."""
+def _write_table(
+    path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]], inputs: Sequence[TensorSpec]
+) -> Path:
+    """The rows as a CSV, with the text of a cell where the model takes text."""
     texts = {spec.name for spec in inputs if spec.dtype.kind in "OU"}
-    worded = [(at, name) for at, name in enumerate(columns) if name in texts]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)  # whatever separates columns may stand in their names
         writer.writerow(columns)
-        for index, row in enumerate(rows):
-            cells = np.asarray(row).tolist()
-            for at, name in worded:
-                if cells[at] is None or (isinstance(cells[at], float) and isnan(cells[at])):
-                    raise FcdeployError(
-                        f"the table, sample {index}, column {name!r} is {cells[at]}, expected text",
-                        f"table[{name!r}].fillna('') where a missing text is an empty one",
-                    )
-            writer.writerow(map(_write_cell, cells))
+        for cells in rows:
+            named = zip(columns, cells, strict=True)
+            writer.writerow([str(cell) if name in texts else _write_number(cell) for name, cell in named])
     return path
 
 
-def _write_cell(cell: object) -> object:
+def _write_number(cell: object) -> object:
     """A number as a table says it: whole ones without a point, so that they fit an input of integers, too."""
     if isinstance(cell, float) and cell.is_integer() and (cell or copysign(1, cell) > 0):
         return int(cell)

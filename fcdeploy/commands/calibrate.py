@@ -33,7 +33,7 @@ from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table, format_next
 from fcdeploy.runtime.workers import open_pool
 from fcdeploy.samples.kinds import Samples
-from fcdeploy.samples.source import BadSample
+from fcdeploy.samples.source import BadSample, Source
 from fcdeploy.samples.states import parse_states
 from fcdeploy.wording import list_some, say_count
 
@@ -69,15 +69,13 @@ def calibrate(
 
     `output` is MODEL.calib beside the model unless given.  `batch`, `max_memory` (bytes of each process), `workers`
     (processes) and `cluster` ("ray" or "ray:ADDRESS") change speed and memory, never the result.  Progress is saved in
-    OUTPUT.progress, from which the same call goes on after a crash.  `skip_bad` leaves out samples that cannot be used
-    instead of stopping at the first.
-    `batch_axes` ("NAME=1", "NAME=none") say where samples lie in an input, `states` ("OUT=IN") which inputs take what an output
-    gave on the sample before.  `preprocess` (a preset, FILE.toml, FILE.py:NAME),
-    the file of `classes` and the column of `label` say how data are read; that is recorded, and later commands read theirs so.
+    OUTPUT.progress, from which the same call goes on after a crash.  `skip_bad` leaves out samples that cannot be used instead
+    of stopping at the first.  `batch_axes` ("NAME=1", "NAME=none") say where samples lie in an input, `states` ("OUT=IN") which
+    inputs take what an output gave on the sample before.  `preprocess` (a preset, FILE.toml, FILE.py:NAME), the file of
+    `classes` and the column of `label` say how data are read; that is recorded, and later commands read theirs so.
     """
-    path = Path(model)
+    path, table_file = Path(model), Path(csv_file) if csv_file else None
     target = Path(output) if output else path.with_suffix(".calib")
-    table_file = Path(csv_file) if csv_file else None
     graph = read_model(path)
     refuse_unsupported(graph, str(path))
     files = files_of(graph, path)
@@ -89,27 +87,34 @@ def calibrate(
     notes = declare_samples(path, graph, chosen, parse_axes(batch_axes), parse_states(states))
     source = chosen.open(input_specs(graph))
     chosen = replace(chosen, format=source.format)
-    check_on_first(path, graph, source, skip_bad=skip_bad)
-    few = take_few(source)
-    odd = [*notes, *warn_of_inputs(source, few), *warn_of_readings(path, graph, source, few)]
-    del few
+    odd = [*notes, *_check_first_samples(path, graph, source, skip_bad=skip_bad)]
     job = CalibrationJob(
         str(path), hash_model(files), chosen, everything=everything, keep_samples=keep_samples, skip_bad=skip_bad,
         layout=graph.metadata_props.get(sample_layout.KEY, ""),
     )  # fmt: skip
     progress = target.with_name(f"{target.name}.progress")
-    # steps of a stream follow each other: a second worker would run through all of them too
-    streams = any(spec.state for spec in input_specs(graph))
-    if streams and (workers or cluster):
-        odd.append("states are carried from one sample to the next: one worker takes all, in order")
-    with _say_what_is_kept(progress), open_pool(*((1, None) if streams else (workers, cluster))) as team:
+    if any(spec.state for spec in input_specs(graph)):
+        odd, workers, cluster = [*odd, *_warn_of_order(workers, cluster)], 1, None
+    with _say_what_is_kept(progress), open_pool(workers, cluster) as team:
         result = collect(team, job, graph, source, progress, batch=batch, max_memory=max_memory, on_step=on_step)
     seconds = time.perf_counter() - begin
     rows = list(list_ranges(result.calibration))
-    odd += _write(result, rows, target, table_file, force=force)
-    odd += warn_not_finite(graph.graph, result.calibration)
-    beside = output is None and target.parent != Path()
-    return _report(path, result, rows, seconds, target, odd, beside=beside)
+    odd += [*_write(result, rows, target, table_file, force=force), *warn_not_finite(graph.graph, result.calibration)]
+    return _report(path, result, rows, seconds, target, odd, beside=output is None and target.parent != Path())
+
+
+def _check_first_samples(path: Path, graph: ir.Model, source: Source, *, skip_bad: bool) -> list[str]:
+    """What is odd about a few samples. Raises FcdeployError where the model cannot run the first."""
+    check_on_first(path, graph, source, skip_bad=skip_bad)
+    few = take_few(source)
+    return [*warn_of_inputs(source, few), *warn_of_readings(path, graph, source, few)]
+
+
+def _warn_of_order(workers: int | None, cluster: str | None) -> list[str]:
+    """Steps of a stream follow each other: a second worker would run through all of them too."""
+    return (
+        ["states are carried from one sample to the next: one worker takes all, in order"] if workers or cluster else []
+    )
 
 
 def _write(

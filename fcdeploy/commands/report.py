@@ -43,8 +43,8 @@ def report(
     `models` are files or bundles, whose reports and plans are taken from them.  `add` are more: what `validate`, `bench` and
     `quantize` print with `--json`, calibrations, and plans; each goes to the model that it is of.  `output` is MODEL.html
     (MODEL.md) unless given; `title` is the page's.  So many `pictures`, samples that a calibration among `add` kept, are shown
-    as the model sees them, and are in the page then.  Nothing is measured: what no file says is said to be missing.  Raises
-    FcdeployError where a file is of none of the models.
+    as the model sees them, and are in the page then, which is HTML.  Nothing is measured: what no file says is said to be
+    missing.  Raises FcdeployError where a file is of none of the models.
     """
     if format not in SUFFIXES:
         raise FcdeployError(f"--format {format!r} is unknown, expected {', '.join(SUFFIXES)}", "--format html")
@@ -52,6 +52,8 @@ def report(
     if not paths:
         raise FcdeployError("there is no model to report on", "fcdeploy report int8.onnx -o report.html")
     target = Path(output) if output else paths[0].with_suffix(SUFFIXES[format])
+    if pictures and format != "html":
+        raise FcdeployError(f"--pictures {pictures} is for --format html, and not for {format}", "leave --pictures out")
     if format == "model-explorer":
         return _write_overlays(paths, given, target, force=force)
     check_output(target, force=force, inputs=(*paths, *given))

@@ -155,7 +155,7 @@ def _parse(cell: Any, column: str, parse: Callable[[Any], Any], where: str) -> A
     except (ValueError, OverflowError, TypeError):
         kind = "text" if parse is str else "a whole number of 64 bits" if parse is int else "a number"
         raise FcdeployError(
-            f"{where}, column {column!r} is {cell!r}, expected {kind}", "correct the cell, or remove the line"
+            f"{where}, column {column!r} is {cell!r}, expected {kind}", "correct the cell, or remove the row"
         ) from None
 
 

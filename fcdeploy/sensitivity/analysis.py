@@ -105,7 +105,7 @@ def add_advice(report: Report, int8: ir.Model, graph: ir.Model, samples: Arrays,
     if db < POOR_DB or (db < EXACT_ENOUGH_DB and effort == "best"):
         text = _advise_briefly(int8, graph, some, effort, db)
     elif db < EXACT_ENOUGH_DB:
-        text = f"the outputs match float's to {db:.1f} dB: validate --layers tells what it costs, and which layers"
+        text = f"the outputs match float's to {db:.1f} dB; fcdeploy validate --layers tells what it costs, and which layers"
     return replace(report, advice=text, values={**report.values, "advice": text, "sqnr_db": db})
 
 
@@ -120,7 +120,7 @@ def _advise_briefly(int8: ir.Model, graph: ir.Model, samples: Arrays, effort: st
     stands_out = best.share >= STANDS_OUT and best.low >= STANDS_OUT / 2
     if ranking.left and not stands_out:
         tried = f"{len(ranking.costs)} of {len(every)} roundings were left out one at a time, and none stands out"
-        return f"the outputs match float's to {db:.1f} dB: {tried}; validate --layers looks at all"
+        return f"the outputs match float's to {db:.1f} dB: {tried}; fcdeploy validate --layers looks at all"
     rows = measure_remedies(int8, [graph], choose_groups(ranking, every, 1) if stands_out else [], batches, timed=False)
     return advise(answers=None, loss=None, sqnr_db=db, ranking=ranking, rows=rows,
                   ranges=ranking.guesses, effort=effort).text  # fmt: skip

@@ -30,6 +30,7 @@ from fcdeploy.samples.kept_samples import take_run
 
 WIDEST = 0.2  # of a ratio: an interval that is wider is no result
 CACHED, MEASURE, TABLE, NONE = "cached", "measure", "table", "none"
+NAMES = (MEASURE, TABLE, NONE)  # what a caller may say instead of a file
 
 
 @dataclass(frozen=True)

@@ -80,11 +80,11 @@ def write_verdict(values: Mapping[str, Any]) -> str:
     if values["size_ratio"] is not None:
         parts.append(f"it takes {values['size_ratio']:.2f} of the space")
     else:
-        missing.append("size of the float model (quantize or bench --against)")
+        missing.append("size of the float model (fcdeploy quantize, or fcdeploy bench --against)")
     if bench.get("ratio") is not None:
         parts.append(_judge_time(bench))
     else:
-        missing.append("time (bench --against)")
+        missing.append("time (fcdeploy bench --against)")
     sentence = "; ".join(parts)
     said = f"{sentence[:1].upper()}{sentence[1:]}." if parts else ""
     return f"{said} Not measured: {', '.join(missing)}.".strip() if missing else said

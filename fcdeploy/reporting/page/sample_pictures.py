@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import struct
 import zlib
+from itertools import islice
 
 import numpy as np
 
-from fcdeploy.arrays import Array
+from fcdeploy.arrays import Array, Arrays
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.preprocessing import Preprocessing
 
@@ -17,17 +18,36 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def draw_samples(calibration: Calibration, how: Preprocessing | None, most: int) -> list[str]:
-    """The first so many kept samples as addresses of PNG files that hold them; none where no input is a picture."""
-    for array in calibration.kept.values():
-        if array.ndim == 4 and array.dtype.kind in "fui" and {array.shape[1], array.shape[3]} & {1, 3}:
-            return [write_address(restore_pixels(sample, how)) for sample in array[:most]]
-    return []
+    """The first so many kept samples as addresses of PNG files that hold them; none where no input is known to be a picture.
+
+    Samples with NaN or infinite numbers are left out.
+    """
+    found = list[str]()
+    for group in calibration.sample_groups:
+        inputs = {name: array for name, array in group.items() if name not in calibration.states}
+        for array in _choose_pictures(inputs, how):
+            finite = (sample for sample in array if np.isfinite(sample).all())
+            found += [write_address(restore_pixels(sample, how)) for sample in islice(finite, most - len(found))]
+    return found
+
+
+def _choose_pictures(inputs: Arrays, how: Preprocessing | None) -> list[Array]:
+    """The samples of the input that is a picture, at most one.
+
+    Preprocessing is of a model's only input, states apart.  Where nobody said how samples were made, those of three channels
+    are taken for pictures: of one channel they might as well be spectrograms.
+    """
+    arrays = [array for array in inputs.values() if array.ndim == 4 and array.dtype.kind in "fui"]
+    if how is None:
+        return [array for array in arrays if 3 in (array.shape[1], array.shape[3])][:1]
+    axis = 1 if how.layout == "NCHW" else 3
+    return [array for array in arrays if len(inputs) == 1 and array.shape[axis] == how.channels]
 
 
 def restore_pixels(sample: Array, how: Preprocessing | None) -> Array:
     """Bytes (height, width, 1 or 3) of one sample; where nobody said how it was made, its ends are black and white."""
     pixels = sample.astype(np.float64)
-    first = how.layout == "NCHW" if how is not None else sample.shape[0] in (1, 3)
+    first = how.layout == "NCHW" if how is not None else sample.shape[0] == 3
     pixels = np.moveaxis(pixels, 0, 2) if first else pixels
     if how is None:
         low, high = pixels.min(), pixels.max()
