@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from conftest import fails
 from hypothesis import given
@@ -20,9 +21,10 @@ from networks import Net
 
 from fcdeploy.cli import main
 from fcdeploy.graph.model import TensorSpec
+from fcdeploy.prepare.shape_inference import infer_shapes
 from fcdeploy.records.calibration import read
 from fcdeploy.samples import listing
-from fcdeploy.samples.kept_samples import hash_sample
+from fcdeploy.samples.kept_samples import hash_sample, split_into_chunks
 from fcdeploy.samples.kinds import open_source
 from fcdeploy.samples.source import BadSample, Load, Source, draw_positions, make_batches
 
@@ -354,3 +356,16 @@ def test_blocks_are_dealt_out_in_turn_and_no_batch_spans_two(
         groups = [[int(value) for value in group.inputs["x"][:, 0]] for group in make_batches(shard, batch or 4)]
         assert list(chain(*groups)) == values(shard)
         assert all(group[0] // block == group[-1] // block for group in groups)
+
+
+def test_samples_of_large_tensors_run_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the largest tensor that the model writes; every sample once, in order."""
+    net = Net(0)
+    model = ir.from_proto(net.output(net.conv(net.input("x", 3, 8, 8), 3, 4)).model())
+    infer_shapes(model)
+    samples = {"x": np.arange(10 * 3 * 64, dtype=np.float32).reshape(10, 3, 8, 8)}
+    for most, sizes in ((1 << 30, [10]), (3 * 4 * 64 * 4, [3, 3, 3, 1]), (1, [1] * 10)):
+        monkeypatch.setattr("fcdeploy.samples.kept_samples.CHUNK_BYTES", most)
+        chunks = list(split_into_chunks(model, samples))
+        assert [count for count, _ in chunks] == sizes
+        assert np.array_equal(np.concatenate([part["x"] for _, part in chunks]), samples["x"])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,12 +18,15 @@ from numpy.typing import NDArray
 
 from fcdeploy.arrays import Array, Arrays
 from fcdeploy.graph.model import input_specs
+from fcdeploy.graph.nodes import tensors_of
 from fcdeploy.samples.layout import arrange_samples
 from fcdeploy.samples.source import Load, Source, get_fixed_batch
 from fcdeploy.samples.stretches import StretchCollector
 
 KEPT_BYTES, KEPT_LEAST, KEPT_MOST = 8 << 20, 16, 256
 CHUNK = 32  # samples in one run
+FLOAT_BYTES = 4
+CHUNK_BYTES = 1 << 30  # of its largest tensor, by the shapes that the model knows
 
 
 def hash_sample(inputs: Mapping[str, Array]) -> int:
@@ -142,10 +146,17 @@ def split_into_chunks(model: ir.Model, samples: Arrays) -> Iterator[tuple[int, A
     """How many samples, and a run's inputs as the model takes them; a remainder that a fixed batch cannot take is left out."""
     inputs = input_specs(model)
     fixed = get_fixed_batch(inputs)
-    count = count_samples(samples)
-    for at in range(0, count - (count % fixed if fixed else 0), fixed or CHUNK):
-        part = {name: array[at : at + (fixed or CHUNK)] for name, array in samples.items()}
+    size, count = fixed or _choose_size(model), count_samples(samples)
+    for at in range(0, count - (count % fixed if fixed else 0), size):
+        part = {name: array[at : at + size] for name, array in samples.items()}
         yield count_samples(part), arrange_samples(part, inputs)
+
+
+def _choose_size(model: ir.Model) -> int:
+    """As many samples as keep the largest tensor within `CHUNK_BYTES`, CHUNK at most; of free axes one step is counted."""
+    shapes = (value.shape for value in tensors_of(model.graph) if value.shape is not None)
+    largest = max((math.prod(n for n in shape if isinstance(n, int)) for shape in shapes), default=1)
+    return min(CHUNK, max(1, CHUNK_BYTES // max(1, FLOAT_BYTES * largest)))
 
 
 def take_run(model: ir.Model, samples: Arrays) -> Arrays:
