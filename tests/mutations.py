@@ -6,6 +6,8 @@ import json
 import random
 from typing import Any
 
+from scripts.robustness.fuzz_models import mutate_bytes
+
 ODD: list[Any] = [None, True, -1, 0, 1.5, 1e39, 2**63, 2**80, "", "x", [], [[]], {}, [None], ["1"], {"a": 1}]
 FIELDS = (
     b"Content-Length: 0", b"Content-Length: 99999999999", b"Content-Length: x", b"Transfer-Encoding: chunked",
@@ -19,23 +21,8 @@ def mutated(good: bytes, seed: int) -> bytes:
     source = random.Random(seed)
     request = good
     for _ in range(source.randint(1, 3)):
-        request = source.choice((_bytes, _bytes, _head, _json, _json, _cut))(request, source)
+        request = source.choice((mutate_bytes, mutate_bytes, _head, _json, _json, _cut))(request, source)
     return _measured(request) if source.random() < 0.7 else request
-
-
-def _bytes(request: bytes, source: random.Random) -> bytes:
-    """A few bytes overwritten, inserted or taken out."""
-    data = bytearray(request)
-    for _ in range(source.randint(1, 8)):
-        at = source.randrange(len(data) or 1)
-        change = source.random()
-        if change < 0.5 and data:
-            data[at] = source.randrange(256)
-        elif change < 0.75:
-            data[at:at] = source.randbytes(source.randint(1, 4))
-        else:
-            del data[at : at + source.randint(1, 4)]
-    return bytes(data)
 
 
 def _head(request: bytes, source: random.Random) -> bytes:

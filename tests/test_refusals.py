@@ -294,3 +294,9 @@ def test_weights_of_few_axes_are_no_defect(
         ):
             main([words[0], str(path), *words[1:]])
             assert "internal" not in capsys.readouterr().err
+
+
+def test_an_empty_file_is_named_as_that(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").touch()
+    with fails("m.onnx' is empty, expected an ONNX model"):
+        read_model(tmp_path / "m.onnx")

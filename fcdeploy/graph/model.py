@@ -60,6 +60,8 @@ def read_model(path: Path | str) -> ir.Model:
         )
 
     hint = "fcdeploy export FILE.py:FUNCTION -o model.onnx writes one from a PyTorch module"
+    if not path.stat().st_size:
+        raise FcdeployError(f"{str(path)!r} is empty, expected an ONNX model", hint)
     try:
         model = load_model(path)
     except FcdeployError:
