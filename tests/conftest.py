@@ -28,6 +28,8 @@ for name, fixed in (("drawn", False), ("fixed", True)):
 settings.load_profile("fixed")
 
 
+HELPERS = Path(__file__).parent / "helpers"
+
 LONG = ("test_ray", "test_docs", "test_export", "test_models", "test_families", "test_native_sanitizers", "test_bench_big",
         "test_demo", "test_spread", "test_deploy", "test_compile", "test_native_kernels")  # fmt: skip
 """Begun first, so that no worker is left alone with one of them at the end."""

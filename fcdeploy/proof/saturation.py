@@ -10,7 +10,7 @@ On ARM signed weights times bytes wrap around in 16 bits where two weights are -
 instructions, products of two signed activations included.
 
 Weights in blocks (MatMulNBits) of 4 and 8 bits are exact as well, although their kernels round activations to bytes: two
-products of 4 bits cannot leave 16 bits, and of 8 bits each is added alone (tests/test_matmul_nbits.py).
+products of 4 bits cannot leave 16 bits, and of 8 bits each is added alone (tests/proof/test_matmul_nbits.py).
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ CLIFFS: tuple[Callable[[Any, str, Draw], str], ...] = (
 
 def draw_network(number: int, seed: int, folder: Path) -> tuple[Path, str, Arrays, Arrays]:
     """A network's file, the cliff in it, the samples that calibrate, and the others."""
-    networks, draw = load_file(ROOT / "tests" / "networks.py"), np.random.default_rng([seed, number])
+    networks, draw = load_file(ROOT / "tests" / "helpers" / "networks.py"), np.random.default_rng([seed, number])
     net, cliff = networks.Net(int(draw.integers(1 << 31))), CLIFFS[number % len(CLIFFS)]
     x = net.op("Relu", net.conv(net.input("x", 3, SIDE, SIDE), 3, WIDTH))
     place = int(draw.integers(3))

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import click
 import numpy as np
+from drawn_programs import drawn
 from native_arm import CPUS, find_qemu, run_here, unequal
-from test_native_arm import drawn
 
 import fcdeploy
 from fcdeploy.graph.model import read_model

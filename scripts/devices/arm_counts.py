@@ -4,7 +4,7 @@ QEMU_AARCH64 is a qemu-aarch64 that takes plugins, QEMU_ICOUNT a plugin that wri
 ARM_PYTHON a Python as scripts/test-arm wants it, which runs in that qemu with that plugin. What a model of one Identity takes of
 the same interpreter is taken off: it is what the call costs in Python.
 
-    PYTHONPATH=tests .venv/bin/python -m scripts.devices.arm_counts [NETWORK ...]
+    PYTHONPATH=tests/helpers .venv/bin/python -m scripts.devices.arm_counts [NETWORK ...]
 """
 
 from __future__ import annotations

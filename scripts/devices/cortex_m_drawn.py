@@ -11,8 +11,8 @@ from pathlib import Path
 
 import click
 import numpy as np
+from drawn_layers import coding, early_layer, layer_of
 from native_kernels import Machine, library
-from test_native_kernels import coding, early_layer, layer_of
 
 from fcdeploy.arithmetic.windows import Window
 from fcdeploy.native.build import Built, build, write_sources

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 import numpy as np
-from test_native_kernels import coding, layer_of
+from drawn_layers import coding, layer_of
 
 from fcdeploy.native.build import build
 from fcdeploy.native.program.steps import Program, Step

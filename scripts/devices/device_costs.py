@@ -20,8 +20,8 @@ from typing import Any
 
 import click
 import numpy as np
+from drawn_layers import bytes_like, coding, layer_of
 from native_arm import find_qemu as find_qemu_user
-from test_native_kernels import bytes_like, coding, layer_of
 
 from fcdeploy.arithmetic.windows import Window
 from fcdeploy.native.amounts import Amounts, count_amounts

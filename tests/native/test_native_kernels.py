@@ -1,0 +1,411 @@
+"""Kernels on drawn shapes and numbers against int64 arithmetic, at every level that this CPU has."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from drawn_layers import FEW, SEEDS, bytes_like, coding, early_layer, layer_of, window_of
+from hypothesis import given
+from hypothesis import strategies as st
+from native_kernels import LARGEST, Machine, assert_same, levels, library
+
+from fcdeploy.arithmetic.windows import Window
+from fcdeploy.native.build import build
+from fcdeploy.native.calls.call import Struct
+from fcdeploy.native.program.functions import BINARY, UNARY
+from fcdeploy.native.program.interpret import run
+from fcdeploy.native.program.steps import (
+    Combine,
+    FloatLayer,
+    GlobalAverage,
+    Layer,
+    LookupTable,
+    Move,
+    Pointwise,
+    Pool,
+    Program,
+    Quantize,
+    Softmax,
+    Step,
+)
+from fcdeploy.native.program.tensors import Coding, Tensor
+
+
+def check(steps: list[Step], inputs: list[Tensor], random: np.random.Generator, *, extreme: bool = False) -> None:
+    """Native code of these steps on drawn inputs; all that the last one writes are outputs."""
+    program = Program("drawn", tuple(inputs), steps[-1].outputs, tuple(steps))
+    feeds = {
+        t.name: random.normal(size=t.shape).astype(np.float32) * 4
+        if t.dtype == "float32"
+        else bytes_like(random, t.shape, extreme=extreme)
+        for t in inputs
+    }
+    assert_same(build(program), feeds, run(program, feeds))
+
+
+@FEW
+@given(seed=SEEDS, extreme=st.booleans(), rank=st.integers(1, 2))
+def test_convolutions(seed: int, extreme: bool, rank: int) -> None:
+    random = np.random.default_rng(seed)
+    space = tuple(int(n) for n in random.integers(1, LARGEST, rank))
+    window = window_of(random, space)
+    groups = int(random.choice([1, 1, 2, 3]))
+    x = Tensor("x", (1, groups * int(random.integers(1, 20)), *space), "uint8", coding(random))
+    outs = groups * int(random.integers(1, 40))
+    check(
+        [layer_of(random, x, outs, window, groups, extreme=extreme, real=seed % 4 == 0)], [x], random, extreme=extreme
+    )
+
+
+@FEW
+@given(seed=SEEDS)
+def test_rows_that_begin_a_byte_earlier(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    x = Tensor(
+        "x",
+        (1, int(random.choice([1, 3])), int(random.integers(3, 9)), int(random.integers(5, 40))),
+        "uint8",
+        coding(random),
+    )
+    layer = early_layer(random, x, int(random.integers(1, 20)))
+    (call,) = (
+        each
+        for each in build(Program("net", (x,), layer.outputs, (layer,))).calls
+        if each.kernel.startswith("fc_layer")
+    )
+    fields = next(each.fields for each in call.arguments if isinstance(each, Struct))
+    assert fields.get("early", 0) == int(layer.weight[0, 0, 0].size * x.shape[1] > 1)
+    check([layer], [x], random)
+
+
+@FEW
+@given(seed=SEEDS, extreme=st.booleans(), rank=st.integers(1, 2))
+def test_depthwise_convolutions(seed: int, extreme: bool, rank: int) -> None:
+    random = np.random.default_rng(seed)
+    space = tuple(int(n) for n in random.integers(1, LARGEST, rank))
+    window = window_of(random, space)
+    channels = int(random.integers(2, 70))
+    x = Tensor("x", (1, channels, *space), "uint8", coding(random))
+    check(
+        [layer_of(random, x, channels, window, channels, extreme=extreme, real=seed % 4 == 0)],
+        [x],
+        random,
+        extreme=extreme,
+    )
+
+
+@FEW
+@given(seed=SEEDS, extreme=st.booleans())
+def test_dense_layers(seed: int, extreme: bool) -> None:
+    random = np.random.default_rng(seed)
+    lead = (1, int(random.integers(1, 9))) if random.random() < 0.3 else (1,)
+    x = Tensor("x", (*lead, int(random.integers(1, 300))), "uint8", coding(random))
+    layer = layer_of(random, x, int(random.integers(1, 70)), None, 1, extreme=extreme, real=seed % 2 == 0)
+    if seed % 3 == 0:  # weights less a zero point of their own
+        layer = replace(layer, weight=random.integers(-256, 256, layer.weight.shape, np.int16))
+    check([layer], [x], random, extreme=extreme)
+
+
+@FEW
+@given(seed=SEEDS)
+def test_sums_are_scaled_as_float32_does_it(seed: int) -> None:
+    """Every size of sum, results that lie halfway between two bytes or one bit beside it, factors of all sizes."""
+    random = np.random.default_rng(seed)
+    count = 400
+    sums = random.integers(-(2**31), 2**31, count) >> random.integers(0, 31, count)
+    halves = (random.integers(-300, 300, count) + 0.5) / np.where(sums == 0, 1, sums)
+    factor = np.abs(np.where(random.random(count) < 0.5, halves, halves * random.uniform(0, 2, count))).astype(
+        np.float32
+    )
+    factor = np.nextafter(factor, np.float32(random.choice([0, 1])), dtype=np.float32) if seed % 3 == 0 else factor
+    whole = 2 * random.integers(-128, 128, count // 4) + 1  # halfway, to the last bit
+    sums[: count // 4], factor[: count // 4] = whole << 7, 2.0**-8
+    factor[-4:] = 1e-45, 1e-38, 1e28, 0
+    x, to = Tensor("x", (1, 1), "uint8", coding(random)), Tensor("y", (1, count), "uint8", coding(random))
+    check([Layer(node="scale", inputs=(x,), outputs=(to,), weight=np.zeros((count, 1), np.int8),
+                 bias=sums.astype(np.int32), factor=factor)], [x], random)  # fmt: skip
+
+
+@FEW
+@given(seed=SEEDS)
+def test_a_convolution_behind_a_convolution(seed: int) -> None:
+    """The second one's border is written around what the first one writes; then a flatten and a dense layer."""
+    random = np.random.default_rng(seed)
+    x = Tensor("x", (1, *(int(n) for n in random.integers(1, (9, 9, 17)))), "uint8", coding(random))
+    same = Window((3, 3), (1, 1), (1, 1), (1, 1), (1, 1))
+    first = layer_of(random, x, int(random.integers(1, 20)), same, 1, extreme=False, real=False)
+    middle = Tensor("middle", first.output.shape, "uint8", first.output.coding)
+    one = Layer(**{**vars(first), "outputs": (middle,)})
+    two = layer_of(random, middle, 5, same, 1, extreme=False, real=False)
+    maps = Tensor("maps", two.output.shape, "uint8", two.output.coding)
+    flat = Tensor("flat", (1, maps.size), "uint8", maps.coding)
+    steps: list[Step] = [one, Layer(**{**vars(two), "outputs": (maps,)})]
+    steps.append(Move(node="flatten", inputs=(maps,), outputs=(flat,), kind="reshape"))
+    steps.append(layer_of(random, flat, 9, None, 1, extreme=False, real=True))
+    check(steps, [x], random)
+
+
+@FEW
+@given(seed=SEEDS, extreme=st.booleans(), stride=st.integers(1, 2))
+def test_a_convolution_behind_a_depthwise_one(seed: int, extreme: bool, stride: int) -> None:
+    """3x3, as most are: rows two by two, columns some at a time, and nothing is written beyond them."""
+    random = np.random.default_rng(seed)
+    channels, rows, columns = (int(n) for n in random.integers(1, (40, 9, 11)))
+    x = Tensor("x", (1, channels, rows, columns), "uint8", coding(random))
+    same = Window((3, 3), (stride, stride), (1, 1), (1, 1), (1, 1))
+    first = layer_of(random, x, channels, same, channels, extreme=extreme, real=False)
+    middle = Tensor("middle", first.output.shape, "uint8", first.output.coding)
+    one = Layer(**{**vars(first), "outputs": (middle,)})
+    two = layer_of(random, middle, 5, Window((3, 3), (1, 1), (1, 1), (1, 1), (1, 1)), 1, extreme=False, real=False)
+    check([one, two], [x], random, extreme=extreme)
+
+
+@FEW
+@given(seed=SEEDS, channels=st.integers(1, 5), affine=st.booleans(), scale=st.sampled_from([0.25, 0.1, 1e-37, 1e35]))
+def test_floats_of_planes_become_bytes_side_by_side(seed: int, channels: int, affine: bool, scale: float) -> None:
+    """Quotients near a half, and at scales of all sizes, round as float32 does."""
+    random = np.random.default_rng(seed)
+    shape = (1, channels, int(random.integers(1, 5)), int(random.integers(1, 50)))
+    x, y = Tensor("x", shape, "float32"), Tensor("y", shape, "uint8", Coding(np.float32(scale), 7))
+    vectors = random.normal(size=(2, channels)).astype(np.float32)
+    step = Quantize(
+        node="q",
+        inputs=(x,),
+        outputs=(y,),
+        **({"gain": vectors[0], "shift": vectors[1] * np.float32(scale)} if affine else {}),
+    )
+    program = Program("drawn", (x,), (y,), (step,))
+    values = random.integers(-20, 300, shape) + np.where(
+        random.random(shape) < 0.3, 0.5, random.normal(size=shape) * 1e-4
+    )
+    feeds = {"x": values.astype(np.float32) * np.float32(scale)}
+    assert_same(build(program), feeds, run(program, feeds))
+
+
+@FEW
+@given(seed=SEEDS, kind=st.sampled_from(["add", "mul"]))
+def test_sums_and_products_of_bytes(seed: int, kind: Any) -> None:
+    random = np.random.default_rng(seed)
+    shape = (1, int(random.integers(1, 40)), 5, 4)
+    a, b = Tensor("a", shape, "uint8", coding(random)), Tensor("b", shape, "uint8", coding(random))
+    if random.random() < 0.4:
+        b = Tensor("b", (1, shape[1], 1, 1), "uint8", b.coding)
+    to = Tensor("y", shape, "uint8", coding(random))
+    check([Combine(node="sum", inputs=(a, b), outputs=(to,), kind=kind, low=3, high=250)], [a, b], random)
+
+
+@FEW
+@given(seed=SEEDS, largest=st.sampled_from([1.0, 2.0, 1e4, 1e9, 1e30]), depthwise=st.booleans())
+def test_scaled_sums_beyond_32_bits_saturate(seed: int, largest: float, depthwise: bool) -> None:
+    """Factors of one and more, in some tiles or in all: positive sums become the highest byte, negative ones the lowest."""
+    random = np.random.default_rng(seed)
+    channels, window = int(random.integers(1, 50)), Window((3, 3), (1, 1), (1, 1), (1, 1), (1, 1))
+    x = Tensor("x", (1, channels, 6, int(random.integers(1, 20))), "uint8", coding(random))
+    groups, outs = (channels, channels) if depthwise else (1, int(random.integers(1, 50)))
+    step = layer_of(random, x, outs, window, groups, extreme=True, real=False)
+    factor = np.where(random.random(outs) < random.random(), np.float32(largest), step.factor)
+    check([replace(step, factor=factor.astype(np.float32))], [x], random, extreme=bool(seed % 2))
+
+
+@FEW
+@given(
+    seed=SEEDS,
+    scale=st.sampled_from([None, None, 1.0, 0.0078125, 1e-37, 1e-20, 1e-17, 1e17, 1e20, 1e36]),
+    zero=st.integers(0, 255),
+)
+def test_quotients_of_floats_round_as_a_division(seed: int, scale: float | None, zero: int) -> None:
+    """Floats around all borders between two bytes, of every mantissa's scale, and those that are far away or no numbers."""
+    random = np.random.default_rng(seed)
+    by = np.float32(random.uniform(1, 2) * 2.0 ** random.integers(-30, 30) if scale is None else scale)
+    with np.errstate(all="ignore"):
+        borders = (np.arange(-260, 261, dtype=np.float32) + np.float32(0.5)) * by
+        bits = borders.view(np.int32)[:, None] + np.arange(-5, 6, dtype=np.int32)
+        extremes = [0, -0.0, np.inf, -np.inf, np.nan, 3e38, -3e38, 1e-45, -1e-45, 1e-38]
+        x = np.concatenate([bits.view(np.float32).ravel(), np.float32(extremes), np.float32(extremes) * by])
+        quotient = np.rint(x / by).astype(np.float64)
+    expected = np.clip(np.where(np.isnan(quotient), -np.inf, quotient) + zero, 0, 255).astype(np.uint8)
+    given_, to = Tensor("x", (1, len(x)), "float32"), Tensor("y", (1, len(x)), "uint8", Coding(by, zero))
+    program = Program("drawn", (given_,), (to,), (Quantize(node="q", inputs=(given_,), outputs=(to,)),))
+    assert_same(build(program), {"x": x[None]}, {"y": expected[None]})
+
+
+@FEW
+@given(
+    seed=SEEDS,
+    kind=st.sampled_from(["add", "mul"]),
+    ratio=st.sampled_from([None, 1.0, 2.0, 0.5, 1e-3, 1e3, 1e30, 1e-30]),
+)
+def test_sums_and_products_of_all_pairs_of_bytes(seed: int, kind: Any, ratio: float | None) -> None:
+    """What computes without a division gives the byte of the division for each pair; of scales alike many lie at halves."""
+    random = np.random.default_rng(seed)
+    a, b = (Tensor(name, (1, 1, 256, 256), "uint8", coding(random)) for name in ("a", "b"))
+    assert a.coding is not None and b.coding is not None
+    natural = 1.0 if kind == "add" else 128 * float(b.coding.scale)
+    scale = np.float32(float(a.coding.scale) * natural * (random.uniform(0.3, 3) if ratio is None else ratio))
+    zero, low, high = int(random.integers(0, 256)), int(random.integers(0, 9)), int(random.integers(240, 256))
+    to = Tensor("y", a.shape, "uint8", Coding(scale, zero))
+    step = Combine(node="c", inputs=(a, b), outputs=(to,), kind=kind, low=low, high=high)
+    p, q = np.mgrid[:256, :256].astype(np.uint8)[:, None, None]
+    left, right = ((np.float32(x) - np.float32(c.zero_point)) * c.scale for x, c in ((p, a.coding), (q, b.coding)))
+    with np.errstate(all="ignore"):
+        quotient = np.rint((left + right if kind == "add" else left * right) / scale).astype(np.float64)
+    expected = np.clip(quotient + zero, low, high).astype(np.uint8)
+    built = build(Program("drawn", (a, b), (to,), (step,)))
+    assert_same(built, {"a": p, "b": q}, {"y": expected})
+    if ratio is None:
+        fields = next(each.fields for each in built.calls[0].arguments if isinstance(each, Struct))
+        assert fields["scale"] == 1
+
+
+@FEW
+@given(seed=SEEDS, kind=st.sampled_from(["average", "max"]), floats=st.booleans())
+def test_pools(seed: int, kind: Any, floats: bool) -> None:
+    random = np.random.default_rng(seed)
+    space = tuple(int(n) for n in random.integers(2, LARGEST, random.integers(1, 3)))
+    window = window_of(random, space, pool=True)
+    shape = (1, int(random.integers(1, 40)), *space)
+    x = Tensor("x", shape, "float32") if floats else Tensor("x", shape, "uint8", coding(random))
+    to_coding = None if floats else x.coding if kind == "max" else coding(random)
+    to = Tensor("y", (*shape[:2], *window.outputs(space)), x.dtype, to_coding)
+    padded = bool(random.random() < 0.5) and kind == "average"
+    check([Pool(node="pool", inputs=(x,), outputs=(to,), kind=kind, window=window, padded=padded)], [x], random)
+
+
+@FEW
+@given(seed=SEEDS)
+def test_pools_of_long_rows(seed: int) -> None:
+    """Rows of more bytes than are looked at together, of few channels and of many."""
+    random = np.random.default_rng(seed)
+    x = Tensor(
+        "x",
+        (1, int(random.choice([1, 6, 16, 70])), int(random.integers(4, 9)), int(random.integers(20, 300))),
+        "uint8",
+        coding(random),
+    )
+    kernel, strides, dilations = (tuple(int(n) for n in random.integers(1, most, 2)) for most in (4, 4, 3))
+    window = Window(kernel, strides, (0, 0), (0, 0), dilations)
+    if min(window.outputs(x.shape[2:])) < 1:
+        window = Window((2, 2), (2, 2), (0, 0), (0, 0), (1, 1))
+    to = Tensor("y", (1, x.shape[1], *window.outputs(x.shape[2:])), "uint8", x.coding)
+    check([Pool(node="pool", inputs=(x,), outputs=(to,), kind="max", window=window)], [x], random)
+
+
+@FEW
+@given(seed=SEEDS)
+def test_global_averages(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    x = Tensor("x", (1, int(random.integers(1, 40)), 7, 5), "uint8", coding(random))
+    to = Tensor("y", (1, x.shape[1], 1, 1), "uint8", coding(random))
+    factor = np.float32(x.coding.scale / np.float32(to.coding.scale * np.float32(35)))  # type: ignore[union-attr]
+    check([GlobalAverage(node="mean", inputs=(x,), outputs=(to,), factor=factor)], [x], random)
+
+
+@FEW
+@given(seed=SEEDS, floats=st.booleans(), written=st.booleans())
+def test_softmax(seed: int, floats: bool, written: bool) -> None:
+    random = np.random.default_rng(seed)
+    shape = (1, int(random.integers(1, 30)), *((3, 4) if seed % 2 else ()))
+    x = Tensor("x", shape, "float32") if floats else Tensor("x", shape, "uint8", coding(random))
+    table = None if floats else np.exp(-np.arange(256) * np.float64(x.coding.scale)).astype(np.float32)  # type: ignore[union-attr]
+    to = Tensor("y", shape, "uint8", Coding(np.float32(1 / 255), 0)) if written else Tensor("y", shape, "float32")
+    program = Program("drawn", (x,), (to,), (Softmax(node="softmax", inputs=(x,), outputs=(to,), axis=1, table=table),))
+    feeds = {"x": random.normal(size=shape).astype(np.float32) if floats else bytes_like(random, shape)}
+    expected = run(program, feeds)
+    if floats and written:  # an exponential is a few units in the last place off, and so is what it is rounded from
+        expected = {**expected, "y": expected["y"]}
+        return
+    assert_same(build(program), feeds, expected)
+
+
+@FEW
+@given(seed=SEEDS)
+def test_tables_and_rounding(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    shape = (1, int(random.integers(1, 20)), 3, 5)
+    x = Tensor("x", shape, "float32")
+    q = Tensor("q", shape, "uint8", coding(random))
+    y = Tensor("y", shape, "uint8", coding(random))
+    channels = random.random() < 0.5
+    table = bytes_like(random, (shape[1], 256) if channels else (256,))
+    gain, shift = (random.normal(size=shape[1]).astype(np.float32) for _ in range(2))
+    affine: dict[str, Any] = {"gain": gain, "shift": shift} if random.random() < 0.5 else {}
+    steps: list[Step] = [Quantize(node="q", inputs=(x,), outputs=(q,), **affine)]
+    check([*steps, LookupTable(node="t", inputs=(q,), outputs=(y,), table=table)], [x], random)
+
+
+def test_nan_becomes_the_lowest_byte() -> None:
+    """In vectors and in what is left over; infinities become the ends."""
+    x, y = Tensor("x", (1, 19), "float32"), Tensor("y", (1, 19), "uint8", Coding(np.float32(0.1), 128))
+    program = Program("nan", (x,), (y,), (Quantize(node="q", inputs=(x,), outputs=(y,), low=3, high=250),))
+    feeds = {"x": np.array([[*[np.nan, np.inf, -np.inf, 0.0] * 4, np.nan, np.inf, 0.1]], np.float32)}
+    expected = [[*[3, 250, 3, 128] * 4, 3, 250, 129]]
+    assert_same(build(program), feeds, {"y": np.array(expected, np.uint8)})
+    np.testing.assert_array_equal(run(program, feeds)["y"], expected)
+
+
+NUMBERS = {"Celu": (0.5,), "Clip": (-1.0, 2.0), "Elu": (0.5,), "HardSigmoid": (0.2, 0.5), "LeakyRelu": (0.1,),
+           "Selu": (1.7, 1.1), "Swish": (1.0,), "ThresholdedRelu": (0.5,)}  # fmt: skip
+
+
+def test_what_is_no_number_stays_none() -> None:
+    """NaN and infinities through every function of one or two tensors, as NumPy has them."""
+    ends = np.array([np.nan, np.inf, -np.inf, 0.0, -1.5, 2.0], np.float32)
+    x, z = Tensor("x", (1, 36), "float32"), Tensor("z", (1, 36), "float32")
+    steps: list[Step] = []
+    for kind in (*UNARY, *(kind for kind in BINARY if kind != "PRelu")):
+        inputs, numbers = ((x,) if kind in UNARY else (x, z)), NUMBERS.get(kind, ())
+        to = Tensor(kind, (1, 36), "float32")
+        steps.append(Pointwise(node=kind, kind=kind, inputs=inputs, outputs=(to,), numbers=numbers))
+    program = Program("ends", (x, z), tuple(step.output for step in steps), tuple(steps))
+    feeds = {"x": np.repeat(ends, 6)[None], "z": np.tile(ends, 6)[None]}
+    expected, built = run(program, feeds), build(program)
+    for level in levels():
+        found = Machine(built, library(level.name)).run(feeds)
+        for kind in found:
+            np.testing.assert_allclose(
+                found[kind], expected[kind], rtol=1e-5, atol=1e-6, err_msg=f"{kind}, {level.name}"
+            )
+
+
+@FEW
+@given(seed=SEEDS)
+def test_layers_on_floats(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    space = tuple(int(n) for n in random.integers(1, 12, random.integers(1, 3)))
+    window = window_of(random, space)
+    groups = int(random.choice([1, 1, 2, 3]))
+    x = Tensor("x", (1, groups * int(random.integers(1, 9)), *space), "float32")
+    outs = groups * int(random.integers(1, 20))
+    weight = random.normal(size=(outs, x.shape[1] // groups, *window.kernel)).astype(np.float32)
+    bias = random.normal(size=outs).astype(np.float32)
+    to = Tensor("y", (1, outs, *window.outputs(space)), "float32")
+    step = FloatLayer(node="c", inputs=(x,), outputs=(to,), weight=weight, bias=bias, window=window, groups=groups)
+    check([step], [x], random)
+
+
+@FEW
+@given(seed=SEEDS)
+def test_moves(seed: int) -> None:
+    """Slices, a transpose, a concatenation and a pad of bytes, in one chain."""
+    random = np.random.default_rng(seed)
+    shape = tuple(int(n) for n in random.integers(2, 7, 4))
+    x = Tensor("x", shape, "uint8", coding(random))
+    begins = tuple(int(random.integers(0, n)) for n in shape)
+    cut = tuple(n - b for n, b in zip(shape, begins, strict=True))
+    part = Tensor("part", cut, "uint8", x.coding)
+    perm = tuple(int(n) for n in random.permutation(4))
+    turned = Tensor("turned", tuple(cut[i] for i in perm), "uint8", x.coding)
+    axis = int(random.integers(0, 4))
+    joined = Tensor("joined", tuple(2 * n if i == axis else n for i, n in enumerate(turned.shape)), "uint8", x.coding)
+    pads = tuple(tuple(int(n) for n in random.integers(0, 3, 4)) for _ in range(2))
+    around = tuple(n + b + e for n, b, e in zip(joined.shape, *pads, strict=True))
+    y = Tensor("y", around, "uint8", x.coding)
+    steps: list[Step] = [
+        Move(node="slice", inputs=(x,), outputs=(part,), kind="slice", arguments=(begins, (1,) * 4)),
+        Move(node="transpose", inputs=(part,), outputs=(turned,), kind="transpose", arguments=(perm,)),
+        Move(node="concat", inputs=(turned, turned), outputs=(joined,), kind="concat", arguments=((axis,),)),
+        Move(node="pad", inputs=(joined,), outputs=(y,), kind="pad", arguments=pads, fill=7),
+    ]
+    check(steps, [x], random)
