@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from conftest import fails
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from native_kernels import EXAMPLES, assert_same
+from native_kernels import EXAMPLES, Machine, assert_same, library
 from networks import Net
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
@@ -24,7 +25,8 @@ from fcdeploy.graph.model import name_everything
 from fcdeploy.native.build import build
 from fcdeploy.native.program.float_steps import list_float_steps
 from fcdeploy.native.program.interpret import run
-from fcdeploy.native.program.steps import FloatLayer, Interpolate, Layer, Program, Recurrent
+from fcdeploy.native.program.steps import FloatLayer, Interpolate, Layer, Pointwise, Program, Recurrent
+from fcdeploy.native.program.tensors import Tensor
 from fcdeploy.native.reading.layers import refuse_overflow
 from fcdeploy.native.reading.operators import read_program
 from fcdeploy.native.reading.reader import Reader
@@ -208,6 +210,35 @@ def test_a_recurrent_layer_keeps_weights_that_are_stored_as_bytes() -> None:
     with torch.no_grad():
         _, (state, _) = layer(torch.tensor((codes.astype(np.float64) - 100) * 0.02).reshape(times, 1, inputs))
     np.testing.assert_allclose(found[program.outputs[0].name], state.numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru", "gru, reset last"])
+@pytest.mark.parametrize("units", [1, 16, 37, 1030])
+def test_a_recurrent_layer_of_bytes(kind: str, units: int) -> None:
+    """ONNX's equations in float64: whole tiles of units, parts of one, more than are added in one piece, states beyond 1."""
+    random = np.random.default_rng(units)
+    gates, times, batch = (4 if kind == "lstm" else 3), 3, 2
+    rows = (random.normal(size=(gates * units, units)) * 127 / 4).clip(-128, 127).astype(np.int8)
+    rows[0], rows[-1] = -128, 127
+    x = Tensor("x", (times, batch, gates * units), "float32")
+    own = replace(x, name="own")  # which is overwritten
+    starts = [Tensor(f"start{n}", (batch, units), "float32") for n in range(gates - 2)]
+    outputs = [
+        Tensor(f"y{n}", (times, batch, units) if n == 0 else (batch, units), "float32") for n in range(gates - 1)
+    ]
+    step = Recurrent(
+        node="r", inputs=(own, *starts), outputs=tuple(outputs[: gates - 1]), kind="lstm" if kind == "lstm" else "gru",
+        weight=rows, scale=random.uniform(0.5, 1.5, gates * units).astype(np.float32) / np.float32(64 * np.sqrt(units)),
+        bias=random.normal(size=gates * units).astype(np.float32), reset_last=kind.endswith("last"),
+    )  # fmt: skip
+    steps = (Pointwise(node="n", inputs=(x,), outputs=(own,), kind="Neg"), step)
+    program = Program("drawn", (x, *starts), step.outputs, steps)
+    feeds = {tensor.name: random.normal(size=tensor.shape).astype(np.float32) * 2 for tensor in program.inputs}
+    assert_same(build(program), feeds, run(program, feeds))
+
+    feeds[starts[0].name][0, 0] = np.nan  # which no digit is
+    result = Machine(build(program), library("plain")).run(feeds)[outputs[0].name]
+    assert np.isnan(result[:, 0]).all() and not np.isnan(result[:, 1]).any()
 
 
 def test_layer_normalization_of_any_length() -> None:

@@ -12,6 +12,7 @@ TILE, NARROW = 16, 8  # channels computed together; the last ones of a group fil
 FOUR = 4  # bytes that one lane multiplies at once
 LOWEST = -128
 RAISED = np.uint8(128)  # added to a byte, which makes an unsigned number of a signed one
+STATE_STEPS, STATE_PART = 2**20 - 1, 1024  # FC_STEPS and FC_PART of kernels/recurrent.h
 ORDERS = ("pairs", "rows")  # of weights of layers beside the usual one: for SMLAD, for Helium (kernels/order.h)
 
 
@@ -93,6 +94,27 @@ def pack_depthwise_weights(window: Array) -> tuple[NDArray[np.int8], NDArray[np.
             for now, tile in zip(wide, each, strict=True)
         ]
     return np.ascontiguousarray(each).reshape(-1), np.array(wide, np.uint8)
+
+
+def pack_gates(values: Array, units: int) -> Array:
+    """A number or a row for each unit of each gate, (gates x units, ...), as [tile of 16 units][...][gate][unit]."""
+    gates = values.reshape(-1, units, *values.shape[1:])
+    full = np.pad(gates, ((0, 0), (0, -units % TILE), *[(0, 0)] * (gates.ndim - 2)))
+    tiles = full.reshape(len(gates), -1, TILE, *gates.shape[2:])
+    return np.ascontiguousarray(np.moveaxis(tiles, (0, 2), (-2, -1)))
+
+
+def pack_recurrent_weights(weight: Array) -> tuple[NDArray[np.int8], NDArray[np.int32]]:
+    """Weights (gates x units, units) as [tile of 16 units][four][gate][unit][4], and what is added to sums of highest digits.
+
+    Digits are of state + 2^20, the highest of them in units of 2^14: a shift for each part of `STATE_PART` units.
+    """
+    units = weight.shape[1]
+    fours = np.pad(weight, ((0, 0), (0, -units % FOUR))).reshape(len(weight), -1, FOUR)
+    each = np.moveaxis(pack_gates(fours, units), 2, -1)  # (tile, four, gate, unit, 4)
+    parts = [weight[:, begin : begin + STATE_PART].sum(axis=1, dtype=np.int32) for begin in range(0, units, STATE_PART)]
+    shift = np.stack([pack_gates(-(2**20 // 2**14) * part, units) for part in parts])
+    return np.ascontiguousarray(each), shift.astype(np.int32)
 
 
 def fill_up(values: Array, multiple: int = TILE) -> Array:

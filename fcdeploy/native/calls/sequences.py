@@ -24,11 +24,24 @@ from fcdeploy.native.program.steps import Interpolate, Line, Normalize, Recurren
 def call_recurrent(step: Recurrent, work: Placed, weights: Weights) -> KernelCall:
     units = step.weight.shape[1]
     times, batch = step.output.shape[:2]
-    full = np.pad(step.weight, ((0, -len(step.weight) % pack.TILE), (0, 0)))
-    tiles = full.reshape(-1, pack.TILE, units).transpose(0, 2, 1)  # (tile, unit, gate)
-    reals: Argument = weights.add(tiles, "float") if step.scale is None else None
-    bytes_: Argument = None if step.scale is None else weights.add(tiles, "int8_t")
-    scale: Argument = None if step.scale is None else weights.add(pack.fill_up(step.scale), "float")
+    bias = weights.add(pack.pack_gates(step.bias, units), "float")
+    if step.scale is None:
+        packed: list[Argument] = [
+            weights.add(pack.pack_gates(step.weight, units), "float"),
+            None,
+            None,
+            None,
+            bias,
+            None,
+        ]
+    else:
+        assert work.scratch is not None
+        weight, shift = pack.pack_recurrent_weights(step.weight)
+        scale = (step.scale.astype(np.float64) / pack.STATE_STEPS).astype(np.float32)
+        packed = [
+            None, weights.add(weight, "int8_t"), weights.add(shift, "int32_t"),
+            weights.add(pack.pack_gates(scale, units), "float"), bias, make_address(work.scratch, weights),
+        ]  # fmt: skip
     starts = [make_address(view, weights) for view in work.inputs[1:]]
     count = 2 if step.kind == "lstm" else 1
     fields = {
@@ -38,7 +51,7 @@ def call_recurrent(step: Recurrent, work: Placed, weights: Weights) -> KernelCal
     written = [make_address(view, weights) for view in work.outputs]
     return make_call(
         work, "recurrent.h", f"fc_{step.kind}", *written, make_address(work.inputs[0], weights), *starts,
-        *[None] * (count - len(starts)), reals, bytes_, scale, weights.add(pack.fill_up(step.bias), "float"),
+        *[None] * (count - len(starts)), *packed,
         Struct("struct fc_recurrent", fields),
     )  # fmt: skip
 

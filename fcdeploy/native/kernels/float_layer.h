@@ -15,15 +15,23 @@ struct fc_float_layer {
     int32_t groups, x_group, outs;
 };
 
+#if FC_FORMS
+#define FC_FLOAT_POSITIONS 4 /* side by side: one sum would wait for itself */
+#else
+#define FC_FLOAT_POSITIONS 1
+#endif
+
+/* Up to 16 channels at `positions` neighbouring columns. */
 FC_INLINE void fc_float_tile(
-    float *y, const float *x, const float *weights, const float *bias, const struct fc_float_layer *l, int row, int column,
-    int count)
+    const int positions, float *y, const float *x, const float *weights, const float *bias, const struct fc_float_layer *l, int row,
+    int column, int count)
 {
     enum { vectors = FC_TILE / FC_LANES };
-    fc_reals sums[vectors];
+    const ptrdiff_t next = (ptrdiff_t)l->step_x * l->x_column;
+    fc_reals sums[FC_FLOAT_POSITIONS * vectors];
     FC_UNROLL
-    for (int v = 0; v < vectors; v++)
-        sums[v] = fc_load_reals(bias + v * FC_LANES);
+    for (int i = 0; i < positions * vectors; i++)
+        sums[i] = fc_load_reals(bias + i % vectors * FC_LANES);
     for (int ty = 0; ty < l->taps_y; ty++) {
         for (int tx = 0; tx < l->taps_x; tx++, weights += (ptrdiff_t)l->length * FC_TILE) {
             const int from_y = row * l->step_y + ty * l->gap_y - l->before_y;
@@ -33,34 +41,55 @@ FC_INLINE void fc_float_tile(
             const float *run = x + (ptrdiff_t)from_y * l->x_row + (ptrdiff_t)from_x * l->x_column;
             const float *w = weights;
             for (int k = 0; k < l->length; k++, w += FC_TILE) {
-                const fc_reals one = fc_real(run[k]);
                 FC_UNROLL
-                for (int v = 0; v < vectors; v++)
-                    sums[v] = fc_add(sums[v], fc_mul(one, fc_load_reals(w + v * FC_LANES)));
+                for (int p = 0; p < positions; p++) {
+                    const fc_reals one = fc_real(run[p * next + k]);
+                    FC_UNROLL
+                    for (int v = 0; v < vectors; v++)
+                        sums[p * vectors + v] = fc_add(sums[p * vectors + v], fc_mul(one, fc_load_reals(w + v * FC_LANES)));
+                }
             }
         }
     }
-    float out[FC_TILE];
     FC_UNROLL
-    for (int v = 0; v < vectors; v++)
-        fc_store_reals(out + v * FC_LANES, sums[v]);
-    memcpy(y, out, (size_t)count * sizeof(float));
+    for (int p = 0; p < positions; p++) {
+        float out[FC_TILE];
+        FC_UNROLL
+        for (int v = 0; v < vectors; v++)
+            fc_store_reals(out + v * FC_LANES, sums[p * vectors + v]);
+        memcpy(y + p * l->y_column, out, (size_t)count * sizeof(float));
+    }
+}
+
+/* Whether no window from `column` to `last` leaves the input to the left or to the right. */
+FC_INLINE int fc_float_inside(const struct fc_float_layer *l, int column, int last)
+{
+    return column * l->step_x >= l->before_x &&
+           last * l->step_x + (l->taps_x - 1) * l->gap_x - l->before_x < l->x_columns;
 }
 
 FC_KERNEL void fc_float_layer(
     float *y, const float *x, const float *weights, const float *bias, const struct fc_float_layer *l)
 {
     const ptrdiff_t size = (ptrdiff_t)l->taps_y * l->taps_x * l->length * FC_TILE;
-    for (int g = 0, tile = 0; g < l->groups; g++) {
-        for (int c = 0; c < l->outs; c += FC_TILE, tile++) {
-            for (int image = 0; image < l->images; image++)
-                for (int row = 0; row < l->rows; row++)
-                    for (int column = 0; column < l->columns; column++)
-                        fc_float_tile(
-                            y + (ptrdiff_t)image * l->y_image + (ptrdiff_t)row * l->y_row + (ptrdiff_t)column * l->y_column +
-                                g * l->outs + c,
-                            x + (ptrdiff_t)image * l->x_image + g * l->x_group,
-                            weights + tile * size, bias + tile * FC_TILE, l, row, column, fc_min(FC_TILE, l->outs - c));
+    for (int g = 0; g < l->groups; g++) {
+        for (int c = 0; c < l->outs; c += FC_TILE, weights += size, bias += FC_TILE) {
+            const int count = fc_min(FC_TILE, l->outs - c);
+            for (int image = 0; image < l->images; image++) {
+                const float *from = x + (ptrdiff_t)image * l->x_image + g * l->x_group;
+                for (int row = 0; row < l->rows; row++) {
+                    float *to = y + (ptrdiff_t)image * l->y_image + (ptrdiff_t)row * l->y_row + g * l->outs + c;
+                    for (int column = 0; column < l->columns;) {
+                        const int last = column + FC_FLOAT_POSITIONS - 1;
+                        const int several = FC_FORMS && last < l->columns && fc_float_inside(l, column, last);
+                        if (several)
+                            fc_float_tile(FC_FLOAT_POSITIONS, to + column * l->y_column, from, weights, bias, l, row, column, count);
+                        else
+                            fc_float_tile(1, to + column * l->y_column, from, weights, bias, l, row, column, count);
+                        column += several ? FC_FLOAT_POSITIONS : 1;
+                    }
+                }
+            }
         }
     }
 }

@@ -23,13 +23,9 @@ FC_INLINE uint32_t fc_bits(float x)
 FC_INLINE float fc_absolute(float x) { return fc_of_bits(fc_bits(x) & 0x7fffffffu); }
 FC_INLINE float fc_with_sign(float x, float sign) { return fc_of_bits(fc_bits(x) | (fc_bits(sign) & 0x80000000u)); }
 
-/* exp(x) = 2^n exp(r), |r| <= ln 2 / 2; infinite where float32 ends, 0 where its full precision does, and NaN stays */
-FC_INLINE float fc_exp(float given)
+/* exp(x) / 2^n, where n is the integer nearest to x / ln 2 */
+FC_INLINE float fc_exp_of_rest(float x, float n)
 {
-    float x = given > 88.72f ? 88.72f : given; /* in this order a NaN goes through: no comparison with it holds */
-    x = x < -87.3f ? -87.3f : x;
-    const float shifted = x * 1.44269504f + 12582912.0f;
-    const float n = shifted - 12582912.0f;
     const float high = x - n * 0.693359375f;
     const float r = high - n * -2.12194440e-4f;
     float p = 0.00139517173f;
@@ -39,13 +35,31 @@ FC_INLINE float fc_exp(float given)
     p = p * r + 0.5f;
     const float square = r * r;
     const float tail = p * square;
-    const float one = tail + r + 1.0f;
+    return tail + r + 1.0f;
+}
+
+/* exp(x), infinite where float32 ends, 0 where its full precision does, and NaN stays */
+FC_INLINE float fc_exp(float given)
+{
+    float x = given > 88.72f ? 88.72f : given; /* in this order a NaN goes through: no comparison with it holds */
+    x = x < -87.3f ? -87.3f : x;
+    const float shifted = x * 1.44269504f + 12582912.0f;
+    const float n = shifted - 12582912.0f, one = fc_exp_of_rest(x, n);
     const int32_t whole = n == n ? (int32_t)n : 0;
     const float half = fc_of_bits((uint32_t)((whole >> 1) + 127) << 23); /* 2^n in two factors: n may be 128 */
     const float rest = fc_of_bits((uint32_t)(whole - (whole >> 1) + 127) << 23);
     const float finite = one * half * rest;
     const float low = given < -87.3f ? 0.0f : finite;
     return given > 88.72f ? fc_of_bits(0x7f800000u) : low;
+}
+
+/* exp of x, or of what is nearest to it within +-40, where products of two are finite; NaN stays */
+FC_INLINE float fc_exp_within_40(float x)
+{
+    x = x > 40.0f ? 40.0f : x;
+    x = x < -40.0f ? -40.0f : x;
+    const float shifted = x * 1.44269504f + 12582912.0f;
+    return fc_exp_of_rest(x, shifted - 12582912.0f) * fc_of_bits((fc_bits(shifted) << 23) + 0x3f800000u);
 }
 
 FC_INLINE float fc_hard(float x) { return x < 0.0f ? 0.0f : x > 1.0f ? 1.0f : x; }

@@ -146,6 +146,18 @@ FC_INLINE fc_ints fc_dot_wide(fc_ints sum, fc_ints x, fc_ints w)
 
 #endif
 
+/* Of x below 128. */
+#define fc_dot_digits fc_dot_digits
+FC_INLINE fc_ints fc_dot_digits(fc_ints sum, fc_ints x, fc_ints w)
+{
+    const int8x16_t bytes = vreinterpretq_s8_s32(x), weights = vreinterpretq_s8_s32(w);
+#if defined(__ARM_FEATURE_DOTPROD)
+    return vdotq_s32(sum, bytes, weights);
+#else
+    return vpadalq_s16(sum, vpaddq_s16(vmull_s8(vget_low_s8(bytes), vget_low_s8(weights)), vmull_high_s8(bytes, weights)));
+#endif
+}
+
 FC_INLINE void fc_taps(fc_ints *out, const uint8_t *r0, const uint8_t *r1, const uint8_t *r2, const uint8_t *r3)
 {
     const uint8x16_t a = vld1q_u8(r0), b = vld1q_u8(r1), c = vld1q_u8(r2), d = vld1q_u8(r3);

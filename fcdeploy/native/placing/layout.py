@@ -37,7 +37,7 @@ from fcdeploy.native.program.tensors import Tensor
 class Placed:
     """A step with the views it reads and writes; `order` rearranges what a dense layer reads, None where nothing does.
 
-    `scratch` is memory that a layer by CMSIS-NN needs while it runs.
+    `scratch` is memory that its kernel needs while it runs.
     """
 
     step: Step
@@ -227,7 +227,13 @@ class _Placement:
             self._fill_border(step.node, view)
             outputs.append(view)
         order = self.orders.get(step.inputs[0].name) if isinstance(step, Layer | FloatLayer) else None
-        self._add(Placed(step, inputs, tuple(outputs), order))
+        self._add(Placed(step, inputs, tuple(outputs), order, self._make_scratch(step)))
+
+    def _make_scratch(self, step: Step) -> View | None:
+        if not step.scratch_bytes:
+            return None
+        memory = np.empty(step.scratch_bytes, np.uint8)
+        return View(self._make_buffer("arena", memory, 0), memory)
 
     def _place_integer_layer(self, step: IntegerLayer) -> None:
         """CMSIS-NN reads and writes tensors in one piece, and its bytes are signed for as long as it runs."""
@@ -238,9 +244,7 @@ class _Placement:
         target = self._find_place(step.output)
         self.views.setdefault(step.output.name, target)
         whole = target if _is_whole(target, last=window) else self._make_view(step.output, "arena", last=window)
-        memory = np.empty(step.scratch_bytes, np.uint8)
-        scratch = View(self._make_buffer("arena", memory, 0), memory)
-        self._add(Placed(step, (source,), (whole,), self.orders.get(tensor.name), scratch))
+        self._add(Placed(step, (source,), (whole,), self.orders.get(tensor.name), self._make_scratch(step)))
         if whole is not target:
             self._fill_border(step.node, target)
             self._add(Copy(step.node, whole, target))

@@ -38,6 +38,11 @@ class Step:
         return 0
 
     @property
+    def scratch_bytes(self) -> int:
+        """Memory that its kernel needs while it runs."""
+        return 0
+
+    @property
     def computes_in_float(self) -> bool:
         """Whether it rounds sums or products of floats; what picks elements, or rounds integers once, does not."""
         return False
@@ -372,6 +377,11 @@ class Recurrent(Step):
     @property
     def macs(self) -> int:
         return int(self.weight.size) * self.output.shape[0] * self.output.shape[1]
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Three digits of each state, in whole fours."""
+        return 0 if self.scale is None else 3 * (-(-self.weight.shape[1] // 4) * 4)
 
     def what(self) -> str:
         return f"float {self.kind} of {self.weight.shape[1]}" + (", backwards" if self.backwards else "")
