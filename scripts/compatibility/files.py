@@ -97,10 +97,15 @@ def make_forms(name: str) -> Iterator[Path]:
     """A network in float, and in the forms."""
     yield FOLDER / f"{name}.onnx"
     for form, options in (FORMS | (OTHER_FORMS if name in SEVERAL else {})).items():
-        file = FOLDER / f"{name}.{form}.onnx"
-        if not file.exists():
-            _quantize(name, file, **options)
-        yield file
+        yield make_form(name, form, **options)
+
+
+def make_form(name: str, form: str, **options: Any) -> Path:
+    """NAME.FORM.onnx, made where it is missing."""
+    file = FOLDER / f"{name}.{form}.onnx"
+    if not file.exists():
+        _quantize(name, file, **options)
+    return file
 
 
 def make_for(name: str, runtime: str) -> Path | str:

@@ -3,6 +3,7 @@
 The files of all trained networks, or each MODEL=DATA.npz, run sample by sample on this CPU, in onnxruntime-web, and by every
 --on NAME=COMMAND: a Python with onnxruntime and NumPy of another CPU, such as an emulator's.  Outputs are compared bit by bit.
 What was answered is kept, so that a run that was stopped goes on; of all networks it becomes a table in docs/runtimes.md.
+With --target the files are those for other CPUs; `arm64` needs VNNI here, as this CPU's own sums would saturate without it.
 """
 
 from __future__ import annotations
@@ -25,9 +26,12 @@ from scripts.benchmarks.networks import DIGITS
 from scripts.checkout import ROOT, list_families
 from scripts.compatibility.answers import Answer, Runtime, ask_jobs, describe_job
 from scripts.compatibility.compat import LIST, OUT, find_runtime, installed, write_part
-from scripts.compatibility.files import FOLDER, export_networks, make_forms
+from scripts.compatibility.files import FOLDER, export_networks, make_form
 
-PARTS = {"x86-avx2": "portable", "x86-vnni": "portable with VNNI"}  # of the page, by CPU
+PARTS = {  # of the page, by target and CPU
+    ("portable", "x86-avx2"): "portable", ("portable", "x86-vnni"): "portable with VNNI",
+    ("arm64", "x86-vnni"): "arm64",
+}  # fmt: skip
 CHUNK = 100  # samples that a process is given of a file at a time
 EMULATED = 50  # the same under emulation
 PATIENCE = 1800.0  # seconds for them
@@ -72,25 +76,28 @@ class Tally:
 @click.argument("pairs", nargs=-1, metavar="[MODEL=DATA.npz]...")
 @click.option("--samples", default=1000, help="of each model; 1,000 unless given.")
 @click.option("--on", multiple=True, metavar="NAME=COMMAND", help="a Python on another CPU, as often as wanted.")
+@click.option("--target", default="portable", help="what the networks are quantized for; portable unless given.")
+@click.option("--web/--no-web", default=True, help="in onnxruntime-web too, unless told not to.")
 @click.option("--minutes", default=0.0, help="for each of those, samples of all models in turn; no limit unless given.")
-def compat_portable(pairs: tuple[str, ...], samples: int, on: tuple[str, ...], minutes: float) -> None:
+def compat_portable(
+    pairs: tuple[str, ...], samples: int, on: tuple[str, ...], target: str, web: bool, minutes: float
+) -> None:
     """Exit with 1 where an output differs in a bit."""
-    files = dict(take_pair(each, samples) for each in pairs) if pairs else dict(find_files(samples))
-    here = Runtime([sys.executable, "run.py", "onnxruntime"], OUT / "portable-here", LIST[-1], _newest())
-    others = {"WebAssembly": find_runtime("web")}
-    found = {"WebAssembly": compare(files, here, others["WebAssembly"], CHUNK)}
+    files = dict(take_pair(each, samples) for each in pairs) if pairs else dict(find_files(target, samples))
+    here = Runtime([sys.executable, "run.py", "onnxruntime"], OUT / f"{target}-here", LIST[-1], _newest())
+    found = {"WebAssembly": compare(files, here, find_runtime("web"), CHUNK)} if web else {}
     for name, command in (each.split("=", 1) for each in on):
         run = [*shlex.split(command), "run.py", "onnxruntime"]
-        others[name] = Runtime(run, OUT / f"portable-{name}", command, patience=PATIENCE)
-        found[name] = compare(files, here, others[name], EMULATED, minutes * 60)
+        there = Runtime(run, OUT / f"{target}-{name}", command, patience=PATIENCE)
+        found[name] = compare(files, here, there, EMULATED, minutes * 60)
     rows = [describe(file, {name: each[file] for name, each in found.items()}) for file in files]
     head = HEAD.format(
-        made=f"scripts/compat --portable, {date.today()}", version=LIST[-1], cpu=read_cpu_name(),
-        others=" | ".join(others), columns="---|" * len(others),
+        made=f"scripts/compat --portable{f' --target {target}' * (target != 'portable')}, {date.today()}",
+        version=LIST[-1], cpu=read_cpu_name(), others=" | ".join(found), columns="---|" * len(found),
     )  # fmt: skip
     click.echo("".join([head, *rows]), nl=False)
     if not pairs:
-        write_part(PARTS[detect_target().name], "".join([head, *rows]))
+        write_part(PARTS[target, detect_target().name], "".join([head, *rows]))
     sys.exit(1 if any(tally.differ for each in found.values() for tally in each.values()) else 0)
 
 
@@ -98,11 +105,11 @@ def _newest() -> dict[str, str]:
     return {"PYTHONPATH": str(installed(LIST[-1]))}
 
 
-def find_files(count: int) -> Iterator[tuple[Path, Arrays]]:
-    """The portable file of every trained network, and its evaluation samples, followed by those of the calibration."""
+def find_files(target: str, count: int) -> Iterator[tuple[Path, Arrays]]:
+    """A target's file of every trained network, and its evaluation samples, followed by those of the calibration."""
     families = list_families()
     for name in export_networks():
-        file = next(each for each in make_forms(name) if each.name == f"{name}.portable.onnx")
+        file = make_form(name, target, target=target, costs="none")
         family = families.get(name)
         parts = [family.evaluation(), family.calibration()] if family else []
         parts = parts or [np.load(ROOT / "calib_data" / f"{DIGITS[name]}.{part}.npz") for part in ("eval", "calib")]

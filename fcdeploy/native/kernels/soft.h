@@ -2,6 +2,12 @@
 #ifndef FC_SOFT_H
 #define FC_SOFT_H
 
+/* Zeros in front of n, which is not 0: where an int has 16 bits too. */
+FC_INLINE int fc_zeros(uint32_t n)
+{
+    return sizeof(unsigned) == 4 ? __builtin_clz((unsigned)n) : __builtin_clzl(n);
+}
+
 /* n / 2^shift, halves to even; shift from 1 to 31. */
 FC_INLINE uint32_t fc_halve(uint32_t n, int shift)
 {
@@ -27,7 +33,7 @@ FC_INLINE uint32_t fc_take_apart(uint32_t bits, int *power)
 static __attribute__((noinline, unused)) uint32_t fc_multiply(uint32_t n, uint32_t m, int *power)
 {
     if (n >> 24) {
-        const int shift = 8 - __builtin_clz(n);
+        const int shift = 8 - fc_zeros(n);
         n = fc_halve(n, shift);
         *power += shift;
     }
@@ -35,7 +41,7 @@ static __attribute__((noinline, unused)) uint32_t fc_multiply(uint32_t n, uint32
     const uint32_t high = (uint32_t)(product >> 24);
     if (!high)
         return (uint32_t)product;
-    const int shift = 32 - __builtin_clz(high);
+    const int shift = 32 - fc_zeros(high);
     const uint32_t kept = (uint32_t)(product >> shift);
     const uint64_t rest = product << (64 - shift), half = (uint64_t)1 << 63;
     *power += shift;
