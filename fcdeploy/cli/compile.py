@@ -19,7 +19,7 @@ from fcdeploy.cli import options
     show_default=True,
     metavar="T",
     help="host, a machine: x86_64, aarch64; or a core, for --emit object and c: "
-    "cortex-m0, cortex-m3, cortex-m4, cortex-m7, cortex-m33, cortex-m55, riscv32.",
+    "cortex-m0, cortex-m3, cortex-m4, cortex-m7, cortex-m33, cortex-m55, riscv32, esp32, esp32s3, esp32c3.",
 )
 @click.option(
     "--emit",

@@ -32,7 +32,7 @@ from fcdeploy.native.program.multipliers import hand_over
 from fcdeploy.native.program.steps import Program
 from fcdeploy.native.prove import Proof, prove
 from fcdeploy.native.reading.operators import read_program
-from fcdeploy.native.toolchain import STRICT, Compiler, compile_c, find_compiler
+from fcdeploy.native.toolchain import STRICT, Compiler, compile_c, find_compiler, find_core_compiler
 from fcdeploy.preprocessing.read import Given
 from fcdeploy.records import calibration as calibrations
 from fcdeploy.records import origin
@@ -100,6 +100,8 @@ def compile(  # the command's name
     out = Path(output or "")
     if not dry_run:
         _check_output(out, output, emit, files_of(graph, path), force=force)
+        if core and emit == "object":
+            find_core_compiler(core)  # before the proof, which takes its time
 
     called = choose_name(name, path)
     program = read_program(graph, called, fill_shapes(input_specs(graph), shapes or {}), pairs=core is None)
@@ -281,7 +283,7 @@ def _put(
     elif emit == "object" and core is not None:
         with temporary_folder() as folder:  # nothing lies beside the output while the compiler runs
             made = folder / "whole.o"
-            sizes = compile_object(built, core, find_compiler(), folder, made)
+            sizes = compile_object(built, core, find_core_compiler(core), folder, made)
             with replace_files((out, _name_header(out)), force=force) as (aside, beside):
                 aside.write_bytes(made.read_bytes())
                 beside.write_text(str(built.source.files[f"{built.source.name}.h"]))

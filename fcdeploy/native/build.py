@@ -154,15 +154,7 @@ def compile_objects(
 
 
 def compile_object(built: Built, core: Core, compiler: Compiler, folder: Path, output: Path) -> tuple[int, int]:
-    """One object file for a microcontroller; returns its bytes of flash and of memory that is written before it runs (none).
-
-    Raises FcdeployError where the compiler does not know the core.
-    """
-    if not compiler.cross:
-        raise FcdeployError(
-            f"{compiler.name} makes code for {this_machine()} alone, expected a compiler that knows {core.triple}",
-            "pip install 'fcdeploy[native]', and unset CC; or --emit c, for your own compiler",
-        )
+    """One object file for a microcontroller; returns its bytes of flash and of memory that is written before it runs (none)."""
     sources = [name for name in write_sources(built, folder) if name[-2:] in (".c", ".S")]
     common = [flag for flag in STRICT if flag != "-O2"]
     with ThreadPoolExecutor() as pool:

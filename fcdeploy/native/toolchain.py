@@ -16,6 +16,7 @@ from pathlib import Path
 from fcdeploy.errors import FcdeployError
 from fcdeploy.runtime.cache import cache_folder
 from fcdeploy.runtime.cpu import this_machine
+from fcdeploy.tables.native import Core
 
 STRICT = ("-std=c11", "-O2", "-g0", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra")
 IN_TEXT = re.compile(r"\S+\.[chS]:\d+:")  # where a compiler's complaint about a text begins
@@ -50,6 +51,24 @@ def find_compiler() -> Compiler:
     if shutil.which("cc") is not None:
         return Compiler(("cc",), "cc", False)
     raise FcdeployError("there is no C compiler", "pip install 'fcdeploy[native]', or CC=gcc")
+
+
+def find_core_compiler(core: Core) -> Compiler:
+    """The one that makes code for a core. Raises FcdeployError where there is none."""
+    if core.gcc:
+        if shutil.which(core.gcc) is None:
+            raise FcdeployError(
+                f"there is no {core.gcc}, which makes code for {core.name}",
+                "put Espressif's compiler on the PATH (ESP-IDF's export.sh does); or --emit c, and compile that",
+            )
+        return Compiler((core.gcc,), core.gcc, False)
+    compiler = find_compiler()
+    if not compiler.cross:
+        raise FcdeployError(
+            f"{compiler.name} makes code for {this_machine()} alone, expected a compiler that knows {core.triple}",
+            "pip install 'fcdeploy[native]', and unset CC; or --emit c, for your own compiler",
+        )
+    return compiler
 
 
 def compile_c(compiler: Compiler, arguments: Sequence[str | Path], folder: Path) -> None:

@@ -67,16 +67,21 @@ MACHINES = {
 
 @dataclass(frozen=True)
 class Core:
-    """A microcontroller's core: the triple and the processor that zig is told, its floating-point unit and vectors with it."""
+    """A microcontroller's core: the triple and the processor that zig is told, its floating-point unit and vectors with it.
+
+    `gcc` names the compiler of a core that zig has no code for, in place of both.
+    """
 
     name: str
     triple: str
-    cpu: str
+    cpu: str = ""
+    gcc: str = ""
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """Of zig's clang; small before fast, as flash is."""
-        return "-target", self.triple, f"-mcpu={self.cpu}", "-Os", "-ffreestanding"
+        """Of zig's clang, or of its own gcc; small before fast, as flash is."""
+        own = ("-mlongcalls",) if self.gcc else ("-target", self.triple, f"-mcpu={self.cpu}")
+        return *own, "-Os", "-ffreestanding"
 
 
 CORES = {
@@ -89,6 +94,9 @@ CORES = {
         Core("cortex-m33", "thumb-freestanding-eabihf", "cortex_m33+dsp+fp_armv8d16sp"),
         Core("cortex-m55", "thumb-freestanding-eabihf", "cortex_m55+mve_fp"),
         Core("riscv32", "riscv32-freestanding-none", "generic_rv32+m+c"),
+        Core("esp32c3", "riscv32-freestanding-none", "generic_rv32+m+c+zicsr+zifencei"),
+        Core("esp32", "xtensa-esp32-elf", gcc="xtensa-esp32-elf-gcc"),
+        Core("esp32s3", "xtensa-esp32s3-elf", gcc="xtensa-esp32s3-elf-gcc"),
     )
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -383,6 +384,32 @@ def test_an_object_for_a_microcontroller(model: Path, tmp_path: Path, capsys: py
     assert main(["compile", str(model), "-o", str(tmp_path / "x.h"), "--emit", "object", "--target", "cortex-m4"]) == 2
     assert "expected an object file" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["net.h", "net.o"]
+
+
+def test_an_object_for_xtensa_comes_from_its_own_gcc(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which is looked for before anything is proven; here another compiler stands in for it."""
+    command = ["compile", str(model), "--emit", "object", "--target", "esp32s3", "-o", str(tmp_path / "net.o")]
+    monkeypatch.setattr("fcdeploy.commands.compile.prove_here", lambda *_: pytest.fail("proven"))
+    with monkeypatch.context() as patched:
+        patched.setenv("PATH", str(tmp_path))
+        assert main(command) == 2
+    said = capsys.readouterr().err
+    assert "there is no xtensa-esp32s3-elf-gcc, which makes code for esp32s3" in said and "--emit c" in said
+    monkeypatch.undo()
+
+    zig, gcc = compiler(), tmp_path / "bin" / "xtensa-esp32s3-elf-gcc"
+    if not zig.cross:
+        pytest.skip("the compiler makes code for this machine alone")
+    gcc.parent.mkdir()
+    gcc.write_text(
+        f'#!/bin/sh\n[ "$1" = -mlongcalls ] || exit 1\nshift\nexec {shlex.join(zig.command)} -target riscv32-freestanding "$@"\n'
+    )
+    gcc.chmod(0o755)
+    monkeypatch.setenv("PATH", str(gcc.parent), prepend=os.pathsep)
+    assert main(command) == 0
+    assert b"_run\0" in (tmp_path / "net.o").read_bytes()
 
 
 def test_the_header_of_an_object_is_called_as_it_is(

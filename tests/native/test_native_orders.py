@@ -14,7 +14,14 @@ from native_kernels import compiler
 
 from fcdeploy.native.build import Built, build, compile_object
 from fcdeploy.native.calls.layers import arrange_weights
-from fcdeploy.native.calls.pack import ORDERS, arrange_tiles, list_tiles, pack_layer_weights
+from fcdeploy.native.calls.pack import (
+    ORDERS,
+    arrange_tiles,
+    list_tiles,
+    pack_channel_values,
+    pack_layer_weights,
+    pair_biases,
+)
 from fcdeploy.native.program.steps import Program
 from fcdeploy.native.program.tensors import Tensor
 from fcdeploy.tables.native import CORES
@@ -73,6 +80,40 @@ def sum_pairs(tile: np.ndarray, steps: int, x: np.ndarray) -> list[int]:
                 second += wrap(both - low) >> 8
             sums += [first, second]
     return sums
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 300))
+def test_sums_of_one_position_are_exact(seed: int, outs: int, length: int) -> None:
+    """Low bytes multiplied in pairs, (x0 + w1)(x1 + w0), with biases that take off what the weights add; all wraps at 32 bits."""
+    random = np.random.default_rng(seed)
+    rows, steps = draw_rows(random, 1, outs, 1, length), -(-length // 4)
+    x = random.choice([0, 1, 254, 255], (steps, 4)).astype(np.int64)
+    bias = random.integers(-(2**31), 2**31, outs, dtype=np.int64).astype(np.int32)
+    packed, _ = pack_layer_weights(rows, 1)
+    arranged = arrange_tiles(packed.view(np.uint8), 1, outs, "pairs")
+    paired = pair_biases(pack_channel_values(bias, 1), arranged)
+
+    words = arranged.view("<i2").astype(np.int64).reshape(-1, steps, 2, 2, 2)  # four channels, step, two, word, half
+    even, odd = x[:, 0::2], x[:, 1::2]
+    sums = []
+    for four in words:
+        for two in range(2):
+            first = second = 0
+            for part in (slice(begin, begin + 64) for begin in range(0, steps, 64)):
+                e, o = four[part, two, 0], four[part, two, 1]
+                less = -128 * int(x[part].sum())
+                both = less + int((e * even[part] + o * odd[part]).sum())
+                products = (even[part] + (o & 255)) * (odd[part] + (e & 255))
+                low = less - int((even[part] * odd[part]).sum()) + int(products.sum())
+                first += low
+                second += wrap(both - low) >> 8
+                assert -(2**31) <= both - low < 2**31
+            sums += [first, second]
+    real = [wrap(value) for value in np.array(sums) + paired.astype(np.int64)]
+    filled = np.zeros((outs, steps * 4), np.int64)
+    filled[:, :length] = rows.reshape(outs, length)
+    expected = [wrap(value) for value in filled @ x.reshape(-1) + bias.astype(np.int64)]
+    assert real[:outs] == expected
 
 
 def wrap(value: int) -> int:

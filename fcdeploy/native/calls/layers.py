@@ -56,7 +56,8 @@ def _call_runs(
 
     arguments: list[Argument] = [
         make_address(work.outputs[0], weights), _find_window_begin(step, work.inputs[0]),
-        _add_weights(kind, packed, fields, weights), weights.add(values(step.bias), "int32_t"),
+        stored := _add_weights(kind, packed, fields, weights),
+        weights.add(values(step.bias), "int32_t", stored if kind == "layer" and has_one_position(fields) else None),
         weights.add(values(step.factor), "float"),
     ]  # fmt: skip
     if to is None:
@@ -70,18 +71,34 @@ def _add_weights(kind: str, packed: Array, fields: Mapping[str, Any], weights: W
     return weights.add(packed, "int8_t", shape)
 
 
+def has_one_position(fields: Mapping[str, Any]) -> bool:
+    """Whether a layer writes each channel once, as dense layers do: `pairs` has other biases for it, of its weights."""
+    return bool(fields["images"] * fields["rows"] * fields["columns"] == 1)
+
+
+def find_most_steps_alone(calls: Sequence[KernelCall]) -> int:
+    """Four bytes each, of the longest window of a layer of one position: what kernels unpack at once (FC_ALONE_STEPS)."""
+    layers = [call.arguments[-1].fields for call in calls if call.header == "layer.h"]  # type: ignore[union-attr]
+    return max((f["runs_y"] * f["runs_x"] * f["steps"] for f in layers if has_one_position(f)), default=0)
+
+
 def arrange_weights(weights: bytes, calls: Sequence[KernelCall], order: str) -> bytes:
-    """All constants, those of layers in another of `pack.ORDERS`."""
+    """All constants, those of layers in another of `pack.ORDERS`, and the biases that go with it."""
     arranged = np.frombuffer(weights, np.uint8).copy()
     for call in (each for each in calls if each.header == "layer.h"):
-        begin, fields = call.arguments[2], call.arguments[-1]
-        assert isinstance(begin, WeightAddress) and isinstance(fields, Struct)
+        begin, bias, fields = call.arguments[2], call.arguments[3], call.arguments[-1]
+        assert isinstance(begin, WeightAddress) and isinstance(bias, WeightAddress) and isinstance(fields, Struct)
         groups, outs = fields.fields["groups"], fields.fields["outs"]
         steps = fields.fields["runs_y"] * fields.fields["runs_x"] * fields.fields["steps"]
-        count = groups * steps * pack.FOUR * sum(width for _, width in pack.list_tiles(outs))
+        channels = groups * sum(width for _, width in pack.list_tiles(outs))
+        count = steps * pack.FOUR * channels
         part = slice(begin.offset, begin.offset + count)
         usual = np.frombuffer(weights, np.uint8)[part]
         arranged[part] = pack.arrange_tiles(usual, groups, outs, order)
+        if order == "pairs" and has_one_position(fields.fields):
+            own = slice(bias.offset, bias.offset + 4 * channels)
+            biases = np.frombuffer(weights, np.uint8)[own].view(np.int32)
+            arranged[own] = pack.pair_biases(biases, arranged[part]).view(np.uint8)
     return arranged.tobytes()
 
 

@@ -13,6 +13,7 @@ FOUR = 4  # bytes that one lane multiplies at once
 LOWEST = -128
 RAISED = np.uint8(128)  # added to a byte, which makes an unsigned number of a signed one
 STATE_STEPS, STATE_PART = 2**20 - 1, 1024  # FC_STEPS and FC_PART of kernels/recurrent.h
+PART = 64  # steps whose sums the order `pairs` keeps in 32 bits: FC_DSP_STEPS_ALONE
 ORDERS = ("pairs", "rows")  # of weights of layers beside the usual one: for SMLAD, for Helium (kernels/order.h)
 
 
@@ -64,6 +65,20 @@ def arrange_tiles(packed: NDArray[np.uint8], groups: int, outs: int, order: str)
             each = tile.reshape(steps, -1, 2, 2, 2, 2).transpose(1, 0, 2, 5, 4, 3)
             arranged.append(each ^ np.array([RAISED, 0], np.uint8))
     return np.concatenate([each.reshape(-1) for each in arranged])
+
+
+def pair_biases(biases: NDArray[np.int32], arranged: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """Biases for weights in the order `pairs` of a layer of one position, whose low bytes are multiplied in pairs.
+
+    What the products of the weights themselves add to a sum, wherever it is added: kernels/layer_dsp.h.
+    """
+    low = arranged.reshape(len(biases) // FOUR, -1, 2, 2, 2, 2)[..., 0].astype(np.int64)  # four, step, two, word, half
+    added = (low[:, :, :, 0] * low[:, :, :, 1]).sum(axis=-1)  # four, step, two
+    parts = [added[:, at : at + PART].sum(axis=1) for at in range(0, added.shape[1], PART)]
+    first, second = sum(parts), sum(-(-part // 256) for part in parts)
+    paired = biases.astype(np.int64).reshape(-1, 2, 2) + np.stack([-first, second], axis=-1)
+    wrapped: NDArray[np.int32] = paired.reshape(-1).astype(np.uint32).view(np.int32)
+    return wrapped
 
 
 def pack_channel_values(values: Array, groups: int) -> Array:

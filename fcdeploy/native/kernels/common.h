@@ -53,7 +53,8 @@ struct fc_code {
 FC_INLINE int32_t fc_min(int32_t a, int32_t b) { return a < b ? a : b; }
 FC_INLINE int32_t fc_max(int32_t a, int32_t b) { return a > b ? a : b; }
 
-#if !defined(FC_SOFT) && ((defined(__arm__) && !defined(__ARM_FP)) || (defined(__riscv) && !defined(__riscv_flen)) || defined(__AVR__))
+#if !defined(FC_SOFT) && ((defined(__arm__) && !defined(__ARM_FP)) || (defined(__riscv) && !defined(__riscv_flen)) || \
+                          defined(__AVR__) || defined(__XTENSA_SOFT_FLOAT__))
 #define FC_SOFT 1 /* no floating-point unit */
 #endif
 

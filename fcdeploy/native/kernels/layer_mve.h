@@ -7,7 +7,7 @@
 #define FC_LAYER_MVE_H
 
 #define FC_TOGETHER 12 /* positions, three by three */
-#define FC_ALONE 0
+#define FC_AGAIN 0
 #define FC_MVE_STEPS 144 /* of four bytes of a window, copied at once: 3 x 3 x 64 */
 #define FC_MVE_CHANNELS 64 /* whose sums are kept at once; the assembly below knows them as 256 bytes */
 
@@ -128,7 +128,7 @@ static __attribute__((noinline, unused)) void fc_layer_windows(
         for (int p = 0; p < positions; p++)
             fc_layer_write(&some, at[p], channels, sums[p]);
         weights += 4 * FC_MVE_CHANNELS * all;
-        fc_layer_next(&some, FC_MVE_CHANNELS, FC_MVE_CHANNELS);
+        fc_layer_next(&some, channels);
     }
 }
 
@@ -162,19 +162,20 @@ static __attribute__((noinline, unused)) void fc_layer_one(
     fc_layer_windows(to, x, from, at, 1, 0, sums, weights, bias, l);
 }
 
+/* `to` goes on to the next group. */
 FC_INLINE void fc_layer_several(
-    const struct fc_written *to, const uint8_t *x, const int32_t *from, const int32_t *at, int positions,
+    struct fc_written *to, const uint8_t *x, const int32_t *from, const int32_t *at, int positions,
     const int8_t *weights, const int32_t *bias, const struct fc_layer *l)
 {
+    int done = positions / 3 * 3;
     if (l->runs_y * l->runs_x > 1) {
         fc_layer_copying(to, x, from, at, positions, weights, bias, l);
-        return;
-    }
-    int done = positions / 3 * 3;
-    if (done)
+        done = positions;
+    } else if (done)
         fc_layer_beside(to, x, from, at, done, weights, bias, l);
     for (; done < positions; done++)
         fc_layer_one(to, x, from + done, at + done, weights, bias, l);
+    fc_layer_next(to, l->outs);
 }
 
 #endif

@@ -15,6 +15,7 @@ import numpy as np
 
 from fcdeploy import __version__
 from fcdeploy.native.calls.call import C_TYPES, SLACK, Address, Argument, KernelCall, Struct, WeightAddress
+from fcdeploy.native.calls.layers import find_most_steps_alone
 from fcdeploy.native.placing.memory import Memory
 from fcdeploy.native.program.steps import Program
 from fcdeploy.native.writing.text import PARAMETERS, make_comment, make_identifier
@@ -142,7 +143,9 @@ def _make_names(program: Program) -> dict[tuple[str, str], str]:
 
 def _format_code(name: str, program: Program, calls: Sequence[KernelCall], offsets: Mapping[int, int]) -> str:
     headers = sorted({call.header for call in calls})
+    steps_alone = find_most_steps_alone(calls)
     lines = [
+        *([f"#define FC_ALONE_STEPS {steps_alone} /* layer_dsp.h */"] if steps_alone else []),
         *(f'#include "{header}"' for header in headers),
         f'#include "{name}.h"',
         "",
