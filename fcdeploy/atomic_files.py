@@ -85,6 +85,12 @@ def replace_folder(path: Path, *also: Path) -> Iterator[list[Path]]:
         _finish(staged)
 
 
+def clear_abandoned(path: Path) -> None:
+    """What a killed process has left of an output that is read this time, and not written: finished or deleted."""
+    with suppress(OSError), _one_at_a_time(path.parent):
+        _finish_abandoned([path])
+
+
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
     """A folder below TMPDIR for as long as the block runs.

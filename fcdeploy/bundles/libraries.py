@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from fcdeploy.atomic_files import temporary_folder
 from fcdeploy.bundles.read import OpenedBundle
 from fcdeploy.errors import FcdeployError
 from fcdeploy.runtime.cpu import this_machine
@@ -54,11 +53,8 @@ def open_library(stored: OpenedBundle) -> NativeEngine:
             "fcdeploy bundle INT8 --library MODEL.so puts it in; --engine onnxruntime runs without",
         )
     content = stored.read(name)  # checked by its hash; what is loaded are these bytes, whatever becomes of the file
-    handle, path = tempfile.mkstemp(suffix=".so")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
+    with temporary_folder() as folder:
+        path = folder / "model.so"
+        path.write_bytes(content)
         model = load_native(path)
-    finally:
-        Path(path).unlink()
     return NativeEngine(model, manifest.inputs, manifest.outputs, f"{source}: {name!r}")

@@ -13,12 +13,12 @@ from fcdeploy.preprocessing.read import Given
 from fcdeploy.proof.sample_axes import declare_samples, parse_axes
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
-from fcdeploy.runtime.session import Session
 from fcdeploy.samples.states import parse_states
 from fcdeploy.transform.equality import (
     Comparison,
     compare,
     describe_equality,
+    load_once,
     open_samples,
     read_to_transform,
     refuse_different,
@@ -55,10 +55,10 @@ def repair(
         raise FcdeployError(f"there is nothing to repair in {str(path)!r}", f"fcdeploy inspect {quote_path(path)}")
     with replace_file(target, force=force) as aside:
         save_model(network, aside)
-        before, after = Session(path, optimize=False).run, Session(aside, optimize=False).run
-        ways = [Session(aside).run, Session(aside, precise=True).run]
+        before, after = load_once(path, optimize=False), load_once(aside, optimize=False)
+        ways = [load_once(aside), load_once(aside, precise=True)]
 
-        def run_every_way(inputs: Arrays) -> list[Array]:
+        def run_every_way(inputs: Arrays) -> Sequence[Array]:
             for way in ways:
                 way(inputs)
             return after(inputs)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from fcdeploy import __version__
-from fcdeploy.atomic_files import replace_file, replace_files
+from fcdeploy.atomic_files import replace_file, replace_files, replace_folder
 from fcdeploy.errors import FcdeployError
 from fcdeploy.files import check_output
 from fcdeploy.records.progress import OnStep
@@ -94,10 +95,7 @@ def _write_overlays(paths: Sequence[Path], given: Sequence[Path], target: Path, 
     rows = list_layers(subject)
     texts = make_overlays(subject.model.graph.name or "<main>", rows)
     places = {target / f"{name}.json": text for name, text in texts.items()}
-    if not target.is_dir():
-        check_output(target)
-        target.mkdir()
-    with replace_files(list(places), force=force) as asides:
+    with replace_files(list(places), force=force) if target.is_dir() else _make_folder(target, places) as asides:
         for aside, text in zip(asides, places.values(), strict=True):
             aside.write_text(text, encoding="utf-8")
     size = sum(len(text.encode()) for text in texts.values())
@@ -110,6 +108,14 @@ def _write_overlays(paths: Sequence[Path], given: Sequence[Path], target: Path, 
     )
     values = {"output": str(target), "bytes": size, "seconds": round(time.perf_counter() - begun, 3), "models": []}
     return Report("report", values, lines=lines)
+
+
+@contextmanager
+def _make_folder(target: Path, places: Iterable[Path]) -> Iterator[list[Path]]:
+    """As `replace_files` for the files of a folder that is not there yet: all of them come to be at once."""
+    check_output(target)
+    with replace_folder(target) as (folder,):
+        yield [folder / place.name for place in places]
 
 
 def list_commands(subject: Subject, output: Path, format: str = "html") -> list[str]:

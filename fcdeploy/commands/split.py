@@ -14,13 +14,13 @@ from fcdeploy.atomic_files import replace_files
 from fcdeploy.errors import FcdeployError
 from fcdeploy.files import HALVES
 from fcdeploy.graph.model import files_of, hash_model, is_quantized, save_model
+from fcdeploy.graph.nodes import name_of
 from fcdeploy.native.device_limits import find_last_cut, find_limits
 from fcdeploy.preprocessing.read import Given
 from fcdeploy.proof.sample_axes import declare_samples, parse_axes
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table, format_next
 from fcdeploy.reporting.device import add_fit
-from fcdeploy.runtime.session import Session
 from fcdeploy.runtime.trust import refuse_untrusted
 from fcdeploy.samples.states import parse_states
 from fcdeploy.transform.cut import Cut, Cuts, fix_shapes, leave_out_idle, quantization_of, split_model
@@ -32,6 +32,7 @@ from fcdeploy.transform.equality import (
     Run,
     compare,
     describe_equality,
+    load_once,
     open_samples,
     read_to_transform,
     refuse_different,
@@ -105,7 +106,7 @@ def split(
     else:
         cut = cuts.at(at) if at is not None else _choose_latest(leave_out_idle(rows), memory, macs)
     first, second = split_model(network, cut, hash_model(files_of(network, path)))
-    equal = _write((first, second), targets, Session(path).run, compared, force=force, on_step=on_step)
+    equal = _write((first, second), targets, load_once(path), compared, force=force, on_step=on_step)
     scale, zero = quantization_of(network, cut.tensor)
     if is_quantized(network) and scale is None:
         warnings.append(f"the model is quantized, but {cut.tensor!r}, which crosses, is {cut.dtype}")
@@ -134,11 +135,11 @@ def _write(
     with replace_files(targets, force=force) as (one, other):
         save_model(models[0], one)
         save_model(models[1], other)
-        device, server = Session(one), Session(other)
-        name = device.outputs[0]
+        device, server = load_once(one), load_once(other)
+        name = name_of(models[0].graph.outputs[0])
 
         def run_both(inputs: Feeds) -> Sequence[Array]:
-            return server.run({name: device.run(inputs)[0]})
+            return server({name: device(inputs)[0]})
 
         differences = compare(whole, run_both, compared.feeds, axes=compared.axes, on_step=on_step)
         refuse_different(differences, "the pair of halves")

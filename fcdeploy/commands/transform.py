@@ -20,6 +20,8 @@ from fcdeploy.graph.model import (
     refuse_unsupported,
     save_model,
 )
+from fcdeploy.graph.nodes import name_of
+from fcdeploy.prepare.activation_memory import measure_peak
 from fcdeploy.prepare.passes.drop_identities import drop_identities
 from fcdeploy.prepare.passes.fold_constants import fold_constants
 from fcdeploy.prepare.passes.fold_shapes import fold_shapes
@@ -33,8 +35,8 @@ from fcdeploy.proof.sample_axes import declare_samples, parse_axes
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table
 from fcdeploy.records.signature import format_axes
+from fcdeploy.reporting.units import format_size
 from fcdeploy.runtime import feeds
-from fcdeploy.runtime.session import Session
 from fcdeploy.samples.states import parse_states
 from fcdeploy.transform import conv_to_dense as back
 from fcdeploy.transform import dense_to_conv as forth
@@ -44,6 +46,7 @@ from fcdeploy.transform.equality import (
     Run,
     compare,
     describe_equality,
+    load_once,
     open_samples,
     read_to_transform,
     refuse_different,
@@ -52,6 +55,7 @@ from fcdeploy.transform.slide import find_strides, find_wider_views
 from fcdeploy.wording import list_some, quote_path, say_count
 
 SIMPLER = (lift_constants, fold_shapes, remove_unused, fold_constants, drop_identities, form_global_average_pool)
+LARGEST = 1 << 29  # bytes at once, beyond which a larger image is not tried
 ROUNDS = 3  # of these passes; shape arithmetic takes two
 AXES = {3: ("length",), 4: ("height", "width"), 5: ("depth", "height", "width")}
 SHOWN = 3  # names in a line
@@ -136,11 +140,11 @@ def _transform(
         )
     _forget_shapes(network)
 
-    before = Session(path).run
+    before = load_once(path)
     slides, why = (None, "") if name != "dense-to-conv" else _try_sliding(network, before, compared.sizes)
     with replace_file(output, force=force) as aside:
         save_model(network, aside)
-        equality = compare(before, Session(aside).run, compared.feeds, axes=compared.axes, on_step=on_step)
+        equality = compare(before, load_once(aside), compared.feeds, axes=compared.axes, on_step=on_step)
         refuse_different(equality, f"{name} of {str(path)!r}")
     ends = list(zip(before_outputs, output_specs(network), strict=True))
     return _make_report(
@@ -186,13 +190,15 @@ def _try_sliding(model: ir.Model, before: Run, sizes: Sequence[TensorSpec]) -> t
     shapes = [value.shape for value in ends]
     _free_axes(list(model.graph.inputs), outputs)
     large = [replace(size, shape=(*size.shape[:2], *(2 * (n or 0) for n in size.shape[2:]))) for size in sizes]
+    if why := _find_too_large(model, large):
+        _give_shapes(ends, shapes)
+        return None, why
     images = feeds.draw_feeds(large)
     cut = {size.name: np.ascontiguousarray(images[size.name][tuple(slice(0, n) for n in size.shape)]) for size in sizes}
     try:
-        maps = Session(model).run(images)
+        maps = load_once(model)(images)
     except FcdeployError as error:
-        for value, shape in zip(ends, shapes, strict=True):
-            value.shape = shape
+        _give_shapes(ends, shapes)
         failed = isinstance(error, LoadError) and error.node  # the error's own line is too long to be read
         return None, f"{failed} fails on images of twice the size" if failed else error.message
 
@@ -203,6 +209,33 @@ def _try_sliding(model: ir.Model, before: Run, sizes: Sequence[TensorSpec]) -> t
         window,
         find_wider_views(model.graph),
     ), ""
+
+
+def _find_too_large(model: ir.Model, sizes: Sequence[TensorSpec]) -> str:
+    """Why a run on inputs of these sizes takes too much memory; "" where it does not, or that is not known before."""
+    given = {size.name: size.shape for size in sizes}
+    before = {value: value.shape for value in (*model.graph.inputs, *model.graph.outputs)}
+    for value in model.graph.inputs:
+        value.shape = ir.Shape(given[name_of(value)])
+    for value in model.graph.outputs:
+        value.shape = None
+    try:
+        infer_shapes(model)
+        peak = measure_peak(model) or 0
+    except FcdeployError as error:  # one tensor alone
+        return error.message
+    finally:
+        _forget_shapes(model)
+        _give_shapes(list(before), list(before.values()))
+    most = format_size(LARGEST)
+    return (
+        f"images of twice the size take {format_size(peak)} in a run, expected at most {most}" if peak > LARGEST else ""
+    )
+
+
+def _give_shapes(values: Sequence[ir.Value], shapes: Sequence[ir.Shape | None]) -> None:
+    for value, shape in zip(values, shapes, strict=True):
+        value.shape = shape
 
 
 def _compare_window(maps: Sequence[Array], whole: Sequence[Array], image: Arrays) -> float:

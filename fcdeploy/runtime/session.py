@@ -51,15 +51,17 @@ class LoadOptions:
     """How a model is loaded where that is not the usual way.
 
     `prepack=False` leaves weights as they lie in their files instead of a copy laid out for the kernels: for a model too
-    large for both, or one that is not run.  `in_order` runs nodes in the order of the file, so that what a node frees is
-    free at once, and found in the caches by what reads it next.  `dump` is a file for the graph as onnxruntime optimized
-    it, `profile` the beginning of a name for a trace.  `weights` holds the files of weights outside a model given as
-    bytes, by the names the model has for them; then no other file is read.  `entries` are session options besides those
-    that the model's metadata carry, obeyed where this CPU needs them.
+    large for both, or one that is not run. `in_order` runs nodes in the order of the file, so that what a node frees is
+    free at once, and found in the caches by what reads it next. `arena=False` takes what a run needs and keeps nothing
+    for the next one, where the arena takes powers of two: for a model that is run a few times. `dump` is a file for the
+    graph as onnxruntime optimized it, `profile` the beginning of a name for a trace. `weights` holds the files of weights
+    outside a model given as bytes, by the names the model has for them; then no other file is read. `entries` are session
+    options besides those that the model's metadata carry, obeyed where this CPU needs them.
     """
 
     prepack: bool = True
     in_order: bool = False
+    arena: bool = True
     dump: Path | None = None
     profile: Path | None = None
     weights: Mapping[str, bytes] | None = None
@@ -95,6 +97,7 @@ class Session:
         if load.in_order:
             options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
             options.enable_mem_pattern = False  # one block for everything, beside those of the first run
+        options.enable_cpu_mem_arena = load.arena
         if not optimize:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if precise:

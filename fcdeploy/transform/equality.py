@@ -19,6 +19,7 @@ from fcdeploy.records.data_format import DataFormat
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.feeds import draw_feeds, fix_shapes
+from fcdeploy.runtime.session import LoadOptions, Session
 from fcdeploy.samples.kinds import Samples, open_source
 from fcdeploy.samples.layout import runs_alone
 from fcdeploy.samples.source import choose_batch_size, make_batches
@@ -26,6 +27,7 @@ from fcdeploy.wording import say_count
 
 TOLERANCE = 1e-5  # of the largest value of an output
 RUNS, BATCH = 3, 3  # of drawn samples: one, and a batch where the leading axis is free
+ENOUGH = 1 + (RUNS - 1) * BATCH  # samples, after which a file that fixes its batch is not run again
 MOST_BATCH = 8
 
 Feeds = Arrays
@@ -111,9 +113,22 @@ def _free_samples(spec: TensorSpec, size: TensorSpec) -> TensorSpec:
 
 
 def _draw_batches(sizes: Sequence[TensorSpec], batch: int | None) -> Iterator[Feeds]:
+    axes = {spec.name: spec.sample_axis for spec in sizes}
+    drawn = 0
     for seed in range(RUNS):
         length = batch if seed and batch else None
-        yield draw_feeds([replace(one, shape=(length, *one.shape[1:])) if length else one for one in sizes], seed=seed)
+        feeds = draw_feeds(
+            [replace(one, shape=(length, *one.shape[1:])) if length else one for one in sizes], seed=seed
+        )
+        drawn += _count_samples(feeds, axes)
+        yield feeds
+        if drawn >= ENOUGH:
+            return
+
+
+def load_once(model: ir.Model | Path, *, optimize: bool = True, precise: bool = False) -> Run:
+    """A model that is run a few times, beside another, and gives back what a run took."""
+    return Session(model, optimize=optimize, precise=precise, load=LoadOptions(arena=False)).run
 
 
 def compare(

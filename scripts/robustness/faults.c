@@ -2,7 +2,8 @@
 
    faults_arm(n, error, stays) lets the n-th operation on a file below FAULTS_ROOT, counted from now, return that errno, or
    kills the process in front of it where the errno is 0; with `stays` all operations that need room fail from there on.
-   faults_count() says how many there have been.  Calls that name no file below that folder are let through. */
+   faults_count() says how many there have been, and faults_names() what they were, "CALL PATH" a line.  Calls that name no
+   file below that folder are let through. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -21,16 +22,21 @@
 static long at = 0, seen = 0;
 static int armed = 0, fault = 0, sticky = 0, hit = 0;
 static const char *root = NULL;
+static __thread char named[PATH_MAX]; /* by the call that is looked at */
+static char *names = NULL;
+static size_t length = 0, room_of_names = 0;
 
 void faults_arm(long n, int error, int stays) {
     root = getenv("FAULTS_ROOT");
-    at = n, fault = error, sticky = stays, seen = 0, hit = 0, armed = root != NULL;
+    at = n, fault = error, sticky = stays, seen = 0, hit = 0, length = 0, armed = root != NULL;
 }
 long faults_count(void) { return seen; }
+const char *faults_names(void) { return names == NULL ? "" : names; }
 void faults_disarm(void) { armed = 0; }
 
 static int below(const char *path) {
     size_t n = strlen(root);
+    snprintf(named, sizeof named, "%s", path);
     return strncmp(path, root, n) == 0 && (path[n] == '/' || path[n] == 0);
 }
 
@@ -48,13 +54,26 @@ static int of_path(int folder, const char *path) {
     if (path[0] == '/') return below(path);
     if (folder != AT_FDCWD) return of_fd(folder);
     char here[PATH_MAX];
-    return getcwd(here, sizeof here) != NULL && below(here);
+    int counts = getcwd(here, sizeof here) != NULL && below(here);
+    snprintf(named, sizeof named, "%s", path);
+    return counts;
+}
+
+static void note(const char *call) {
+    size_t n = strlen(call) + strlen(named) + 3;
+    if (length + n > room_of_names) {
+        char *more = realloc(names, 2 * room_of_names + n);
+        if (more == NULL) return;
+        names = more, room_of_names = 2 * room_of_names + n;
+    }
+    length += (size_t)snprintf(names + length, n, "%s %s\n", call, named);
 }
 
 /* Does this operation fail? */
-static int fails(int watched, int needs_room) {
+static int fails(int watched, int needs_room, const char *call) {
     if (!armed || !watched) return 0;
     seen++;
+    if (at == 0) note(call);
     if (seen == at) {
         hit = 1;
         if (fault == 0) kill(getpid(), SIGKILL);
@@ -67,20 +86,20 @@ static int fails(int watched, int needs_room) {
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 #define FD(type, name, parameters, arguments, room) \
-    type name parameters { return fails(armed && of_fd(fd), room) ? -1 : REAL(name) arguments; }
+    type name parameters { return fails(armed && of_fd(fd), room, #name) ? -1 : REAL(name) arguments; }
 #define PATH(type, name, parameters, arguments, folder, room) \
-    type name parameters { return fails(armed && of_path(folder, path), room) ? -1 : REAL(name) arguments; }
+    type name parameters { return fails(armed && of_path(folder, path), room, #name) ? -1 : REAL(name) arguments; }
 #define OPEN(name) \
     int name(const char *path, int flags, ...) { \
         va_list more; va_start(more, flags); mode_t mode = va_arg(more, mode_t); va_end(more); \
-        return fails(armed && of_path(AT_FDCWD, path), flags & O_CREAT) ? -1 : REAL(name)(path, flags, mode); }
+        return fails(armed && of_path(AT_FDCWD, path), flags & O_CREAT, #name) ? -1 : REAL(name)(path, flags, mode); }
 #define OPENAT(name) \
     int name(int folder, const char *path, int flags, ...) { \
         va_list more; va_start(more, flags); mode_t mode = va_arg(more, mode_t); va_end(more); \
-        return fails(armed && of_path(folder, path), flags & O_CREAT) ? -1 : REAL(name)(folder, path, flags, mode); }
+        return fails(armed && of_path(folder, path), flags & O_CREAT, #name) ? -1 : REAL(name)(folder, path, flags, mode); }
 #define FOPEN(name) \
     FILE *name(const char *path, const char *mode) { \
-        return fails(armed && of_path(AT_FDCWD, path), mode[0] != 'r') ? NULL : REAL(name)(path, mode); }
+        return fails(armed && of_path(AT_FDCWD, path), mode[0] != 'r', #name) ? NULL : REAL(name)(path, mode); }
 
 OPEN(open) OPEN(open64) OPENAT(openat) OPENAT(openat64) FOPEN(fopen) FOPEN(fopen64)
 FD(ssize_t, read, (int fd, void *data, size_t n), (fd, data, n), 0)

@@ -12,9 +12,13 @@ import contextlib
 import ctypes
 import errno
 import hashlib
+import importlib
 import io
 import os
+import pkgutil
 import random
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -26,6 +30,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import fcdeploy
 from scripts.checkout import ROOT
 from scripts.robustness.faults_commands import Command, list_commands, make_inputs, run_main
 
@@ -33,6 +38,8 @@ HERE = Path(__file__).resolve().parent
 FAULTS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO, "EACCES": errno.EACCES, "EINTR": errno.EINTR, "KILL": 0}
 Tree = dict[str, str]
 """Path below the folder of outputs -> hash of the file."""
+DRAWN = re.compile(r"(?<=[./-])(?:[0-9a-f]{8}|tmp[a-z0-9_]{8})(?=[./]|$)")
+"""The part of a temporary name that is drawn anew in every run."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +57,15 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Exit code, negative for a signal, what was printed, operations that were counted, and the outputs afterwards."""
+    """Exit code, negative for a signal, what was printed, operations, and the outputs afterwards.
+
+    `names` are those of the operations, where none was to fail: the call and its path.
+    """
 
     code: int
     printed: str
     operations: int
+    names: tuple[str, ...]
     tree: Tree
 
 
@@ -69,23 +80,29 @@ class Laboratory:
         tempfile.tempdir = str(folder / "tmp")
         os.environ.update(TMPDIR=str(folder / "tmp"), FCDEPLOY_CACHE=str(folder / "cache"))
         self._library = ctypes.CDLL(None)
+        self._library.faults_names.restype = ctypes.c_char_p
+        for module in pkgutil.walk_packages(fcdeploy.__path__, "fcdeploy."):  # once, and not in every child
+            if not re.search(r"pytorch|serve|ray", module.name):
+                importlib.import_module(module.name)
+        for name in ("models", "calib_data"):  # of fcdeploy demo
+            (folder / name).symlink_to(ROOT / name)
         make_inputs(folder / "in")
-        self._known: dict[str, tuple[Tree, Tree, dict[bool, int]]] = {}
+        self._known: dict[str, tuple[Tree, Tree, dict[bool, tuple[str, ...]]]] = {}
 
-    def learn(self, command: Command) -> tuple[Tree, Tree, dict[bool, int]]:
+    def learn(self, command: Command) -> tuple[Tree, Tree, dict[bool, tuple[str, ...]]]:
         """Outputs before and after, and operations of an undisturbed run, by whether outputs were there."""
         if command.name not in self._known:
             self._clear()
             old = self._fork(command.old, command.measured)
             shutil.copytree("out", self.folder / "known" / command.name)
-            counts = {}
+            names = {}
             for replacing in (True, False):
                 self._prepare(command, replacing=replacing)
                 new = self._fork(command.arguments, command.measured)
                 assert old.code in (0, 1), old.printed
                 assert new.code in (0, 1), new.printed
-                counts[replacing] = new.operations
-            self._known[command.name] = old.tree, new.tree, counts
+                names[replacing] = new.names
+            self._known[command.name] = old.tree, new.tree, names
         return self._known[command.name]
 
     def try_case(self, case: Case, *, show: bool = False) -> list[str]:
@@ -93,14 +110,18 @@ class Laboratory:
         self.learn(case.command)
         self._prepare(case.command, replacing=case.replacing)
         arguments, measured = case.command.arguments, case.command.measured
+        before = self._read_state(measured)
         outcome = self._fork(arguments, measured, case.operation, case.fault)
+        now, new = self._read_state(measured), self._known[case.command.name][1]
+        if not show and now in (before, (new, *before[1:])):  # as before, or as it was to become: such runs are known
+            return self._judge(case, outcome, None)
         again = self._fork(arguments, measured)
         if show:
             print(f"exit code {outcome.code}, {outcome.operations} operations\n{outcome.printed}", end="")
             print(f"then exit code {again.code}\n{again.printed}", end="")
         return self._judge(case, outcome, again)
 
-    def _judge(self, case: Case, outcome: Outcome, again: Outcome) -> list[str]:
+    def _judge(self, case: Case, outcome: Outcome, again: Outcome | None) -> list[str]:
         old, new, _ = self._known[case.command.name]
         old = old if case.replacing else {}
         faults = []
@@ -120,6 +141,11 @@ class Laboratory:
             faults.append(f"exit code {outcome.code}")
         if "internal" in outcome.printed or "Traceback" in outcome.printed:
             faults.append("a defect was reported")
+        if again is None:
+            return faults
+        if again.code not in (0, 1):
+            said = next((line for line in again.printed.splitlines() if line.startswith("error: ")), "")
+            faults.append(f"the next run ends with {again.code}: {said}")
         if again.tree != new:
             faults.append(f"the next run leaves {sorted(set(again.tree.items()) ^ set(new.items()))[:3]}")
         if left := [
@@ -127,6 +153,15 @@ class Laboratory:
         ]:  # torch's cache
             faults.append(f"the next run leaves {left} in TMPDIR")
         return faults
+
+    def _read_state(self, measured: Sequence[str]) -> tuple[Tree, tuple[Path, ...], Tree]:
+        """All that the next run finds: outputs, what lies in TMPDIR, and the cache."""
+        cache = {
+            str(path): f"{path.stat().st_size} {path.stat().st_mtime_ns}"
+            for path in sorted((self.folder / "cache").rglob("*"))
+            if path.is_file()
+        }
+        return _read_tree(Path("out"), measured), tuple(sorted(Path("tmp").iterdir())), cache
 
     def _clear(self) -> None:
         for name in ("out", "tmp"):
@@ -152,7 +187,9 @@ class Laboratory:
         _, status = os.waitpid(child, 0)
         code = os.waitstatus_to_exitcode(status)
         printed = log.read_text(errors="replace") if log.exists() else ""
-        return Outcome(code, printed, int(counted or 0), _read_tree(Path("out"), measured))
+        count, _, names = counted.decode(errors="replace").partition("\n")
+        named = tuple(DRAWN.sub("*", name) for name in names.splitlines())
+        return Outcome(code, printed, int(count or 0), named, _read_tree(Path("out"), measured))
 
     def _run_child(self, arguments: Sequence[str], operation: int, fault: str, tell: int) -> None:
         code = 3
@@ -168,7 +205,8 @@ class Laboratory:
                 code = 2 if type(error).__name__ == "FcdeployError" else 3
                 print(f"error: {error}" if code == 2 else f"internal {error!r}")
             self._library.faults_disarm()
-            os.write(tell, str(self._library.faults_count()).encode())
+            with os.fdopen(tell, "wb") as pipe:
+                pipe.write(b"%d\n%b" % (self._library.faults_count(), self._library.faults_names()))
             sys.stdout.flush()
         finally:
             os._exit(code)
@@ -212,14 +250,22 @@ def _read_tree(folder: Path, measured: Sequence[str]) -> Tree:
     return tree | {path.relative_to(folder).as_posix(): "empty" for path in empty}
 
 
-def list_cases(laboratory: Laboratory, commands: Sequence[Command]) -> list[Case]:
-    """Every operation of every command, with every fault."""
+def list_cases(laboratory: Laboratory, commands: Sequence[Command], *, ends: bool) -> list[Case]:
+    """Every operation of every command, with every fault; with `ends` of those alike in a row the first and the last."""
     cases = []
     for command in commands:
-        for replacing, count in laboratory.learn(command)[2].items():
+        for replacing, names in laboratory.learn(command)[2].items():
             faults = FAULTS if replacing else ("EIO", "KILL")
-            cases += [Case(command, at, fault, replacing) for at in range(1, count + 1) for fault in faults]
+            places = find_ends(names) if ends else range(1, len(names) + 1)
+            cases += [Case(command, at, fault, replacing) for at in places for fault in faults]
     return cases
+
+
+def find_ends(names: Sequence[str]) -> list[int]:
+    """Numbers, from 1, of those that are the first or the last of a row of equal ones."""
+    return [
+        at for at, name in enumerate(names, 1) if at in (1, len(names)) or names[at - 2] != name or names[at] != name
+    ]
 
 
 def preload(arguments: Sequence[str]) -> int:
@@ -234,8 +280,10 @@ def preload(arguments: Sequence[str]) -> int:
             [*find_compiler().command, "-shared", "-fPIC", "-O1", "-o", library, HERE / "faults.c", "-ldl"], check=True
         )
         (folder / "laboratory").mkdir()
+        (folder / "compiled").mkdir()
         environment = {**os.environ, "LD_PRELOAD": str(library), "FAULTS_ROOT": str(folder / "laboratory")}
-        environment |= {"OMP_NUM_THREADS": "1"}
+        kept = [sys.executable, "-P", HERE / "kept_compiler.py", folder / "compiled", "ziglang", "cc"]
+        environment |= {"OMP_NUM_THREADS": "1", "CC": shlex.join(map(str, kept))}
         command = [sys.executable, "-m", "scripts.robustness.faults", *arguments]
         return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
 
@@ -245,6 +293,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after these")
     parser.add_argument("--seed", type=int, default=0, help="the order of cases")
     parser.add_argument("--command", action="append", help="these commands alone")
+    parser.add_argument("--ends", action="store_true", help="of equal operations in a row the first and the last alone")
     parser.add_argument("--replay", help="one case, COMMAND:OPERATION:FAULT[:new]")
     options = parser.parse_args()
     if "FAULTS_ROOT" not in os.environ:
@@ -254,7 +303,7 @@ def main() -> int:
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         laboratory = Laboratory(Path(os.environ["FAULTS_ROOT"]))
     commands = [command for command in list_commands() if not options.command or command.name in options.command]
-    if any(command.name == "export" for command in commands) and not options.replay:
+    if any(command.name in ("export", "demo") for command in commands) and not options.replay:
         import torch  # noqa: F401  (else each child imports it anew, for seconds)
     if options.replay:
         name, operation, fault, *rest = options.replay.split(":")
@@ -263,7 +312,7 @@ def main() -> int:
         print("\n".join(faults) or "nothing wrong")
         return int(bool(faults))
 
-    cases = list_cases(laboratory, commands)
+    cases = list_cases(laboratory, commands, ends=options.ends)
     random.Random(options.seed).shuffle(cases)
     done: Counter[str] = Counter()
     wrong = 0

@@ -1,4 +1,4 @@
-"""The commands that scripts/faults disturbs: every one that writes, on two versions of small inputs."""
+"""The commands that scripts/faults disturbs: all but the server, on two versions of small inputs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from fcdeploy.reporting.page.overlay import FIGURES
 from fcdeploy.runtime.probes.traps import TRAPS
 
 
@@ -17,8 +18,9 @@ from fcdeploy.runtime.probes.traps import TRAPS
 class Command:
     """What is run in the folder, and its outputs, the most important first; `old` makes those that are replaced.
 
-    Of `measured` files it only counts that they are there: they hold times.  `stations` are several commands in one, which
-    leave what earlier ones made where a later one fails.
+    Of `measured` files it only counts that they are there: they hold times, or follow from them.  `stations` are several
+    commands in one, which leave what earlier ones made where a later one fails.  A command without outputs needs files in
+    TMPDIR and in the cache alone.
     """
 
     name: str
@@ -48,11 +50,12 @@ def make_network(path: Path, seed: int) -> None:
 
 
 def list_commands() -> list[Command]:
-    """Every command that writes, on the new inputs; the old outputs come from the same command on the old inputs."""
+    """Every command, on the new inputs; the old outputs come from the same command on the old inputs."""
 
     def command(name: str, text: str, *outputs: str, measured: tuple[str, ...] = (), stations: bool = False) -> Command:
         new, old = (tuple(text.replace("VERSION", version).split()) for version in ("new", "old"))
-        return Command(name, (*new, *(() if "python" in new else ("--force",))), outputs, old, measured, stations)
+        force = ("--force",) if outputs and new[0] not in ("python", "demo") else ()
+        return Command(name, (*new, *force), outputs, old, measured, stations)
 
     calibrate = "calibrate in/VERSION.onnx --data in/VERSION.npz"
     quantize = "quantize in/VERSION.onnx --int8 --calibration in/VERSION.calib --costs none --floor none"
@@ -62,6 +65,9 @@ def list_commands() -> list[Command]:
     deploy = "deploy in/VERSION.onnx --data in/VERSION.npz --eval in/VERSION.second.npz --max-drop 100"
     deployed = ("d.fcd", "d.int8.onnx", "d.plan.json", "d.calib", "d.validation.json", "d.bench.json")
     timed = ("d.bench.json", "d.fcd/bench.json", "d.fcd/manifest.json")
+    measure = "quantize in/VERSION.onnx --calibration in/VERSION.calib --floor none --costs measure"
+    overlays = [f"overlay/{name}.json" for name in FIGURES]
+    demo = ("dense.onnx", "dense.calib", "dense.int8.onnx")
     return [
         command("export", "export in/VERSION.py:network -o out/e.onnx", "e.onnx"),
         command("calibrate", f"{calibrate} -o out/c.calib --csv out/c.csv", "c.calib", "c.csv"),
@@ -81,8 +87,26 @@ def list_commands() -> list[Command]:
         command("object", f"{emit} -o out/net.o", "net.o", "net.h"),
         command("report", "report in/VERSION.int8.onnx -o out/net.html", "net.html"),
         command("card", "report in/VERSION.int8.onnx --format markdown -o out/net.md", "net.md"),
-        command("overlay", "report in/VERSION.int8.onnx --format model-explorer -o out/overlay", "overlay"),
+        command("overlay", "report in/VERSION.int8.onnx --format model-explorer -o out/overlay", *overlays),
         command("deploy", f"{deploy} -o out/d.fcd", *deployed, measured=timed, stations=True),
+        command("deploy-zip", f"{deploy} -o out/z.zip", "z.zip", *(f"z{name[1:]}" for name in deployed[1:]),
+                measured=("z.bench.json", "z.zip"), stations=True),
+        command("costs", f"{measure} -o out/m.onnx", "m.onnx", measured=("m.onnx",)),
+        command("costs-file", f"{measure.replace('measure', 'out/c.json').replace('VERSION', 'new')} -o out/m.onnx", "m.onnx",
+                "c.json", measured=("m.onnx", "c.json"), stations=True),  # a file of another model's is refused
+        command("cache", "calibration convert in/VERSION.calib -o out/ranges.cache", "ranges.cache"),
+        command("with-library", f"{bundle} --library in/VERSION.so -o out/net.fcd", "net.fcd"),
+        command("demo", "demo --seconds 0.05 -o out/demo", *(f"demo/{name}" for name in demo),
+                measured=("demo/dense.int8.onnx",), stations=True),
+        command("inspect", "inspect in/VERSION.int8.onnx --kernels --saturation"),
+        command("cuts", "transform split in/VERSION.onnx"),
+        command("show", "calibration show in/VERSION.calib"),
+        command("validate", "validate in/VERSION.int8.onnx --against in/VERSION.onnx --data in/VERSION.second.npz --layers"),
+        command("bench", "bench in/VERSION.int8.onnx --against in/VERSION.onnx --seconds 0.05"),
+        command("profile", "bench in/VERSION.int8.onnx --per-node --seconds 0.05"),
+        command("verify", "verify in/VERSION.fcd"),
+        command("verify-native", "verify in/VERSION.native.zip --engine native"),
+        command("doctor", "doctor"),
         command("weights", "python write_large in/VERSION.onnx out/large.onnx", "large.onnx", "large.onnx.data"),
     ]  # fmt: skip
 
@@ -131,6 +155,11 @@ def make_inputs(folder: Path) -> None:
         (folder / f"{version}.broken.onnx").write_bytes(TRAPS[BROKEN[version]]().model)
         run_main(f"transform dense-to-conv {folder / version}.onnx -o {folder / version}.conv.onnx".split())
         run_main(f"calibration convert {folder / version}.calib -o {folder / version}.json".split())
+        compiled = f"compile {folder / version}.int8.onnx --data {folder / version}.npz"
+        run_main(f"{compiled} -o {folder / version}.so".split())
+        run_main(f"bundle {folder / version}.int8.onnx -o {folder / version}.fcd".split())
+        native = f"--library {folder / version}.so -o {folder / version}.native.zip"
+        run_main(f"bundle {folder / version}.int8.onnx {native}".split())
 
 
 def run_main(arguments: Sequence[str]) -> int:
@@ -138,9 +167,10 @@ def run_main(arguments: Sequence[str]) -> int:
     if arguments[0] == "python":
         globals()[arguments[1]](*arguments[2:])
         return 0
-    from fcdeploy.cli import deploy, main
+    from fcdeploy.cli import demo, deploy, main
 
     deploy.SECONDS = 0.05  # what is timed does not matter here
+    demo.NETWORKS = (("dense", "digits64"),)
     return main(arguments)
 
 

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
+from fcdeploy.runtime.probes.traps import TRAPS
 from scripts.checkout import ROOT
-from scripts.robustness.faults_commands import make_network
+from scripts.robustness.faults_commands import BROKEN, make_network
 
 CALLS = (
     "connect,bind,sendto,sendmsg,socket,open,openat,creat,mkdir,mkdirat,rename,renameat,renameat2,unlink,unlinkat,rmdir,"
@@ -34,12 +35,24 @@ COMMANDS = (
     " -o out/net.int8.onnx",
     "inspect out/net.int8.onnx --saturation", "quantize in/net.onnx --int8 --data in/net.npz --effort best -o out/best.onnx",
     "validate out/net.int8.onnx --against in/net.onnx --data in/eval.npz", "bench out/net.int8.onnx --seconds 0.2",
-    "transform dense-to-conv in/net.onnx -o out/conv.onnx", "transform split in/net.onnx --at relu -o out/half.onnx",
+    "transform dense-to-conv in/net.onnx -o out/conv.onnx",
+    "transform conv-to-dense out/conv.onnx --shape x:1,4,2,2 -o out/dense.onnx",
+    "transform split in/net.onnx --at relu -o out/half.onnx", "transform repair in/broken.onnx -o out/repaired.onnx",
+    "quantize in/net.onnx --data in/net.npz -o out/measured.onnx", "inspect out/net.int8.onnx --kernels --runtimes",
+    "bench out/net.int8.onnx --against in/net.onnx --per-node --seconds 0.2",
     "bundle out/net.int8.onnx --calibration out/net.calib -o out/net.fcd", "bundle out/net.int8.onnx -o out/net.zip",
     "verify out/net.fcd", "verify out/net.zip",
     "deploy in/net.onnx --data in/net.npz --eval in/eval.npz --max-drop 99 -o out/all.fcd",
     "report out/net.int8.onnx -o out/report.html",
-    "compile out/net.int8.onnx --data in/net.npz --allow-float -o out/net.so", "serve out/net.int8.onnx --port PORT",
+    "report out/net.int8.onnx --format markdown -o out/card.md",
+    "report out/net.int8.onnx --format model-explorer -o out/overlay",
+    "compile out/net.int8.onnx --data in/net.npz --allow-float -o out/net.so",
+    "compile out/net.int8.onnx --data in/net.npz --allow-float --emit c -o out/c",
+    "compile out/net.int8.onnx --data in/net.npz --allow-float --emit object --target cortex-m4 -o out/net.o",
+    "bundle out/net.int8.onnx --library out/net.so -o out/native.fcd", "verify out/native.fcd --engine native",
+    "bench out/net.int8.onnx --engine native --seconds 0.2", "bundle out/net.int8.onnx --triton out/models",
+    "demo --seconds 0.1 -o out/demo", "serve out/net.int8.onnx --port PORT", "serve out/native.fcd --engine native --port PORT",
+    "serve out --workers 2 --grpc-port 0 --port PORT",
 )  # fmt: skip
 """In the order in which one needs what those before it wrote."""
 WRITING = re.compile(r"O_WRONLY|O_RDWR|O_CREAT|O_TRUNC|O_APPEND")
@@ -136,6 +149,9 @@ def prepare(folder: Path) -> None:
     for name in ("in", "out", "tmp", "cache", "home"):
         (folder / name).mkdir()
     make_network(folder / "in" / "net.onnx", 0)
+    (folder / "in" / "broken.onnx").write_bytes(TRAPS[BROKEN["new"]]().model)
+    for name in ("models", "calib_data"):  # of fcdeploy demo
+        (folder / name).symlink_to(ROOT / name)
     (folder / "in" / "net.py").write_text("import torch\n\n\ndef make():\n    return torch.nn.Linear(5, 3)\n")
     for name, seed in (("net", 0), ("eval", 1)):
         np.savez(

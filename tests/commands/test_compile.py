@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from networks import Line, Net, quantize_net, quantize_residual, random_data
 
 import fcdeploy
 from fcdeploy.arrays import Array, Arrays
-from fcdeploy.bundles import golden
+from fcdeploy.bundles import golden, libraries
 from fcdeploy.bundles.golden import compare
 from fcdeploy.bundles.load import load_bundle
 from fcdeploy.cli import main
@@ -456,9 +457,26 @@ def test_a_bundle_runs_its_own_library(line: Line, bundled: Path) -> None:
     assert report.passed and report.values["engine"] == "native"
 
 
+def test_a_library_lies_where_the_next_run_clears_it(bundled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process may be killed while it loads it."""
+    seen = []
+
+    def look(path: Path) -> None:
+        seen.append(path.resolve())
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(libraries, "load_native", look)
+    with pytest.raises(OSError, match="Input/output"):
+        load_bundle(bundled, engine="native")
+    (path,) = seen
+    assert path.parents[1].name.startswith("fcdeploy-") and path.parents[2] == Path(tempfile.gettempdir()).resolve()
+    assert not path.parents[1].exists()
+
+
 def test_a_bundle_with_a_library_needs_numpy_alone(bundled: Path) -> None:
     code = f"""
 import sys
+import tempfile
 for name in ("onnx", "onnxruntime", "onnx_ir", "torch", "ml_dtypes", "click"):
     sys.modules[name] = None
 import numpy as np, fcdeploy

@@ -19,6 +19,7 @@ from networks import Net
 
 import fcdeploy
 from fcdeploy import cli
+from fcdeploy.commands import transform
 from fcdeploy.commands.transform import conv_to_dense, dense_to_conv
 from fcdeploy.transform import dense_to_conv as forth
 from fcdeploy.transform.equality import Equality, compare, refuse_different
@@ -303,6 +304,25 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         f"error: output {str(out)!r} exists\nhint: add --force to replace it, or give another name with -o\n"
     )
     assert cli.main([*words, "--force"]) == 0
+
+
+def test_images_that_take_too_much_memory_are_not_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a file that fixes its batch, for instance: 9 images of 2 x 16 x 16, and behind the Conv 4 x 14 x 14, of 4 bytes."""
+    net = Net()
+    model = net.output(net.dense(net.op("Flatten", trunk(net)), 36, 3)).save(tmp_path / "m.onnx")
+    fixed = onnx.load(model)
+    fixed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 9
+    onnx.save(fixed, model)
+    peak = 9 * 2 * (4 * 14 * 14) * 4  # what the Conv and the Relu write
+    for most, slides in ((peak, True), (peak - 1, False)):
+        monkeypatch.setattr(transform, "LARGEST", most)
+        report = dense_to_conv(model, output=tmp_path / "conv.onnx", force=True)
+        assert report.values["slides"] == slides
+        assert report.values["samples"] == 9  # in one run, where a free batch is run three times for seven
+        said = "images of twice the size take 56.4 kB in a run, expected at most 56.4 kB"
+        assert any(said in line for line in report.warnings) != slides
+        (after,) = run(tmp_path / "conv.onnx", x=image(9, 2, 8, 8))
+        assert after.shape == (9, 3, 1, 1)
 
 
 def test_a_shape_inside_keeps_a_network_from_sliding(tmp_path: Path) -> None:

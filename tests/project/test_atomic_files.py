@@ -12,7 +12,7 @@ import pytest
 from conftest import fails
 
 from fcdeploy import atomic_files
-from fcdeploy.atomic_files import replace_files, replace_folder, temporary_folder
+from fcdeploy.atomic_files import clear_abandoned, replace_files, replace_folder, temporary_folder
 
 ROOT = Path(__file__).parents[2]
 WRITE = """
@@ -62,6 +62,21 @@ def test_a_killed_process_is_finished_or_forgotten(tmp_path: Path, step: str) ->
     ):
         raise atomic_files.FcdeployError("no room", "room")
     assert contents(tmp_path) == dict.fromkeys(NAMES, "new" if step == "_put" else "old")
+
+
+@pytest.mark.parametrize("ready", [True, False])
+def test_what_a_killed_process_left_of_a_file_that_is_read_is_cleared(tmp_path: Path, ready: bool) -> None:
+    """A cache that is there is never written again, so that no later run would clear its folder."""
+    left = tmp_path / ".costs.json.0123abcd.new"
+    (left / "files").mkdir(parents=True)
+    new = left / "files" / "costs.json"
+    new.write_text("new")
+    if ready:
+        (left / "ready").write_text(str(new.stat().st_ino))
+    (tmp_path / "costs.json").write_text("old")
+    clear_abandoned(tmp_path / "costs.json")
+    assert contents(tmp_path) == {"costs.json": "new" if ready else "old"}
+    clear_abandoned(tmp_path / "no folder" / "costs.json")
 
 
 def test_a_move_that_fails_is_undone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -219,6 +219,22 @@ def test_names_end_no_line_of_a_model_card() -> None:
     assert keep_in_line(3) == 3
 
 
+def test_a_folder_of_node_data_comes_to_be_whole_or_not_at_all(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Path.write_text
+
+    def fail_at_macs(path: Path, text: str, **how: str) -> int:
+        if path.name == "macs.json":
+            raise OSError(28, "No space left on device", str(path))
+        return write(path, text, **how)
+
+    monkeypatch.setattr(Path, "write_text", fail_at_macs)
+    with fails("No space left on device"):
+        report([made / "net.int8.onnx"], output=tmp_path / "overlay", format="model-explorer")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_node_data_for_model_explorer(made: Path, tmp_path: Path) -> None:
     """In its format (ai-edge-model-explorer 0.1.34), by names of nodes in the file, with the figures of the reports."""
     out = tmp_path / "overlay"

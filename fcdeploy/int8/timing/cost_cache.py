@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fcdeploy import __version__
 from fcdeploy.arrays import Array
-from fcdeploy.atomic_files import replace_file
+from fcdeploy.atomic_files import clear_abandoned, replace_file
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records import costs as costing
 from fcdeploy.records import plan as plans
@@ -46,6 +46,7 @@ def file_of(model: str, everything: Plan, feeds: Mapping[str, Array]) -> Path:
 
 def read(file: Path, model: str) -> tuple[Costs | None, str]:
     """The costs that a file holds, None where there are none; and a warning where it is damaged."""
+    clear_abandoned(file)
     try:
         if not file.exists():
             return None, ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fcdeploy.atomic_files import replace_file
+from fcdeploy.atomic_files import clear_abandoned, replace_file
 from fcdeploy.errors import FcdeployError
 from fcdeploy.files import read_small_file
 from fcdeploy.int8.problem import Problem
@@ -84,6 +84,8 @@ def _find_costs(problem: Problem, everything: Plan, asked: str | Path, on_step: 
         return CostBasis(estimate_costs(problem.model, model, problem.target.name))
     file = Path(asked)
     named = asked not in (CACHED, MEASURE)
+    if named:
+        clear_abandoned(file)
     if named and file.exists():
         return CostBasis(_read_costs(file, model))
     if not problem.samples:

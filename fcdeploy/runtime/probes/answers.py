@@ -12,7 +12,7 @@ import platform
 from functools import cache
 from pathlib import Path
 
-from fcdeploy.atomic_files import replace_file
+from fcdeploy.atomic_files import clear_abandoned, replace_file
 from fcdeploy.errors import FcdeployError
 from fcdeploy.runtime.cache import cache_folder
 from fcdeploy.runtime.cpu import detect_target, read_cpu_flags
@@ -71,6 +71,7 @@ def describe_version() -> str:
 
 @cache
 def _collect_answers(file: Path) -> dict[str, str]:
+    clear_abandoned(file)
     known = _read(file)
     missing = [name for name in FACTS if name not in known]
     if missing:
