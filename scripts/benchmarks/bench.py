@@ -13,6 +13,7 @@ from scripts.benchmarks.kernels import kernels
 from scripts.benchmarks.light import light
 from scripts.benchmarks.native import native
 from scripts.benchmarks.networks import networks
+from scripts.benchmarks.rates import rates
 from scripts.benchmarks.real import peer, real
 from scripts.benchmarks.recipes import recipes
 from scripts.benchmarks.serve import serve
@@ -28,6 +29,7 @@ def cli() -> None:
 
 for each in (
     recipes, calibration, kernels, big, serve, light, native, networks, fragile, spread, cliffs, real, simpler, efforts, start,
+    rates,
 ):  # fmt: skip
     cli.add_command(each)
 for part in (observed, peer):

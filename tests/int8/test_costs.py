@@ -27,7 +27,7 @@ from fcdeploy.int8.timing.choose_kernels import _take_surely_faster, best_trial,
 from fcdeploy.int8.timing.costs import CostBasis, find_noise
 from fcdeploy.int8.timing.measure import conversion_rates
 from fcdeploy.int8.timing.partition import cost_of, find_slow_nodes, sum_layer_costs
-from fcdeploy.int8.timing.rate_table import estimate_costs, find_kind
+from fcdeploy.int8.timing.rate_table import estimate_costs, find_functions, find_kind
 from fcdeploy.prepare.pipeline import prepare
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.costs import Choice, Costs, Rates, TimeTrial, from_text, hash_choice, to_text
@@ -187,6 +187,7 @@ def test_the_table_knows_kinds_of_layers() -> None:
     }  # fmt: skip
     macs = 32 * 32 * 9 * 8 * 8
     for target, table in rates.BY_TARGET.items():
+        assert set(table.functions) == {rates.ADD, rates.MUL, rates.LOOK_UP, rates.SILU, rates.GELU, rates.HARD_SWISH}
         assert set(table.rates) == set(kinds.values()) | {rates.LARGE_DENSE}
         costs, row = estimate_costs(model, "m", target), table.rates[rates.CONVOLUTION]
         in_float, as_integers = costs.nodes["plain"]
@@ -196,6 +197,59 @@ def test_the_table_knows_kinds_of_layers() -> None:
         assert costs.source.startswith(f"table of rates for {target}, ")
         assert ("not run" in costs.source) == target.startswith("arm64")
     assert set(rates.BY_TARGET) == set(TARGETS)
+
+
+def functions_in_a_row() -> Net:
+    """Behind convolutions each kind of function, in the pieces that exporters write."""
+    net = Net(0)
+    x = net.conv(net.input("x", 16, 8, 8), 16, 16, name="a")
+    x = net.op("Mul", net.op("Sigmoid", x, name="sigmoid"), x, name="silu")
+    x = net.op("HardSwish", net.conv(x, 16, 16, name="b"), name="swish")
+    first = net.conv(x, 16, 16, name="c")
+    half = net.op("Mul", first, net.constant(np.float32(0.5)), name="half")
+    erf = net.op("Erf", net.op("Div", first, net.constant(np.float32(2**0.5)), name="root"), name="erf")
+    gelu = net.op("Mul", half, net.op("Add", erf, net.constant(np.float32(1)), name="one"), name="gelu")
+    x = net.op("Add", net.conv(gelu, 16, 16, name="d"), gelu, name="sum")
+    gate = net.op("Sigmoid", net.conv(net.op("GlobalAveragePool", x), 16, 16, (1, 1), name="e"), name="gate")
+    x = net.op("Mul", net.op("Tanh", net.conv(x, 16, 16, name="f"), name="tanh"), gate, name="gated")
+    return net.output(net.conv(x, 16, 16, name="g"))
+
+
+def test_the_table_knows_functions_and_counts_each_once() -> None:
+    model = ir.from_proto(functions_in_a_row().model())
+    prepare(model)
+    kinds = {
+        "silu": rates.SILU, "swish": rates.HARD_SWISH, "gelu": rates.GELU, "sum": rates.ADD, "gate": rates.LOOK_UP,
+        "tanh": rates.LOOK_UP, "gated": rates.MUL,
+    }  # fmt: skip
+    assert find_functions(model.graph) == kinds
+    for target, table in rates.BY_TARGET.items():
+        nodes = estimate_costs(model, "m", target).nodes
+        assert set(nodes) == {*kinds, *"abcdefg"}
+        for name, kind in kinds.items():
+            elements = 16 if name == "gate" else 16 * 8 * 8
+            row = table.functions[kind]
+            assert nodes[name] == pytest.approx((elements * row.float_ns / 1e3, elements * row.int8_ns / 1e3), abs=1e-3)
+
+
+def test_functions_that_cost_more_as_integers_leave_cheap_layers_in_float() -> None:
+    """The same convolutions stay integers where nothing stands between them."""
+
+    def find_slow(*, silu: bool) -> list[str]:
+        net = Net(0)
+        x = net.conv(net.input("x", 16, 40, 40), 16, 16, (1, 1), name="0")
+        for at in range(1, 10):
+            x = net.op("Mul", net.op("Sigmoid", x), x) if silu else x
+            x = net.conv(x, 16, 16, (1, 1), name=str(at))
+        model = ir.from_proto(net.output(x).model())
+        prepare(model)
+        data = random_data(0, 4, x=(16, 40, 40))
+        calibration = observe(model, in_memory(data, model), model_hash="m")
+        plan = plan_graph(model, calibration, TARGETS["x86-vnni"], ranges="mse")
+        return find_slow_nodes(model.graph, plan, calibration, estimate_costs(model, "m", "x86-vnni"))
+
+    assert find_slow(silu=False) == []
+    assert set("0123456789") <= set(find_slow(silu=True))
 
 
 def test_a_large_dense_layer_is_another_kind() -> None:

@@ -29,7 +29,7 @@ from fcdeploy.samples.kept_samples import take_run
 CONVERSIONS = (1.0, 2.0, 0.5)  # of the estimate of converting: it is the coarsest, so choices for these are run
 CLEAR = 0.03  # integers everywhere stay unless a choice saves this of their time: less is noise or whim
 CLEAR_OF_FAST = 0.15  # the same where these are faster than float beyond doubt: one kind of arithmetic travels
-ESTIMATED = 0.1  # what it must save where nothing was run
+ESTIMATED = 0.06  # what it must save where nothing was run
 WORTH_ONE = 0.05  # of the time of all integer layers, by the table: less is not worth the accuracy that one scale costs
 ALIKE = 0.03  # of choices this close, the one with most integer nodes is taken
 LONG_US = 10_000.0  # a network of that many microseconds takes long to build and run in several forms
@@ -146,7 +146,7 @@ def plan_choice(problem: Problem, everything: Plan, choice: Choice) -> Plan:
 def choose(model: ir.Model, plan: Plan, calibration: Calibration, costs: Costs) -> Choice:
     """What to take: what was confirmed last, else the best trial, else by estimate.
 
-    Estimates are rough: only a split that saves a tenth of the time is taken, be it against integers or float everywhere.
+    Estimates are rough: only a split that saves ESTIMATED of the time is taken, be it against integers or float everywhere.
     """
     if costs.confirmed:
         return costs.confirmed[-1].choice
@@ -203,7 +203,7 @@ def _list_choices(
     choices = [*(Choice(tuple(sorted(each)), tuple(sorted(set(ones) - each))) for each in slow), by_table]
     whole, in_float = (cost_of(model.graph, plan, calibration, costs, slow) for slow in ((), costs.layers))
     if in_float > LONG_US and whole < SURE * in_float:
-        least = (1 - ESTIMATED / 2) * whole
+        least = (1 - ESTIMATED) * whole
         choices = [c for c in choices if not c.slow or cost_of(model.graph, plan, calibration, costs, c.slow) < least]
     return list(dict.fromkeys(choices))
 

@@ -6,27 +6,77 @@ import math
 
 import onnx_ir as ir
 
-from fcdeploy.graph.nodes import name_of, output_axis, shape_of, weight_of
+from fcdeploy.graph.nodes import is_constant, is_op, name_of, output_axis, producer_of, shape_of, weight_of
 from fcdeploy.int8.nodes import is_depthwise
-from fcdeploy.prepare.cost_model import count_macs_by_node
+from fcdeploy.int8.planning.elementwise import find_gelus
+from fcdeploy.prepare.cost_model import fix_leading_axis, list_layer_costs
 from fcdeploy.records.costs import Costs
 from fcdeploy.tables import rates
 
+LOOKED_UP = ("Sigmoid", "Tanh", "Erf", "LeakyRelu")
+GATES = {"Sigmoid": rates.SILU, "HardSigmoid": rates.HARD_SWISH}
+
 
 def estimate_costs(model: ir.Model, model_hash: str, target: str) -> Costs:
-    """Microseconds of the layers that multiply, in float and as integers; other nodes cost the same either way."""
-    macs, table = count_macs_by_node(model), rates.BY_TARGET[target]
+    """Microseconds of layers and of functions between them, in float and as integers; other nodes cost the same either way."""
+    table, functions = rates.BY_TARGET[target], find_functions(model.graph)
+    macs, elements = _count(model)
     nodes = {}
     for node in model.graph:
-        kind = find_kind(node)
-        if kind is None:
+        name, kind = name_of(node), find_kind(node)
+        if kind is not None:
+            rate, count = table.rates[kind], macs.get(name, 0)
+            in_float = rate.float_us + count * rate.float_ns / 1e3
+            as_integers = rate.int8_us + count * (rate.int8_ns + rate.gather_ns / _count_outputs(node)) / 1e3
+        elif name in functions and name in elements:
+            function, count = table.functions[functions[name]], elements[name]
+            in_float, as_integers = count * function.float_ns / 1e3, count * function.int8_ns / 1e3
+        else:
             continue
-        rate, count = table.rates[kind], macs.get(name_of(node), 0)
-        in_float = rate.float_us + count * rate.float_ns / 1e3
-        as_integers = rate.int8_us + count * (rate.int8_ns + rate.gather_ns / _count_outputs(node)) / 1e3
-        nodes[name_of(node)] = (round(in_float, 3), round(as_integers, 3))
+        nodes[name] = (round(in_float, 3), round(as_integers, 3))
     read = "not measured" if table.verified else "from onnxruntime's source, not run"
     return Costs(model_hash, f"table of rates for {target}, {read}", table.conversions, nodes)
+
+
+def find_functions(graph: ir.Graph) -> dict[str, str]:
+    """Node -> the row of the table that what it computes of every number falls under.
+
+    A function in pieces stands at the last of them, where it is part of one kernel in float; the others have no row.
+    """
+    found, pieces = {}, set[ir.Node]()
+    for _, nodes in find_gelus(graph):
+        found[name_of(nodes[-1])] = rates.GELU
+        pieces.update(nodes)
+    for node in graph:
+        if node not in pieces and is_op(node, "Mul") and (gate := _find_gate(node)) is not None:
+            found[name_of(node)] = GATES[gate.op_type]
+            pieces.update((node, gate))
+    for node in graph:
+        if node in pieces or node.outputs[0].dtype != ir.DataType.FLOAT:
+            continue
+        if is_op(node, "Add", "Mul") and not any(map(is_constant, node.inputs)):
+            found[name_of(node)] = rates.ADD if node.op_type == "Add" else rates.MUL
+        elif is_op(node, *LOOKED_UP):
+            found[name_of(node)] = rates.LOOK_UP
+    return found
+
+
+def _find_gate(product: ir.Node) -> ir.Node | None:
+    """The sigmoid, plain or hard, of a factor that it alone is multiplied by."""
+    for gate, value in (product.inputs, reversed(product.inputs)):
+        node = producer_of(gate)
+        if node is not None and is_op(node, *GATES) and node.inputs[0] is value and len(node.outputs[0].uses()) == 1:
+            return node
+    return None
+
+
+def _count(model: ir.Model) -> tuple[dict[str, int], dict[str, int]]:
+    """Node -> multiply-accumulates, and numbers that it writes, for a batch of one; the model is left as it is."""
+    copy = model.clone()
+    fix_leading_axis(copy)
+    layers = list_layer_costs(copy)
+    written = {layer.node: math.prod(layer.shape) for layer in layers if layer.shape is not None}
+    return {layer.node: layer.macs for layer in layers if layer.macs}, written
 
 
 def find_kind(node: ir.Node) -> str | None:

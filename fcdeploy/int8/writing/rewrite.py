@@ -197,7 +197,8 @@ class Writer:
         name = self.conversions.free_name(f"{integers.name}/c")
         result = ir.Value(name=name, shape=integers.shape, type=choose_integer_type(q))
         inputs = [integers, *bounds] if bounds[1] is not None else [integers, bounds[0]]
-        clip = ir.Node("", "Clip", inputs, outputs=[result], name=name)
+        # what stands for a node has its name, by which its time is found
+        clip = ir.Node("", "Clip", inputs, outputs=[result], name=name if after else name_of(node))
         if after:
             self.graph.insert_after(node, clip)
         else:
