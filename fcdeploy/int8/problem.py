@@ -34,6 +34,7 @@ class Problem:
     `samples` are those on which tools may run the model: none where it is too large for that; `judged` are groups of one
     shape each, of streams stretches of steps, on which the result is judged, `unseen` says that no tool has seen these, and
     `ranges_apart` that no range was measured on them.  `source`, of which they are a few, is there where DATA was given.
+    `own_ranges` are methods of tensors for which another than `ranges` is better (search/by_tensor.py).
     `rescaled` are the factors that the channels of `model` were divided by, `absorbed` what was taken off them then.
     `scratch` is where weights lie that should not be in memory.  `left_float` are nodes that cannot be integers with this
     runtime, with the reason.
@@ -52,6 +53,7 @@ class Problem:
     judged: tuple[Arrays, ...] = ()
     unseen: bool = False
     ranges_apart: bool = False
+    own_ranges: Mapping[str, str] = field(default_factory=dict)
     rescaled: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     absorbed: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     scratch: Scratch | None = None
@@ -92,7 +94,8 @@ class Problem:
         overrides = replace(overrides, stored={**overrides.stored, **self.left_float})
         return plan_graph(
             self.model, self.calibration, self.target,
-            ranges=self.ranges, keep_float=self.keep_float, types=self.types, overrides=overrides,
+            ranges=self.ranges, own_ranges=self.own_ranges, keep_float=self.keep_float, types=self.types,
+            overrides=overrides,
         )  # fmt: skip
 
     def build(self, plan: Plan, *, correctable: bool = False) -> ir.Model:

@@ -119,7 +119,7 @@ def join_names(*parts: str) -> str:
 
 
 def start_alike(one: Problem, other: Problem) -> bool:
-    return one.ranges == other.ranges and one.rescaled == other.rescaled
+    return (one.ranges, one.own_ranges, one.rescaled) == (other.ranges, other.own_ranges, other.rescaled)
 
 
 def choose(tried: Sequence[Candidate], worth_db: float) -> Candidate:

@@ -6,7 +6,7 @@ same plan: each tool that can do harm is kept only where it helps.
 1. The plan as effort asks for it, and without the corrections on samples, which costs one run more.
 2. Unless the outputs are good, channels that share a scale are brought nearer to each other (refining/smooth.py).  Then
    other methods for the ranges on a few samples, without corrections; the two that do most better than the usual one on
-   all samples, with and without corrections.
+   all samples, with and without corrections.  Below the floor also other methods for a few tensors alone (by_tensor.py).
 3. Where they are below the floor and rounded weights have a part in that, all weights are rounded by what their layers
    read: no slower, and now and then enough.
 4. Where that is not, nodes leave int8 by the price of the errors that they cause (by_price.py).  Of large networks, and
@@ -40,6 +40,7 @@ from fcdeploy.search import ladder
 from fcdeploy.search.builder import Builder, begin_building
 from fcdeploy.search.by_place import CHEAP, leave_all, leave_by_place
 from fcdeploy.search.by_price import leave_by_price
+from fcdeploy.search.by_tensor import choose_by_tensor
 from fcdeploy.search.candidates import (
     RANKED,
     Candidate,
@@ -53,6 +54,7 @@ from fcdeploy.search.candidates import (
     start_alike,
 )
 from fcdeploy.search.ladder import Forms, PathStep, Score
+from fcdeploy.wording import list_some, say_count
 
 GOOD_DB = 50.0  # of the worst output: from there on other methods for the ranges are not tried
 PERFECT_DB = 80.0  # from there on nothing is compared: what is left of the error is the judged samples' chance
@@ -69,6 +71,7 @@ GOAL = "to hold the floor"
 MOST_WORK = 3e11  # multiplications of a ranking: what takes more is repaired by place alone
 NEARLY = 0.9  # of the time in float, by costs: where errors have no price that saves more, places are tried too
 WORTH_MIXING = 0.05  # of the time in float, by costs: for less no accuracy is given up
+NAMED_RANGES = 2  # tensors with a range of another method that are named
 MOST_LOOKED = 2e10  # multiplications of a look at one of several methods: 16 samples of most networks
 
 
@@ -130,6 +133,9 @@ def hold_floor(
         usual = [candidate for candidate in tried if start_alike(candidate.problem, best.problem)][-1]
         start = replace(best.problem, effort=problem.effort)
         carry_out(_find_better_ranges(start, usual, basis, judge))
+
+    if allowed.choose_ranges and best.judgement.shortfall(floor) > 0:
+        carry_out(_fit_ranges(replace(best.problem, effort=problem.effort), best.start, basis, judge, on_step))
 
     left_out: tuple[str, ...] = ()
     if allowed.repair and best.judgement.shortfall(floor) > 0 and is_of_weights(best, judge):
@@ -200,6 +206,28 @@ def _find_better_ranges(
             found.append((judge.measure(other.build(_plan(other, basis)), few).decisive_db, method, other))
     better = sorted((row for row in found if row[0] >= least), key=lambda row: -row[0])
     return [(join_names(usual.start, f"{method} ranges"), other) for _, method, other in better[:FOLLOWED]]
+
+
+def _fit_ranges(
+    problem: Problem, start: str, basis: CostBasis, judge: Judge, on_step: OnStep | None
+) -> list[tuple[str, Problem]]:
+    """A problem with methods of their own for a few tensors, where that does clearly better on a few samples."""
+    work = max(count_macs(problem), 1) * len(problem.calibration.tensors)  # of a sample
+    if problem.large or work * RANKED > MOST_WORK:
+        return []
+    few = max(RANKED, int(MOST_LOOKED / work))  # of a small network all: what is rare shows on many alone
+
+    def measure(other: Problem) -> float:
+        return judge.measure(other.build(_plan(other, basis)), max(few, _count_looked(problem))).decisive_db
+
+    chosen = choose_by_tensor(
+        problem, basis, lambda model: judge.measure(model, few).noise, measure, on_step or (lambda *_: None)
+    )
+    if chosen is None or chosen[0] < measure(problem) + WORTH_DB:
+        return []
+    own = chosen[1].own_ranges
+    named = list_some([f"{method} for {name!r}" for name, method in own.items()], NAMED_RANGES)
+    return [(join_names(start, f"ranges of {say_count(len(own), 'tensor')} by other methods ({named})"), chosen[1])]
 
 
 def _count_looked(problem: Problem) -> int:

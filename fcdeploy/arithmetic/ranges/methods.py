@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 
 from fcdeploy.arithmetic.ranges.entropy import entropy
@@ -24,6 +25,17 @@ METHODS: dict[str, Method] = {
     "entropy": entropy,
 }
 DEFAULT = "mse"
+
+
+@dataclass(frozen=True)
+class Methods:
+    """The method for the range of every tensor, but for those that have their `own`, by name."""
+
+    usual: Method
+    own: Mapping[str, Method] = field(default_factory=dict)
+
+    def find(self, tensor: str) -> Method:
+        return self.own.get(tensor, self.usual)
 
 
 def find_method(name: str, levels: int = 256) -> Method:

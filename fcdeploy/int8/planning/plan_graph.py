@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
-from fcdeploy.arithmetic.ranges.methods import find_method
+from fcdeploy.arithmetic.ranges.methods import Methods, find_method
 from fcdeploy.graph.missing_numbers import explain_missing
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.graph.normalizations import find_normalizations
@@ -50,13 +50,14 @@ def plan_graph(
     target: Target,
     *,
     ranges: str,
+    own_ranges: Mapping[str, str] | None = None,
     keep_float: Sequence[str] = (),
     types: Types = INT8,
     overrides: Overrides | None = None,
 ) -> Plan:
     """The plan for a prepared model: a decision for every node, QParams for every tensor that becomes integers.
 
-    `keep_float` are the user's names and globs.
+    `own_ranges` are tensors with a method for their range that is not `ranges`; `keep_float` are the user's names and globs.
     """
     graph, overrides = model.graph, overrides or Overrides()
     exact = {**overrides.exact, **match_keep_float(graph, keep_float)}
@@ -81,10 +82,11 @@ def plan_graph(
     )  # fmt: skip
 
     # which scales: of activations first, because those of weights and biases follow
-    method = find_method(ranges, 2**16 if on_16_bits else 256)
+    levels = 2**16 if on_16_bits else 256
+    methods = Methods(find_method(ranges, levels), {t: find_method(m, levels) for t, m in (own_ranges or {}).items()})
     dtype = "int16" if on_16_bits else "uint8"
     tensors = choose_activation_scales(
-        graph, decisions, wants, calibration, dtype, method,
+        graph, decisions, wants, calibration, dtype, methods,
         apart_from_halves=target.one_answer and not on_16_bits,
     )  # fmt: skip
     if not on_16_bits:

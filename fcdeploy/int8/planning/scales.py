@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arithmetic.quantization import choose_symmetric_qparams
-from fcdeploy.arithmetic.ranges.methods import METHODS, Method
+from fcdeploy.arithmetic.ranges.methods import METHODS, Method, Methods
 from fcdeploy.arithmetic.ranges.mse import mse
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.nodes import constant_array, data_inputs, fill_value, is_constant, name_of, operator_of
@@ -33,7 +33,7 @@ def choose_activation_scales(
     wants: set[ir.Value],
     calibration: Calibration,
     dtype: str,
-    method: Method,
+    methods: Methods,
     *,
     apart_from_halves: bool = False,
 ) -> dict[str, QParams]:
@@ -46,7 +46,8 @@ def choose_activation_scales(
     sources |= dict.fromkeys(stored, "pixels: each of their 256 values is a byte")
     covers = {
         # results that no layer reads are answers: clipping the largest would cost more than coarser steps
-        value: stored.get(value) or _choose_range(value, calibration, method if value in wants else METHODS["minmax"])
+        value: stored.get(value)
+        or _choose_range(value, calibration, methods.find(name_of(value)) if value in wants else METHODS["minmax"])
         for value in sources
     }
     groups = ScaleGroups(covers)
