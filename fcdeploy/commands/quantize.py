@@ -188,9 +188,8 @@ def _carry_out(
     """Plan, and, unless the plan is all that was asked for, write."""
     planned = plan_request(request, problem, on_step)
     if request.dry_run:
-        shapes_only = {name_of(node) for node in problem.model.graph if computes_shapes(node)}
         report = build_dry_run_report(
-            changes, planned.plan, planned.basis, shapes_only, time.perf_counter() - begin,
+            changes, planned.plan, planned.basis, _list_shape_nodes(problem), time.perf_counter() - begin,
             timed=planned.search_result is None,
         )  # fmt: skip
         if planned.search_result is not None:
@@ -210,7 +209,7 @@ def _write(request: Request, planned: Planned, files: tuple[Path, ...], begin: f
             return build_refusal(request.model, held, time.perf_counter() - begin)
     else:
         int8 = refine(problem, plan, on_step)
-    finish_model(int8, problem.calibration, plan)
+    finish_model(int8, problem.calibration, plan, None if held is None else held.decides)
     refuse_untaken(problem, int8, request.runtimes)
     plan_file = [] if request.save_plan is None else [Path(request.save_plan)]
     # in place once everything that is said of the file has been found out: no answer, no file
@@ -240,7 +239,7 @@ def _describe(
         plan, planned.basis, kernels, macs, written.float_bytes, written.bytes, planned.tried,
         describe_purpose(plan, native=request.native, device=device),
         following or format_next("validate", request.output, "--against", request.model, "--data EVALUATION"),
-        timed=planned.search_result is None and not (held and held.left_out),
+        timed=planned.search_result is None and not (held and held.left_out), shapes_only=_list_shape_nodes(problem),
     )  # fmt: skip
     warnings = [*warn_too_few(problem.calibration), *warn_left_out(problem, plan), *planned.basis.warnings]
     warnings += filter(None, [describe_version()])
@@ -266,3 +265,8 @@ def _describe(
     if "int8" in plan.kinds.values():
         report = add_ties(report, count_ties(written.file, problem.samples))
     return add_sameness(report, find_differences(problem.model.graph, plan))
+
+
+def _list_shape_nodes(problem: Problem) -> set[str]:
+    """Nodes that handle lengths and indices alone: of less interest than data."""
+    return {name_of(node) for node in problem.model.graph if computes_shapes(node)}

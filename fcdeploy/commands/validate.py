@@ -38,6 +38,7 @@ from fcdeploy.prepare.pipeline import prepare
 from fcdeploy.prepare.shape_inference import infer_shapes
 from fcdeploy.preprocessing.read import Given
 from fcdeploy.proof.sample_axes import declare_samples, parse_axes, share_layout
+from fcdeploy.records import origin
 from fcdeploy.records.data_format import choose_format, from_metadata
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
@@ -111,7 +112,7 @@ def validate(
     source = samples.open()
     odd = alone + warn_of_inputs(source, take_few(source), recorded.statistics)
     leakage = make_leakage_check(pair.int8, pair.int8_path.name, allowed=same_data)
-    job = EvaluationJob(pair.name_files(), samples, metric, _find_ends(pair.float_path), leakage)
+    job = EvaluationJob(pair.name_files(), samples, metric, _find_ends(pair), leakage)
 
     with open_engine_file(engine, pair.int8_path, pair.int8, _read_shapes(samples)) as file:
         with open_pool(*((None, None) if samples.streams else (workers, cluster))) as team:
@@ -187,11 +188,15 @@ def _add_leakage(report: Report, seen: Any, pair: ModelPair, notes: list[str]) -
     return replace(report.extend(values=values, lines=unknown), warnings=(*notes, *report.warnings))
 
 
-def _find_ends(against: Path) -> dict[str, OutputEnd]:
-    """What makes each output, in the graph that is quantized."""
-    prepared, _ = _read_float_models(against)
+def _find_ends(pair: ModelPair) -> dict[str, OutputEnd]:
+    """What makes each output, in the graph that is quantized; and whether it decides, where the int8 model was judged by that."""
+    prepared, _ = _read_float_models(pair.float_path)
     infer_shapes(prepared)
-    return find_ends(prepared)
+    ends = find_ends(prepared)
+    decides = origin.read_decides(pair.int8.metadata_props, pair.int8_path.name)
+    if decides is None:
+        return ends
+    return {name: replace(end, decides=name in decides) for name, end in ends.items()}
 
 
 def _read_float_models(against: Path) -> list[ir.Model]:

@@ -62,7 +62,8 @@ class OutputEnd:
 
     Where channels of `axis` are put together from `parts`, what each is.
     `selected`: which rows it has, and how many, depends on values.  `classes` are how many there are, which tells their axis
-    where a Reshape behind them hides it; `by_token` whether there is an answer for each token of an input.
+    where a Reshape behind them hides it; `by_token` whether there is an answer for each token of an input.  `decides`: what was
+    found of it by other samples, None where nobody looked.
     """
 
     kind: Kind
@@ -71,6 +72,7 @@ class OutputEnd:
     parts: tuple[Part, ...] = ()
     classes: int | None = field(default=None, compare=False)
     by_token: bool = field(default=False, compare=False)
+    decides: bool | None = field(default=None, compare=False)
 
 
 def find_ends(model: ir.Model) -> dict[str, OutputEnd]:

@@ -92,7 +92,7 @@ def decide_by(output: Array, end: OutputEnd, beside_shares: bool = False) -> Dec
     """
     if output.dtype.kind in "biuOSU":
         return Decision(None, None, rows=end.selected and output.ndim > 1)
-    if output.dtype.kind != "f" or output.ndim == 0 or output.size == 0:
+    if output.dtype.kind != "f" or output.ndim == 0 or output.size == 0 or end.decides is False:
         return None
     if end.kind == "sigmoid":
         return Decision(None, 2, 0.5, sparse=output.size > len(output))
@@ -106,6 +106,8 @@ def decide_by(output: Array, end: OutputEnd, beside_shares: bool = False) -> Dec
         return None
     decision = Decision(axis, squeezed.shape[axis])
     if end.kind == "softmax":
+        return _as_text(squeezed, decision, end)
+    if end.decides:
         return _as_text(squeezed, decision, end)
     if beside_shares and squeezed.shape[axis] < FEW_CLASSES and end.kind != "other":
         return None

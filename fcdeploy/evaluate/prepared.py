@@ -20,13 +20,15 @@ from fcdeploy.graph.nodes import opset_of
 from fcdeploy.graph.opset import LOWEST
 from fcdeploy.graph.weights import is_large
 from fcdeploy.prepare.pipeline import PASSES, prepare
+from fcdeploy.proof.sample_axes import NONE
 from fcdeploy.runtime.session import Session
-from fcdeploy.samples.source import Source, choose_batch_size, make_batches
+from fcdeploy.samples.source import Batch, Source, choose_batch_size, get_fixed_batch, make_batches
 
 FEW = 2  # samples
 CLOSE = 1e-4  # root mean square of the difference, of that of the answers: 80 dB; folding moves 1e-7 to 1e-6
 HALF = 3e-2  # where the file computes in half precision, which rounds every result to 8 or 11 bits
 MOVED = 1e-6  # an input that is moved by so much of itself is the same input
+TOGETHER = (2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32)  # rows that make one sample: views of an image, frames of a clip
 ALIKE = 10.0  # times as far as the model's own answers move then is the model's doing
 
 
@@ -64,12 +66,43 @@ def check_prepared(path: Path, prepared: ir.Model, feeds: Mapping[str, Array]) -
 
 
 def check_on_first(path: Path, prepared: ir.Model, source: Source, *, skip_bad: bool = False) -> None:
-    """`check_prepared` on the first batch of a source: two samples, or as many as the model insists on."""
+    """`check_prepared` on the first batch of a source: two samples, or as many as the model insists on.
+
+    Raises FcdeployError, too, for rows of which only several together make a sample.
+    """
     size = choose_batch_size(source.inputs, FEW)
     first = source.without_bad() if skip_bad else source.first(size)
     for batch in make_batches(first, size):
+        if get_fixed_batch(source.inputs) is None and not is_large(prepared):
+            _refuse_lone_rows(path, batch)
         check_prepared(path, prepared, batch.inputs)
         return
+
+
+def _refuse_lone_rows(path: Path, batch: Batch) -> None:
+    """Raise FcdeployError where a model does not run on one sample of a batch, and does on several: they are rows of one."""
+    try:
+        session = Session(path, optimize=False)
+    except FcdeployError:  # said where it is loaded again
+        return
+    rows = next((count for count in (1, *TOGETHER) if _runs(session, batch.pick([0] * count))), 1)
+    if rows == 1:
+        return
+    sample = batch.sample(0)
+    shapes = [f"{spec.name} (samples, {', '.join(map(str, (rows, *sample[spec.name].shape)))})" for spec in batch.specs]
+    axes = [f"--batch-axis {spec.name}={NONE}" for spec in batch.specs]
+    raise FcdeployError(
+        f"model {path.name!r} does not run on one sample of these data, and does on {rows}: it makes one answer of {rows} rows",
+        f"put the {rows} rows that belong together into one sample: {', '.join(shapes)}, and add {' '.join(axes)}",
+    )
+
+
+def _runs(session: Session, batch: Batch) -> bool:
+    try:
+        session.run(batch.inputs)
+    except FcdeployError:
+        return False
+    return True
 
 
 def measure_distance(answers: list[Array], others: list[Array]) -> float:

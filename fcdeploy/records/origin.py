@@ -1,4 +1,4 @@
-"""What an int8 file says it was made from: target, effort, and hashes of the float model, the samples and the plan."""
+"""What an int8 file says it was made from: target, effort, hashes of float model, samples and plan; and how it was judged."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.records.calibration import Calibration
 
 KEY = "fcdeploy"
+DECIDES = "decides"  # a JSON list of outputs
 REMAKE = "fcdeploy quantize MODEL --int8 --data DATA -o int8.onnx"
 
 
@@ -24,6 +25,17 @@ def read(metadata: Mapping[str, str], name: str) -> dict[str, str]:
         return {key: value for key, value in json.loads(text).items() if isinstance(value, str)}
     except (ValueError, AttributeError, RecursionError) as error:
         raise FcdeployError(f"model {name!r}: its metadata {KEY!r} is {text[:60]!r}", REMAKE) from error
+
+
+def read_decides(metadata: Mapping[str, str], name: str) -> frozenset[str] | None:
+    """The outputs by whose decisions `quantize` judged a model; None where it did not judge it, or another tool made it."""
+    text = read(metadata, name).get(DECIDES)
+    if text is None:
+        return None
+    try:
+        return frozenset(map(str, json.loads(text)))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise FcdeployError(f"model {name!r}: its metadata {KEY!r} has {DECIDES} {text[:60]!r}", REMAKE) from error
 
 
 def check_calibration(recorded: Calibration, file: Path, made: Mapping[str, str], *, data: bool = True) -> None:

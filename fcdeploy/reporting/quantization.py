@@ -48,6 +48,7 @@ class QuantizationOutcome:
     purpose: str
     following: str
     timed: bool
+    shapes_only: Collection[str]
 
     @property
     def share(self) -> float | None:
@@ -66,7 +67,8 @@ def build_report(
     left = _list_float_nodes(result)
     rows = tuple((node["node"], node["op"], node["why"]) for node in left)
     repeats = find_repeats(((op, NAMES.sub("", why)) for _, op, why in rows), ALIKE)
-    tables = (Table("left in float", ("node", "operator", "why"), rows, repeats),) if left else ()
+    minor = repeats | {index for index, node in enumerate(left) if node["node"] in result.shapes_only}
+    tables = (Table("left in float", ("node", "operator", "why"), rows, minor),) if left else ()
     seconds = time.perf_counter() - begin
     ratio = result.bytes_int8 / result.bytes_float
     lines = (

@@ -98,6 +98,11 @@ class FloorResult:
     misses: tuple[str, ...]
     floor: Floor
 
+    @property
+    def decides(self) -> list[str]:
+        """Outputs that were judged by their decisions; the others by their numbers."""
+        return sorted(self.chosen.judgement.decisions)
+
 
 def hold_floor(
     problem: Problem,

@@ -376,3 +376,29 @@ def test_an_int8_model_of_other_rows_is_refused_in_a_sentence(
     metric = None if labelled else "agreement"
     with fails("output 'rows_out' has shape (8, 6) in the float model and (24, 2) in the int8 model"):
         validate(files[1], against=files[0], data=save_npz(**data), metric=metric)
+
+
+@pytest.mark.parametrize("decides", [True, False])
+def test_outputs_are_read_as_when_the_model_was_judged(tmp_path: Path, decides: bool) -> None:
+    """Samples of which one class stands out, and samples that all look alike, in either order."""
+    random, net = np.random.default_rng(0), Net(0)
+    there = random.normal(size=(256, 6)).astype(np.float32)
+    x = net.input("x", 6, 1, 1)
+    for weight in (there, np.linalg.pinv(there)):
+        x = net.op("Conv", x, net.constant(weight[:, :, None, None]))
+    net.output(x).save(tmp_path / "m.onnx")
+    dim = random.normal(size=(64, 6, 1, 1)).astype(np.float32)
+    clear = dim + 8 * np.eye(6, dtype=np.float32)[random.integers(0, 6, 64), :, None, None]
+    first, then = tmp_path / "first.npz", tmp_path / "then.npz"
+    np.savez(first, x=clear if decides else dim)
+    np.savez(then, x=dim if decides else clear)
+    quantize(tmp_path / "m.onnx", data=first, output=tmp_path / "q.onnx", accept=True)
+    for name, expected in (
+        ("q.onnx", "agreement" if decides else None),
+        ("other.onnx", None if decides else "agreement"),
+    ):
+        if name == "other.onnx":  # as by another tool
+            model = onnx.load(tmp_path / "q.onnx")
+            del model.metadata_props[:]
+            onnx.save(model, tmp_path / name)
+        assert validate(tmp_path / name, against=tmp_path / "m.onnx", data=then).values["metric"] == expected

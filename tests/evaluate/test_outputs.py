@@ -147,6 +147,17 @@ def test_logits_stand_out_and_random_numbers_do_not() -> None:
     assert not stands_out(logits, 1)
 
 
+def test_what_was_found_by_other_samples_counts_more_than_these() -> None:
+    """Numbers among which none stands out, and scores among which one does."""
+    random = np.random.default_rng(1)
+    numbers = random.normal(size=(64, 96))
+    scores = 8 * np.eye(96)[random.integers(0, 96, 64)] + random.normal(size=(64, 96))
+    for output, here in ((numbers, None), (scores, Decision(1, 96))):
+        single = output.astype(np.float32)
+        found = [decide_by(single, OutputEnd("convolution", 1, decides=known)) for known in (None, True, False)]
+        assert found == [here, Decision(1, 96), None]
+
+
 @pytest.mark.parametrize("classes", [2, 3, 4, 10, 64])
 def test_few_random_numbers_are_no_classes(classes: int) -> None:
     """Of a feature map of few channels one is far above the others, too, but near to another as often as not."""

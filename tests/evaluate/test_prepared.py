@@ -16,6 +16,8 @@ from networks import Net, random_data
 from onnx import TensorProto
 
 import fcdeploy
+from fcdeploy.commands.quantize import quantize
+from fcdeploy.commands.validate import validate
 from fcdeploy.evaluate.prepared import check_prepared, measure_distance
 from fcdeploy.graph.edit import Changes
 from fcdeploy.graph.model import read_model
@@ -99,3 +101,24 @@ def test_the_distance_is_that_of_the_root_mean_squares(share: float, count: int)
     names = np.array(["a", "b"], object)
     assert measure_distance([names], [names.copy()]) == 0.0
     assert measure_distance([np.array([np.nan, 1.0])], [np.array([np.nan, 1.0])]) == 0.0
+
+
+@pytest.mark.parametrize("rows", [2, 3, 8])
+def test_rows_that_make_one_answer_together_are_asked_for_as_one_sample(tmp_path: Path, rows: int) -> None:
+    """Views of an image or frames of a clip: x (any multiple of `rows`, 4) is reshaped into groups, of which means are taken."""
+    net = Net(0)
+    x = net.op("MatMul", net.input("x", 4), net.constant(net.normal(4, 4)))
+    y = net.op("Reshape", x, net.constant(np.array([-1, rows, 4]), np.int64))
+    net.output(net.op("ReduceMean", y, axes=[1], keepdims=0)).save(tmp_path / "m.onnx")
+    flat = random_data(1, 24 * rows, x=(4,))["x"]
+    np.savez(tmp_path / "flat.npz", x=flat)
+    np.savez(tmp_path / "together.npz", x=flat.reshape(24, rows, 4))
+    options = {"output": tmp_path / "q.onnx", "accept": True}
+    hint = f"x (samples, {rows}, 4), and add --batch-axis x=none"
+    with fails(f"does not run on one sample of these data, and does on {rows}", hint):
+        quantize(tmp_path / "m.onnx", data=tmp_path / "flat.npz", **options)  # type: ignore[arg-type]
+    quantize(tmp_path / "m.onnx", data=tmp_path / "together.npz", batch_axes=["x=none"], **options)  # type: ignore[arg-type]
+    validated = validate(
+        tmp_path / "q.onnx", against=tmp_path / "m.onnx", data=tmp_path / "together.npz", same_data=True
+    )
+    assert validated.values["samples"] == 24

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import replace
 
 import onnx_ir as ir
@@ -20,23 +22,24 @@ from fcdeploy.tables.targets import TARGETS
 from fcdeploy.tables.types import INT8
 
 
-def finish_model(int8: ir.Model, calibration: Calibration, plan: Plan) -> None:
+def finish_model(int8: ir.Model, calibration: Calibration, plan: Plan, decides: Sequence[str] | None) -> None:
     """The last changes before the model is written, in place; none of them changes what it computes.
 
     The lowest opset and IR version that can say it, what it was made from and which samples it knows, what a session of it
-    must set, and nothing that follows from the rest.
+    must set, and nothing that follows from the rest.  `decides` are the outputs that it was judged by the decisions of, None of a
+    model that was not judged.
     """
     store_unblocked(int8.graph)
     opset, _ = lowest_opset(int8)
     lower_opset(int8, opset)
     int8.ir_version = lowest_ir_version(int8)
-    _write_metadata(int8, calibration, plan)
+    _write_metadata(int8, calibration, plan, decides)
     if TARGETS[plan.target].pair_limit is None and all(proof.exact_on_x86 for proof in prove_no_saturation(int8)):
         options.drop_option(int8, options.PRECISION)  # it would only cost time
     strip(int8)
 
 
-def _write_metadata(int8: ir.Model, calibration: Calibration, plan: Plan) -> None:
+def _write_metadata(int8: ir.Model, calibration: Calibration, plan: Plan, decides: Sequence[str] | None) -> None:
     """Say in the model what it was made from, and which samples it knows."""
     int8.producer_name, int8.producer_version = "fcdeploy", __version__
     made = {
@@ -49,6 +52,8 @@ def _write_metadata(int8: ir.Model, calibration: Calibration, plan: Plan) -> Non
     }
     if (plan.weights, plan.activations) != (INT8.weights, INT8.activations):
         made |= {"weights": plan.weights, "activations": plan.activations}
+    if decides is not None:
+        made[origin.DECIDES] = json.dumps(list(decides))
     int8.metadata_props[origin.KEY] = origin.to_text(made)
     known = replace(calibration.format, statistics=describe_inputs(calibration))
     if known:
