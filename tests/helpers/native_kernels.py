@@ -57,6 +57,7 @@ SHARED = {
     "depthwise_dsp.h",
     "depthwise_mve.h",
     "depthwise_neon.h",
+    "depthwise_rows.h",
     "pool_neon.h",
 }  # no kernels
 OTHERS = {"cmsis_nn.h"}  # kernels that call what is no part of this

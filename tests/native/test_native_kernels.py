@@ -97,6 +97,23 @@ def test_depthwise_convolutions(seed: int, extreme: bool, rank: int) -> None:
 
 
 @FEW
+@given(
+    seed=SEEDS, channels=st.sampled_from([8, 16, 24, 32, 64, 96, 128, 192]), stride=st.integers(1, 2),
+    weights=st.sampled_from(["small", "any", "extreme"]),
+)  # fmt: skip
+def test_depthwise_windows_of_three_rows(seed: int, channels: int, stride: int, weights: str) -> None:
+    """Channels that fill vectors, a part of one, or neither; rows of whole vectors and others; one row left or none."""
+    random = np.random.default_rng(seed)
+    rows, columns = (int(n) for n in random.integers(1, 9, 2))
+    window = Window((3, 3), (stride, stride), (1, 1), (1, 1), (1, 1))
+    x = Tensor("x", (1, channels, rows, columns), "uint8", coding(random))
+    layer = layer_of(random, x, channels, window, channels, extreme=weights == "extreme", real=False)
+    if weights == "small":
+        layer = replace(layer, weight=layer.weight // 2)
+    check([layer], [x], random, extreme=weights == "extreme")
+
+
+@FEW
 @given(seed=SEEDS, extreme=st.booleans())
 def test_dense_layers(seed: int, extreme: bool) -> None:
     random = np.random.default_rng(seed)

@@ -194,6 +194,10 @@ FC_INLINE void fc_depthwise_row(
 
 #endif
 
+#if defined(FC_STORED)
+#include "depthwise_rows.h"
+#endif
+
 FC_INLINE void fc_depthwise_run(
     struct fc_written to, const uint8_t *x, const int8_t *weights, const int32_t *bias, const struct fc_depthwise *depthwise)
 {
@@ -204,6 +208,15 @@ FC_INLINE void fc_depthwise_run(
 #endif
     to.code = &d->code;
     const struct fc_written all = to;
+#if defined(FC_STORED)
+    if (fc_depthwise_in_rows(&all, d)) {
+        if (FC_APART && d->wide)
+            fc_depthwise_rows(2, &all, x, weights, bias, d);
+        else
+            fc_depthwise_rows(1, &all, x, weights, bias, d);
+        return;
+    }
+#endif
     const ptrdiff_t size = (ptrdiff_t)d->taps_x * ((d->taps_y + 3) / 4) * 4 * FC_TILE;
 #if defined(FC_SCALED)
     int missing = 0; /* tiles that are computed below */

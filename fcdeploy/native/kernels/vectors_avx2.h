@@ -37,16 +37,32 @@ FC_INLINE fc_ints fc_dot(fc_ints sum, fc_ints x, fc_ints w)
 #endif
 }
 
-/* Bytes 0 and 2, then 1 and 3 of each lane, as 16 bits. */
+#if !defined(__AVXVNNI__)
+#define FC_APART 1
+/* Bytes 0 and 2, then 1 and 3 of each lane, as 16 bits; and what adds up products of these. */
+FC_INLINE void fc_take_apart(fc_ints *out, fc_ints x)
+{
+    out[0] = _mm256_and_si256(x, _mm256_set1_epi16(255));
+    out[1] = _mm256_srli_epi16(x, 8);
+}
+FC_INLINE void fc_weights_apart(fc_ints *out, fc_ints w)
+{
+    out[0] = _mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8);
+    out[1] = _mm256_srai_epi16(w, 8);
+}
+FC_INLINE fc_ints fc_add_pairs(fc_ints sum, fc_ints x, fc_ints w) { return _mm256_add_epi32(sum, _mm256_madd_epi16(x, w)); }
+#endif
+
+/* The same where they may leave 16 bits. */
 FC_INLINE fc_ints fc_dot_wide(fc_ints sum, fc_ints x, fc_ints w)
 {
-#if defined(__AVXVNNI__)
-    return _mm256_dpbusd_avx_epi32(sum, x, w);
+#if defined(FC_APART)
+    fc_ints bytes[2], weights[2];
+    fc_take_apart(bytes, x);
+    fc_weights_apart(weights, w);
+    return fc_add_pairs(fc_add_pairs(sum, bytes[0], weights[0]), bytes[1], weights[1]);
 #else
-    const __m256i x_even = _mm256_and_si256(x, _mm256_set1_epi16(255)), x_odd = _mm256_srli_epi16(x, 8);
-    const __m256i w_even = _mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8), w_odd = _mm256_srai_epi16(w, 8);
-    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(x_even, w_even));
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(x_odd, w_odd));
+    return fc_dot(sum, x, w);
 #endif
 }
 
@@ -58,6 +74,19 @@ FC_INLINE void fc_taps(fc_ints *out, const uint8_t *r0, const uint8_t *r1, const
     const __m128i ab_high = _mm_unpackhi_epi8(a, b), cd_high = _mm_unpackhi_epi8(c, d);
     out[0] = _mm256_set_m128i(_mm_unpackhi_epi16(ab, cd), _mm_unpacklo_epi16(ab, cd));
     out[1] = _mm256_set_m128i(_mm_unpackhi_epi16(ab_high, cd_high), _mm_unpacklo_epi16(ab_high, cd_high));
+}
+
+/* Bytes of four rows by turns: of each sixteen the first four in out[0], the next ones in out[1]. */
+FC_INLINE void fc_interleave_rows(fc_ints *out, const uint8_t *r0, const uint8_t *r1, const uint8_t *r2, const uint8_t *r3)
+{
+    const __m256i a = _mm256_loadu_si256((const __m256i *)r0), b = _mm256_loadu_si256((const __m256i *)r1);
+    const __m256i c = _mm256_loadu_si256((const __m256i *)r2), d = _mm256_loadu_si256((const __m256i *)r3);
+    const __m256i ab = _mm256_unpacklo_epi8(a, b), cd = _mm256_unpacklo_epi8(c, d);
+    const __m256i ab_high = _mm256_unpackhi_epi8(a, b), cd_high = _mm256_unpackhi_epi8(c, d);
+    out[0] = _mm256_unpacklo_epi16(ab, cd);
+    out[1] = _mm256_unpackhi_epi16(ab, cd);
+    out[2] = _mm256_unpacklo_epi16(ab_high, cd_high);
+    out[3] = _mm256_unpackhi_epi16(ab_high, cd_high);
 }
 
 /* Weights of a window of three rows for four that begin one row above it. */
@@ -127,19 +156,29 @@ FC_INLINE void fc_store_count(uint8_t *y, int count, __m128i bytes)
         *y = (uint8_t)rest;
 }
 
-/* The bytes of four vectors, one vector's eight after the other's; numbers below 2^31. */
-FC_INLINE __m256i fc_bytes_of(const fc_reals *x, const struct fc_code *code)
+/* The bytes of four vectors by turns of four, below 2^31: packed numbers as fc_interleave_rows had them. */
+FC_INLINE __m256i fc_bytes_by_turns(const fc_reals *x, const struct fc_code *code)
 {
     const __m256i zero = _mm256_set1_epi16((int16_t)code->zero);
     const __m256i low = _mm256_packs_epi32(_mm256_cvtps_epi32(x[0]), _mm256_cvtps_epi32(x[1]));
     const __m256i high = _mm256_packs_epi32(_mm256_cvtps_epi32(x[2]), _mm256_cvtps_epi32(x[3]));
-    /* the lower halves of all four, then the upper ones */
     __m256i bytes = _mm256_packus_epi16(_mm256_adds_epi16(low, zero), _mm256_adds_epi16(high, zero));
     if (code->low > 0 || code->high < 255) {
         bytes = _mm256_max_epu8(bytes, _mm256_set1_epi8((char)code->low));
         bytes = _mm256_min_epu8(bytes, _mm256_set1_epi8((char)code->high));
     }
-    return _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    return bytes;
+}
+
+FC_INLINE void fc_store_rows(uint8_t *y, const fc_reals *x, const struct fc_code *code)
+{
+    _mm256_storeu_si256((__m256i *)y, fc_bytes_by_turns(x, code));
+}
+
+/* One vector's eight bytes after the other's: the lower halves of all four came first. */
+FC_INLINE __m256i fc_bytes_of(const fc_reals *x, const struct fc_code *code)
+{
+    return _mm256_permutevar8x32_epi32(fc_bytes_by_turns(x, code), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
 }
 
 /* Four vectors that are four positions of up to eight channels, or two of up to sixteen, `count` of them written. */

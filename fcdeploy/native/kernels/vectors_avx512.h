@@ -53,6 +53,18 @@ FC_INLINE void fc_taps(fc_ints *out, const uint8_t *r0, const uint8_t *r1, const
     out[0] = _mm512_shuffle_epi8(fc_quarters(rows), columns);
 }
 
+/* Bytes of four rows by turns: of each sixteen the first four in out[0], the next ones in out[1]. */
+FC_INLINE void fc_interleave_rows(fc_ints *out, const uint8_t *r0, const uint8_t *r1, const uint8_t *r2, const uint8_t *r3)
+{
+    const __m512i a = _mm512_loadu_si512(r0), b = _mm512_loadu_si512(r1), c = _mm512_loadu_si512(r2), d = _mm512_loadu_si512(r3);
+    const __m512i ab = _mm512_unpacklo_epi8(a, b), cd = _mm512_unpacklo_epi8(c, d);
+    const __m512i ab_high = _mm512_unpackhi_epi8(a, b), cd_high = _mm512_unpackhi_epi8(c, d);
+    out[0] = _mm512_unpacklo_epi16(ab, cd);
+    out[1] = _mm512_unpackhi_epi16(ab, cd);
+    out[2] = _mm512_unpacklo_epi16(ab_high, cd_high);
+    out[3] = _mm512_unpackhi_epi16(ab_high, cd_high);
+}
+
 /* Weights of a window of three rows for four that begin one row above it. */
 FC_INLINE fc_ints fc_one_row_down(fc_ints w) { return _mm512_slli_epi32(w, 8); }
 
@@ -129,21 +141,29 @@ FC_INLINE void fc_store_count(uint8_t *y, int count, __m128i bytes)
         _mm_mask_storeu_epi8(y, (__mmask16)((1u << count) - 1), bytes);
 }
 
+/* The bytes of four vectors by turns of four, below 2^31: packed numbers as fc_interleave_rows had them. */
+FC_INLINE __m512i fc_bytes_by_turns(const fc_reals *x, const struct fc_code *code)
+{
+    const __m512i zero = _mm512_set1_epi16((int16_t)code->zero);
+    const __m512i low = _mm512_packs_epi32(_mm512_cvtps_epi32(x[0]), _mm512_cvtps_epi32(x[1]));
+    const __m512i high = _mm512_packs_epi32(_mm512_cvtps_epi32(x[2]), _mm512_cvtps_epi32(x[3]));
+    const __m512i bytes = _mm512_packus_epi16(_mm512_adds_epi16(low, zero), _mm512_adds_epi16(high, zero));
+    if (code->low <= 0 && code->high >= 255)
+        return bytes;
+    return _mm512_min_epu8(_mm512_max_epu8(bytes, _mm512_set1_epi8((char)code->low)), _mm512_set1_epi8((char)code->high));
+}
+
+FC_INLINE void fc_store_rows(uint8_t *y, const fc_reals *x, const struct fc_code *code)
+{
+    _mm512_storeu_si512(y, fc_bytes_by_turns(x, code));
+}
+
 /* Four vectors that are four positions of up to sixteen channels, `count` of them written; numbers below 2^31. */
 #define FC_STORED 4
 FC_INLINE void fc_store_positions(
     uint8_t *y, const int32_t *at, int count, const int vectors, const fc_reals *x, const struct fc_code *code)
 {
-    const __m512i zero = _mm512_set1_epi16((int16_t)code->zero);
-    const __m512i low = _mm512_packs_epi32(_mm512_cvtps_epi32(x[0]), _mm512_cvtps_epi32(x[1]));
-    const __m512i high = _mm512_packs_epi32(_mm512_cvtps_epi32(x[2]), _mm512_cvtps_epi32(x[3]));
-    /* in each quarter four channels of all positions */
-    __m512i bytes = _mm512_packus_epi16(_mm512_adds_epi16(low, zero), _mm512_adds_epi16(high, zero));
-    if (code->low > 0 || code->high < 255) {
-        bytes = _mm512_max_epu8(bytes, _mm512_set1_epi8((char)code->low));
-        bytes = _mm512_min_epu8(bytes, _mm512_set1_epi8((char)code->high));
-    }
-    bytes = fc_quarters(bytes);
+    const __m512i bytes = fc_quarters(fc_bytes_by_turns(x, code)); /* in each quarter there were four channels of all positions */
     (void)vectors;
     const __m128i second_one = _mm512_extracti32x4_epi32(bytes, 1), third = _mm512_extracti32x4_epi32(bytes, 2);
     const int side_by_side = at[1] - at[0] == count && at[2] - at[1] == count && at[3] - at[2] == count;
