@@ -53,6 +53,7 @@ SHARED = {
     "layer_mve.h",
     "interleave_sse.h",
     "layer_avx512.h",
+    "layer_lanes.h",
     "layer_neon.h",
     "depthwise_dsp.h",
     "depthwise_mve.h",

@@ -114,6 +114,32 @@ def test_depthwise_windows_of_three_rows(seed: int, channels: int, stride: int, 
 
 
 @FEW
+@given(
+    seed=SEEDS, extreme=st.booleans(), beside=st.booleans(), outs=st.integers(4, 9),
+    form=st.sampled_from([(1, 1), (2, 2), (4, 1), (2, 4), (4, 2), (8, 1), (3, 1)]),
+)  # fmt: skip
+def test_few_channels_at_neighbouring_positions(
+    seed: int, extreme: bool, beside: bool, outs: int, form: tuple[int, int]
+) -> None:
+    """Windows 1, 4, 8 and other bytes apart; rows of sixteen positions, and of some more; alone, and as a part of a Concat."""
+    random = np.random.default_rng(seed)
+    channels, stride = form
+    window = Window((int(random.integers(1, 6)), int(random.integers(1, 6))), (1, stride), (1, 2), (1, 2), (1, 1))
+    x = Tensor(
+        "x", (1, channels, int(random.integers(5, 8)), stride * int(random.integers(14, 40))), "uint8", coding(random)
+    )
+    layer = layer_of(random, x, outs, window, 1, extreme=extreme, real=False)
+    if not beside:
+        check([layer], [x], random, extreme=extreme)
+        return
+    parts = [replace(layer, outputs=(replace(layer.output, name=f"part{n}"),)) for n in range(2)]
+    shape = (1, 2 * outs, *layer.output.shape[2:])
+    to, read = replace(layer.output, name="y", shape=shape), tuple(part.output for part in parts)
+    both = Move(node="c", inputs=read, outputs=(to,), kind="concat", arguments=((1,),))
+    check([*parts, both], [x], random, extreme=extreme)
+
+
+@FEW
 @given(seed=SEEDS, extreme=st.booleans())
 def test_dense_layers(seed: int, extreme: bool) -> None:
     random = np.random.default_rng(seed)

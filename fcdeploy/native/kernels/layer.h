@@ -306,6 +306,7 @@ FC_INLINE void fc_layer_write_all(
 
 #if defined(FC_SIXTEEN)
 #include "layer_avx512.h"
+#include "layer_lanes.h"
 #elif defined(FC_HALVES) || defined(fc_dot_lane)
 #include "layer_neon.h"
 #endif
@@ -415,6 +416,13 @@ FC_INLINE void fc_layer_run(
     const struct fc_layer own = *layer, *l = &own; /* no byte that is written can be one of these */
 #endif
 #if defined(FC_SIXTEEN)
+    if (fc_layer_fits_lanes(all, l)) {
+        if (l->outs <= 6)
+            fc_layer_in_lanes(6, all, x, weights, bias, l);
+        else
+            fc_layer_in_lanes(8, all, x, weights, bias, l);
+        return;
+    }
     const int across = fc_layer_across(l);
 #else
     const int across = l->columns;

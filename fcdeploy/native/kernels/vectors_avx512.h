@@ -165,8 +165,12 @@ FC_INLINE void fc_store_positions(
 {
     const __m512i bytes = fc_quarters(fc_bytes_by_turns(x, code)); /* in each quarter there were four channels of all positions */
     (void)vectors;
-    const __m128i second_one = _mm512_extracti32x4_epi32(bytes, 1), third = _mm512_extracti32x4_epi32(bytes, 2);
     const int side_by_side = at[1] - at[0] == count && at[2] - at[1] == count && at[3] - at[2] == count;
+    if (count == FC_LANES && side_by_side) {
+        _mm512_storeu_si512(y + at[0], bytes);
+        return;
+    }
+    const __m128i second_one = _mm512_extracti32x4_epi32(bytes, 1), third = _mm512_extracti32x4_epi32(bytes, 2);
     if (count >= FC_LANES || (count >= 8 && side_by_side)) { /* what is too much the next positions overwrite */
         _mm_storeu_si128((__m128i *)(y + at[0]), _mm512_castsi512_si128(bytes));
         _mm_storeu_si128((__m128i *)(y + at[1]), second_one);
