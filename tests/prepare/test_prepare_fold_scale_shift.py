@@ -52,6 +52,41 @@ def test_a_batchnorm_that_was_written_as_mul_and_add() -> None:
     assert ops(model) == ["Conv"]
 
 
+@pytest.mark.parametrize("op_type", ["Mul", "Div", "Add", "Sub"])
+@pytest.mark.parametrize("shape", [(6, 1), (1, 6, 1), ()])
+@pytest.mark.parametrize("constant_first", [False, True])
+def test_behind_a_squeeze_of_a_convolution_along_one_axis(
+    op_type: str, shape: tuple[int, ...], constant_first: bool
+) -> None:
+    """As TensorFlow and JAX write one-dimensional convolutions: the bias is added where the axis of length 1 is gone."""
+    constants = {
+        "w": normal(6, 4, 5, 1),
+        "axes": np.array([-1]),
+        "c": np.asarray(np.abs(normal(*shape)) + 0.5, np.float32),
+    }
+    nodes = [op("Conv", "x w", "z"), op("Squeeze", "z axes", "s"), op(op_type, "c s" if constant_first else "s c", "y")]
+    model = graph(nodes, {"x": ["n", 4, 12, 1]}, ["y"], constants)
+    apply(fold_scale_shift, model)
+    divided = op_type == "Div" and constant_first
+    assert ops(model) == (["Conv", "Squeeze", "Div"] if divided else ["Conv", "Squeeze"])
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape", "squeezed_too"),
+    [([3], (6, 8), False), ([1], (8, 1), False), ([3], (6, 1), True)],
+    ids=["a number a position", "channels that go", "read twice"],
+)
+def test_a_squeeze_that_stays_in_front(axes: list[int], shape: tuple[int, ...], squeezed_too: bool) -> None:
+    channels = 1 if axes == [1] else 6
+    constants = {"w": normal(channels, 4, 5, 1), "axes": np.array(axes), "c": normal(*shape)}
+    nodes = [op("Conv", "x w", "z"), op("Squeeze", "z axes", "s"), op("Add", "s c", "y")]
+    nodes += [op("Relu", "s", "r")] if squeezed_too else []
+    model = graph(nodes, {"x": ["n", 4, 12, 1]}, ["y", "r"] if squeezed_too else ["y"], constants)
+    kept = ops(model)
+    assert apply(fold_scale_shift, model).count == 0
+    assert ops(model) == kept
+
+
 def test_adding_a_bias_leaves_the_weight_alone() -> None:
     constants = {"w": normal(6, 4, 3, 3), "c": normal(6, 1, 1)}
     model = graph([op("Conv", "x w", "z"), op("Add", "z c", "y")], {"x": ["n", 4, 5, 5]}, ["y"], constants)

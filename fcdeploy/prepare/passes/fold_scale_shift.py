@@ -7,6 +7,11 @@ normalised inside the model (Sub, then Div):
     x + c,  x - c   ->   s = 1,           t = c or -c
     c - x           ->   s = -1,          t = c
 
+A Squeeze between them that leaves the channels where they are, as behind one-dimensional convolutions of TensorFlow and JAX,
+comes behind the arithmetic first:
+
+    op(Squeeze(y), c)   ->   Squeeze(op(y, c'))
+
 Into the layer behind, only arithmetic on a graph input goes: elsewhere a Mul or Div is often the last step of an
 activation (HardSwish, GELU) that is worth more when it is recognised whole.
 """
@@ -20,7 +25,7 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Array
 from fcdeploy.graph.edit import Changes, Edits
-from fcdeploy.graph.nodes import array_of, describe, is_constant, is_op, rank_of
+from fcdeploy.graph.nodes import array_of, describe, input_of, is_constant, is_op, producer_of, rank_of
 from fcdeploy.prepare.linear_layers import (
     channels_of,
     expand_per_channel,
@@ -37,10 +42,41 @@ def fold_scale_shift(model: ir.Model) -> Changes:
     """Fold the Mul, Div, Add and Sub by constants that stand next to a layer; the rest is ordinary arithmetic."""
     edits = Edits(model, "fold_scale_shift")
     for node in edits.nodes(*ARITHMETIC):
+        _move_before_squeeze(edits, node)
+    for node in edits.nodes(*ARITHMETIC):
         _attempt(edits, node, _fold_back)
     for node in reversed(list(edits.nodes(*ARITHMETIC))):  # the last step first: only then is the one before it next
         _attempt(edits, node, _fold_ahead)
     return edits.changes()
+
+
+def _move_before_squeeze(edits: Edits, node: ir.Node) -> None:
+    """Change places with a Squeeze of what a layer writes, where one number a channel is all that the node adds or multiplies."""
+    side = _constant_side(node)
+    value = None if side is None else node.inputs[1 - side]
+    squeeze = producer_of(value)
+    if side is None or value is None or squeeze is None or not is_op(squeeze, "Squeeze"):
+        return
+    if node.op_type == "Div" and side == 0:
+        return  # no layer takes it
+    written = squeeze.inputs[0]
+    alone = written is not None and edits.only_reader(written) is squeeze and edits.only_reader(value) is node
+    if written is None or not alone or not is_layer(written.producer()):
+        return
+    before, channels, axes = rank_of(written), channels_of(written), array_of(input_of(squeeze, 1))
+    rank = rank_of(value)
+    if before is None or rank is None or channels is None or axes is None or min(axes % before) < 2:
+        return
+    c = expand_per_channel(array_of(node.inputs[side]), channels, rank)
+    if c is None:
+        return
+    wide = edits.constant(f"{node.name}.wide", c.astype(np.float32).reshape(-1, *[1] * (before - 2)))
+    operands: list[ir.Value | None] = [written, wide] if side == 1 else [wide, written]
+    result = edits.insert(node, node.op_type, operands, output=f"{node.outputs[0].name}.wide")
+    result.type, result.shape = written.type, written.shape
+    edits.replace(node, "Squeeze", [result, squeeze.inputs[1]])
+    edits.graph.remove(squeeze, safe=True)
+    edits.count += 1
 
 
 def _attempt(edits: Edits, node: ir.Node, fold: Callable[[Edits, ir.Node, int, ir.Value], str | None]) -> None:
