@@ -170,7 +170,7 @@ def _choose_default(labels: Array) -> tuple[str, str]:
 def _make_relative(
     name: str | None, outputs: Arrays, read: OutputsRead, ends: Mapping[str, OutputEnd]
 ) -> Metric | None:
-    """Of int8 answers with float ones: by default boxes found, else the first output that decides, else None."""
+    """Of int8 answers with float ones: by default boxes found, else the first output that decides something, else None."""
     why = "as asked for" if name else "the data have no labels"
     found = read.detections
     if name == "boxes" or (name is None and found is not None):
@@ -191,7 +191,8 @@ def _make_relative(
             )
         why = f"{why}, cosine of each row of output {output!r}"
         return _relate("cosine", output, why, between.compare_directions(output))
-    output = next(iter(read.decisions), first)
+    finding = (output for output, one in read.decisions.items() if _finds_something(one, outputs[output]))
+    output = next(finding, next(iter(read.decisions), first))
     decision = read.decisions.get(output)
     if name is None and decision is None:
         return None
@@ -205,6 +206,14 @@ def _make_relative(
     return _relate(
         name or "agreement", output, f"{why}, {decision} of output {output!r}", how(output, decision), decision
     )
+
+
+def _finds_something(decision: Decision, output: Array) -> bool:
+    """Whether a model finds anything in its answers; only where things are looked for it may not."""
+    if decision.background is None and not decision.sparse:
+        return True
+    nothing = 0 if decision.background is None else decision.background
+    return bool((decide(decision, output) != nothing).any())
 
 
 def _relate(name: str, output: str, why: str, how: BetweenModels, decision: Decision | None = None) -> Metric:

@@ -247,6 +247,21 @@ def test_what_decides_is_read_from_the_graph_and_the_answers() -> None:
     assert chosen.decision.axis == 3
 
 
+def test_an_output_in_which_nothing_is_found_is_not_what_the_agreement_is_of() -> None:
+    """A detector's maps of several strides: small things are rare, and all of no decisions would be equal."""
+    random = np.random.default_rng(0)
+    fine = np.full((3, 400, 5), 0.05, np.float32)
+    coarse = np.where(random.random((3, 100, 5)) > 0.97, 0.9, 0.05).astype(np.float32)
+    ends = dict.fromkeys(("fine", "coarse"), OutputEnd("sigmoid"))
+    chosen, read = choose_metric(None, {"fine": fine, "coarse": coarse}, {}, ends)
+    assert all(decision.sparse for decision in read.decisions.values())
+    assert chosen is not None
+    assert chosen.output == "coarse"
+    chosen, _ = choose_metric(None, {"fine": fine, "coarse": 0 * coarse}, {}, ends)
+    assert chosen is not None
+    assert chosen.output == "fine"  # where nothing is found in any, the first as before
+
+
 def test_maps_and_texts_against_labels_and_between_models() -> None:
     """Jaccard of all positions from scikit-learn; character error rate from a distance that recurses."""
     random = np.random.default_rng(0)
