@@ -30,7 +30,8 @@ def weight_only_inputs(node: ir.Node) -> list[tuple[int, ir.Value, int]]:
         if value is None or not is_constant(value) or value.dtype != ir.DataType.FLOAT or value.shape is None:
             continue
         if len(value.uses()) == 1 and len(value.shape) >= 2 and math.prod(value.shape.numpy()) >= WEIGHT_ONLY_LEAST:
-            # ConvTranspose (in, out, ...) and recurrent weights (directions, gates x hidden, in) count outputs in axis 1
+            # ConvTranspose (in, out, ...), recurrent weights (directions, gates x hidden, in) and tables (rows, channels)
+            # count outputs in axis 1
             axis = output_axis(node) if node.op_type in ("Conv", "Gemm", "MatMul") else 1
             weights.append((index, value, axis))
     return weights

@@ -78,10 +78,11 @@ OPERATORS: dict[str, Operator] = {
     **{
         op: Operator("passthrough", "moves bytes")
         for op in (
-            "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Gather", "Expand", "Tile", "Split",
+            "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Expand", "Tile", "Split",
             "DepthToSpace", "SpaceToDepth", "Pad", "Resize", "Identity", "ReduceMax", "ReduceMin",
         )
     },
+    "Gather": Operator("passthrough", "moves bytes", weight_only=(0,)),  # rows of a table: an embedding
     "MaxPool": Operator("passthrough", "compares bytes", ranks=(3, 4, 5)),
     "Relu": Operator("clips", "the lowest byte is zero"),
     "Clip": Operator("clips", "the bytes end where it clips"),

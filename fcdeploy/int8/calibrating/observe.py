@@ -237,7 +237,7 @@ def observable_tensors(graph: ir.Graph, *, everything: bool = False) -> list[ir.
 def meets_weights(value: ir.Value) -> bool:
     """Whether weights are multiplied with it: what its channels hold then says how much an error in a weight counts."""
     return any(
-        (row.weight is not None or row.weight_only) and use.idx in (row.data or (0,))
+        (row.weight is not None or set(row.weight_only) - {use.idx}) and use.idx in (row.data or (0,))
         for use in value.uses()
         if (row := operator_of(use.node))
     )

@@ -191,7 +191,7 @@ def _decide_passthrough(context: NodeContext) -> tuple[Kind, str]:
         return "passthrough", context.row.why
     if context.inputs and context.leads_on and _all_wanted(context.node, context.wants):
         return "passthrough", f"{context.row.why} that the next layer reads"
-    return "float", FLOAT_ALREADY
+    return "float", FLOAT_ALREADY if context.inputs else LOOKED_UP
 
 
 def _decide_clip(context: NodeContext) -> tuple[Kind, str]:
@@ -222,6 +222,7 @@ def _decide_shape(context: NodeContext) -> tuple[Kind, str]:
 
 NO_RANGE = "is not a float tensor with finite values in calibration"
 FLOAT_ALREADY = "its input is float already"
+LOOKED_UP = "reads floats from a constant"
 BY_ROLE: dict[Role, Callable[[NodeContext], tuple[Kind, str]]] = {
     "multiply": _decide_multiply,
     "integer": _decide_integer,
