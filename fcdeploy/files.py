@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import stat
@@ -15,6 +16,9 @@ DATA_SUFFIXES = {
     ".npy", ".npz", ".csv", ".bin", ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".tif", ".tiff", ".webp",
 }  # fmt: skip
 HALVES = ("first", "second")  # as `transform split` ends the names of its files
+TOO_MANY = (errno.EMFILE, errno.ENFILE)
+NOT_READ = (*TOO_MANY, errno.EIO, errno.EACCES, errno.EPERM, errno.EINTR, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT)
+"""What the system says where it does not give the bytes of a file; other numbers stand for what is wrong with them, too."""
 MOST_BYTES = 256 << 20  # of a file that is read as a whole and is no model, weights or samples
 
 
@@ -30,6 +34,13 @@ def check_file(path: Path, what: str) -> None:
     kind = path.stat().st_mode
     if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
         raise FcdeployError(f"{what} {str(path)!r} is a device or a pipe, expected a file", f"ls -l {quote_path(path)}")
+
+
+def refuse_unread(name: str, error: BaseException) -> None:
+    """Raise FcdeployError where the system did not give the bytes of a file: that says nothing of what is in it."""
+    if isinstance(error, OSError) and error.errno in NOT_READ:
+        hint = "ulimit -n 1024" if error.errno in TOO_MANY else f"ls -l {quote_path(name)}, and try it again"
+        raise FcdeployError(f"{name!r} cannot be read: {error.strerror}", hint) from error
 
 
 def read_small_file(path: Path, what: str, hint: str) -> bytes:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.files import check_file
+from fcdeploy.files import check_file, refuse_unread
 from fcdeploy.records.manifest import AGAIN, MANIFEST, Manifest, from_json, is_plain_path
 from fcdeploy.records.progress import OnStep
 
@@ -136,6 +136,7 @@ def _list_zip(path: Path) -> tuple[dict[str, int], Open]:
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
+        refuse_unread(str(path), error)
         raise FcdeployError(f"{source} is neither a folder nor a zip, or is damaged", hint) from error
     sizes: dict[str, int] = {}
     space = path.stat().st_size

@@ -16,6 +16,7 @@ import click
 
 from fcdeploy import __version__, console
 from fcdeploy.errors import FcdeployError, find_close
+from fcdeploy.files import TOO_MANY
 from fcdeploy.wording import quote_path
 
 COMMANDS = {
@@ -94,6 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             FcdeployError("out of memory", "a machine with more, a smaller model, or a smaller --batch")
         )
     except Exception as defect:
+        if (cause := _find_exhaustion(defect)) is not None:
+            return _report_failure(_explain_os_error(cause))
         given = sys.argv[1:] if arguments is None else arguments
         if isinstance(defect, ModuleNotFoundError):
             return _report_failure(_explain_missing(defect, given))
@@ -112,6 +115,8 @@ def _explain_os_error(trouble: OSError) -> FcdeployError:
     """A file that the system does not give, for whatever reason: a full disk, no permission, a name too long."""
     if trouble.strerror is None:
         return _explain_defect(trouble)
+    if trouble.errno in TOO_MANY:
+        return FcdeployError("too many files are open for this process", "ulimit -n 1024")
     if trouble.filename is None:  # of reading and writing the system does not say where
         return FcdeployError(
             f"a file could not be read or written: {trouble.strerror}", "df -h shows full disks; run the command again"
@@ -120,6 +125,16 @@ def _explain_os_error(trouble: OSError) -> FcdeployError:
     return FcdeployError(
         f"{name if len(name) < 100 else name[:97] + '...'!r}: {trouble.strerror}", f"ls -l {quote_path(name[:100])}"
     )
+
+
+def _find_exhaustion(defect: BaseException) -> OSError | None:
+    """The lack of descriptors that something else failed behind: an event loop, for one, cannot even be closed then."""
+    before = defect.__cause__ or defect.__context__
+    while before is not None:
+        if isinstance(before, OSError) and before.errno in TOO_MANY:
+            return before
+        before = before.__cause__ or before.__context__
+    return None
 
 
 def _explain_missing(missing: ModuleNotFoundError, arguments: Sequence[str]) -> FcdeployError:

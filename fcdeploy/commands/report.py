@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fcdeploy import __version__
-from fcdeploy.atomic_files import replace_file, replace_files, replace_folder
+from fcdeploy.atomic_files import clear_abandoned, replace_file, replace_files, replace_folder
 from fcdeploy.errors import FcdeployError
 from fcdeploy.files import check_output
 from fcdeploy.records.progress import OnStep
@@ -95,6 +95,7 @@ def _write_overlays(paths: Sequence[Path], given: Sequence[Path], target: Path, 
     rows = list_layers(subject)
     texts = make_overlays(subject.model.graph.name or "<main>", rows)
     places = {target / f"{name}.json": text for name, text in texts.items()}
+    clear_abandoned(target)
     with replace_files(list(places), force=force) if target.is_dir() else _make_folder(target, places) as asides:
         for aside, text in zip(asides, places.values(), strict=True):
             aside.write_text(text, encoding="utf-8")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fcdeploy.errors import FcdeployError
+from fcdeploy.files import refuse_unread
 from fcdeploy.graph.wire import Data, FileBytes, Span, Value, check_parts, iterate_fields, read_varint
 from fcdeploy.wording import quote_path
 
@@ -67,6 +68,7 @@ def read_outline(model: Path | str | bytes) -> Outline:
             check_parts(FileBytes(file), str(path))
             return _read_model(FileBytes(file))
     except (OSError, ValueError, IndexError, struct.error, RecursionError) as error:
+        refuse_unread(str(path), error)
         raise FcdeployError(
             f"{str(path)!r} is not an ONNX model, or is damaged", f"fcdeploy inspect {quote_path(path)}"
         ) from error

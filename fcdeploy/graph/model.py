@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from fcdeploy.atomic_files import replace_file
 from fcdeploy.errors import FcdeployError
-from fcdeploy.files import hash_file
+from fcdeploy.files import hash_file, refuse_unread
 from fcdeploy.graph import external_data
 from fcdeploy.graph.functions import inline_functions
 from fcdeploy.graph.missing_numbers import find_missing
@@ -67,6 +67,7 @@ def read_model(path: Path | str) -> ir.Model:
     except FcdeployError:
         raise
     except Exception as error:  # protobuf and onnx-ir raise unrelated types for bytes that are no model
+        refuse_unread(str(path), error)
         raise FcdeployError(f"{str(path)!r} is not an ONNX model, or is damaged", hint) from error
     if not len(model.graph) or not model.graph.outputs:
         raise FcdeployError(f"{str(path)!r} holds no network: its graph has no nodes or no outputs", hint)

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from fcdeploy.arrays import Array, Arrays, Float64, make_texts
 from fcdeploy.errors import FcdeployError
+from fcdeploy.files import refuse_unread
 from fcdeploy.records import data_format
 from fcdeploy.records.data_format import UNSAID, DataFormat, InputStatistics
 from fcdeploy.records.signature import is_shape_alike
@@ -204,11 +205,12 @@ def read(path: Path) -> Calibration:
     if not path.is_file():
         raise FcdeployError(f"calibration {str(path)!r} does not exist", AGAIN)
     try:
-        with safe_open(path, framework="numpy") as file:
+        with path.open("rb"), safe_open(path, framework="numpy") as file:  # whose own errors have no number
             header = json.loads((file.metadata() or {}).get("fcdeploy", "{}"))
             arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
     # the last three: element types that NumPy does not have, and JSON nested without end
     except (SafetensorError, ValueError, OSError, TypeError, AttributeError, RecursionError) as error:
+        refuse_unread(str(path), error)
         raise FcdeployError(f"{str(path)!r} is not a calibration file, or is damaged", AGAIN) from error
     return _check_and_assemble(header, arrays, str(path))
 

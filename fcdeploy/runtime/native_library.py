@@ -57,6 +57,10 @@ class NativeModel:
             library = ctypes.CDLL(str(path.resolve()))
             find = library.fcdeploy_native
         except (OSError, AttributeError) as error:
+            if "failed to map segment" in str(error):  # of a file system that is mounted noexec
+                raise FcdeployError(
+                    f"{str(path)!r} cannot be loaded: its file system allows no code", "TMPDIR=FOLDER, one that does"
+                ) from error
             raise FcdeployError(
                 f"{str(path)!r} is no library of fcdeploy for this machine",
                 "fcdeploy compile MODEL.int8.onnx -o MODEL.so",

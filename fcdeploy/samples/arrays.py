@@ -20,6 +20,7 @@ import numpy as np
 
 from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
+from fcdeploy.files import refuse_unread
 
 PIECE = 1 << 20
 MAX_DEFLATE = 1032  # zlib's documented limit of how much one byte can expand to
@@ -100,6 +101,7 @@ def report_damage(source: str, place: str) -> Iterator[None]:
     try:
         yield
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError) as error:
+        refuse_unread(source, error)
         why = " ".join(str(error).split())
         raise FcdeployError(f"{source} is damaged at {place}: {why}", SAVE_AGAIN) from error
 

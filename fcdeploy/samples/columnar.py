@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fcdeploy.errors import FcdeployError
+from fcdeploy.files import refuse_unread
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.records.data_format import DataFormat
 from fcdeploy.samples.arrow_sizes import check_batches
@@ -149,6 +150,7 @@ def _open_batches(path: Path) -> Iterator[tuple[Any, Iterator[Any]]]:
                 stream = arrow.ipc.open_stream(file)
                 yield stream.schema, _take(stream, count)
     except (arrow.ArrowException, OSError, ValueError, IndexError, MemoryError, OverflowError, struct.error) as error:
+        refuse_unread(str(path), error)
         why = " ".join(str(error).split())[:200]
         raise FcdeployError(
             f"{path.name} is not a readable Parquet or Arrow file: {why}", "write it again: DataFrame.to_parquet does"

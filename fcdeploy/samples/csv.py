@@ -15,6 +15,7 @@ from itertools import chain
 from pathlib import Path
 
 from fcdeploy.errors import FcdeployError
+from fcdeploy.files import refuse_unread
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.preprocessing.tables import find_separator
 from fcdeploy.records.data_format import DataFormat
@@ -52,6 +53,7 @@ def _open_lines(path: Path) -> Iterator[Iterator[list[str]]]:
         with opener(path, "rb") as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as file:
             yield _read_rows(_BoundedLines(file, path.name))
     except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+        refuse_unread(str(path), error)
         raise FcdeployError(f"{path.name} is not a readable CSV: {error}", "save it as CSV in UTF-8") from error
 
 

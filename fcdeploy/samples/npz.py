@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from fcdeploy.errors import FcdeployError
+from fcdeploy.files import refuse_unread
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.records.signature import format_shape
 from fcdeploy.samples import arrays, checks
@@ -88,6 +89,7 @@ def _open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+        refuse_unread(str(path), error)
         raise FcdeployError(f"{str(path)!r} is not an .npz, or is damaged: {error}", arrays.SAVE_AGAIN) from error
     with archive:
         yield archive

@@ -34,6 +34,8 @@ Made = TypeVar("Made")
 SPARE = (
     1 << 20
 )  # bytes under way beside which a request of any size may run: else small ones would keep a large one out for ever
+PAUSE, LONGEST_PAUSE = 5.0, 300.0  # seconds until a file that could not be loaded is tried again
+LOOKS = 2  # at a file, until it is taken to be whole
 MADE = 1 << 25  # bytes that are made of bodies at once, before they count as inputs
 
 
@@ -45,6 +47,19 @@ class Making:
     becomes: int
     make: Callable[[], Any]
     then: Callable[[Any], None]
+
+
+@dataclass(frozen=True)
+class LoadFailure:
+    """What a file looked like that could not be loaded, what was said of it, and when it is tried again.
+
+    Whether it was the file or the system is not always known, so that each is tried again, after twice the pause.
+    """
+
+    stamp: Stamp
+    said: str
+    pause: float
+    again: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +77,8 @@ class BatchingEngine:
     """Serves what lies at `source`.
 
     `threads` is for each run, `workers` how many processes share the cores, `runs_on` the engine of bundles; `limits`
-    says how long batches get and how many requests wait.  `say` gets a line about every load and reload, `observer` the
+    says how long batches get and how many requests wait.  `required` names the models without which it does not start,
+    all that lie there unless given.  `say` gets a line about every load and reload, `observer` the
     figures (`fcdeploy.serve.metrics`).
     """
 
@@ -74,6 +90,7 @@ class BatchingEngine:
         workers: int = 1,
         runs_on: str = "onnxruntime",
         limits: QueueLimits | None = None,
+        required: frozenset[str] | None = None,
         say: Callable[[str], None] = lambda _: None,
         observer: Observer | None = None,
     ) -> None:
@@ -82,26 +99,39 @@ class BatchingEngine:
         self.runs_on = runs_on
         self.at_once = max(1, count_usable_cores() // (threads * workers))
         self.ready = False
+        self._required = required
         self._limits = limits or QueueLimits()
         self._say = say
         self._observer = observer or Observer()
         self._served: dict[tuple[str, str], ServedModel] = {}
         self._newest: dict[str, str] = {}
-        self._failed: dict[ModelFile, Stamp] = {}
+        self._failed: dict[ModelFile, LoadFailure] = {}
         self._pending: dict[ModelFile, Stamp] = {}
         self._said: dict[str, None] = {}  # the last failures, in their order
+        self._failure = ""  # the last one
         self.requests = self.bytes = 0
         self.held = 0  # bytes that connections hold: bodies that come in, and answers that were not taken
         self._unmade: deque[Making] = deque()
         self._making = self._becoming = 0
 
     async def start(self) -> None:
-        """Load, warm up and try everything. Raises FcdeployError when any of it cannot be served."""
+        """Load, warm up and try everything. Raises FcdeployError when any of it cannot be served.
+
+        With `required` only where these cannot, or nothing can: the rest is left out, as `refresh` does it.
+        """
         self._loop = asyncio.get_running_loop()
         self._pool = ThreadPoolExecutor(self.at_once, thread_name_prefix="run")
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
-        for place in find_models(self.source):
-            self._put(await self._loop.run_in_executor(self._loader, self._load, place))
+        if self._required is None:
+            for place in find_models(self.source):
+                self._put(await self._loop.run_in_executor(self._loader, self._load, place))
+        else:
+            for _ in range(LOOKS):
+                await self.refresh()
+            missing = sorted(self._required - set(self._newest))
+            if not self._served or (missing and self._failure):  # without a failure they were taken away
+                what = f"model {missing[0]!r} cannot be loaded" if missing else "no model can be loaded"
+                raise FcdeployError(f"{what}: {self._failure or 'it is gone'}", f"ls {self.source}")
         self.ready = True
 
     async def stop(self) -> None:
@@ -305,7 +335,7 @@ class BatchingEngine:
 
     def _say_once(self, what: str, error: Exception | str) -> None:
         """A failure that lasts is logged when it comes, not at every look."""
-        text = f"{what}: {error}"
+        text = self._failure = f"{what}: {error}"
         if text not in self._said:
             self._said = dict.fromkeys([*list(self._said)[-100:], text])
             self._observer.on_load_failure("", "")
@@ -317,7 +347,8 @@ class BatchingEngine:
 
     async def _refresh(self, place: ModelFile, now: Stamp) -> None:
         old = self._served.get((place.name, place.version))
-        if (old and old.stamp == now) or self._failed.get(place) == now:
+        failed = self._failed.get(place)
+        if (old and old.stamp == now) or (failed and failed.stamp == now and time.monotonic() < failed.again):
             return
         if self._pending.get(place) != now:
             self._pending[place] = now
@@ -328,10 +359,14 @@ class BatchingEngine:
                 return
             self._put(await self._loop.run_in_executor(self._loader, self._load, place))
         except Exception as error:  # of a library too: one model that cannot be loaded stops no other
-            self._failed[place] = now
+            pause = min(2 * failed.pause, LONGEST_PAUSE) if failed and failed.stamp == now else PAUSE
+            before = failed.said if failed and failed.stamp == now else ""
             self._observer.on_load_failure(place.name, place.version)
             kept = "keeping the one that runs" if old else "not served"
-            self._say(f"model {place.name!r} version {place.version}: {kept}: {error}")
+            self._failure = f"model {place.name!r} version {place.version}: {kept}: {error}"
+            self._failed[place] = LoadFailure(now, self._failure, pause, time.monotonic() + pause)
+            if self._failure != before:
+                self._say(self._failure)
 
     def _load(self, place: ModelFile) -> ServedModel:
         before = take_stamp(place)

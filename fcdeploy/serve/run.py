@@ -35,8 +35,8 @@ def serve_one(
         settings.max_batch, settings.max_delay, settings.max_queue, settings.max_queue_bytes, settings.queue_seconds
     )
     engine = BatchingEngine(
-        settings.source, threads=settings.threads, workers=settings.workers, runs_on=settings.engine, limits=limits, say=say,
-        observer=metrics,
+        settings.source, threads=settings.threads, workers=settings.workers, runs_on=settings.engine, limits=limits,
+        required=worker.required if worker else None, say=say, observer=metrics,
     )  # fmt: skip
     token = read_token(settings.token_file) if settings.token_file else None
     context = load_certificate(settings)

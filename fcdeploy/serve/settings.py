@@ -35,7 +35,11 @@ class Settings:
 
 @dataclass(frozen=True)
 class Worker:
-    """One of several processes that share an address; `share` is the folder where they publish their figures."""
+    """One of several processes that share an address; `share` is the folder where they publish their figures.
+
+    One that is started again need not load all that lies there, but the `required` models, which the others serve.
+    """
 
     index: int
     share: Path
+    required: frozenset[str] | None = None

@@ -105,14 +105,14 @@ def _supervise(settings: Settings, share: Path, say: Say, on_ready: Callable[[Re
 
     def reload(_: int, __: object) -> None:
         for child in children.values():
-            if child.process.pid is not None and child.alive:
+            if child.process.pid is not None and child.alive and child.ready:  # else it would end, and loads anyway
                 os.kill(child.process.pid, signal.SIGHUP)
 
     children: dict[int, Child] = {}
     for number, handle in ((signal.SIGTERM, stop), (signal.SIGINT, stop), (signal.SIGHUP, reload)):
         signal.signal(number, handle)
 
-    children |= {index: _start(settings, index, share, say) for index in range(settings.workers)}
+    children |= {index: _start(settings, Worker(index, share), say) for index in range(settings.workers)}
     try:
         _watch(settings, share, children, stopping, say, on_ready)
     finally:
@@ -130,7 +130,7 @@ def _watch(
     on_ready: Callable[[Report], None],
 ) -> None:  # fmt: skip
     """Until a signal stops them. Raises FcdeployError where one cannot begin before all have begun once."""
-    announced = False
+    announced: Report | None = None
     while not stopping:
         _wait(children.values())
         for index, child in list(children.items()):
@@ -140,7 +140,7 @@ def _watch(
                     raise report
                 say(f"worker {index} cannot begin: {report}")
             elif report is not None and not announced and all(c.ready for c in children.values()):
-                announced = True
+                announced = report
                 on_ready(report)
             if child.alive or stopping:
                 continue
@@ -151,7 +151,25 @@ def _watch(
                 )
             if time.monotonic() - child.started >= child.pause:
                 say(f"worker {index} ended with {child.process.exitcode}, starting another one")
-                children[index] = _start(settings, index, share, say, 0 if child.ready else child.tries + 1)
+                required = None if announced is None else _list_required(announced, children.values())
+                worker = Worker(index, share, required)
+                children[index] = _start_again(settings, worker, say, child)
+
+
+def _list_required(announced: Report, children: Iterable[Child]) -> frozenset[str]:
+    """Names that one must serve beside others that do; alone it serves what it can."""
+    others = any(child.alive and child.ready for child in children)
+    return frozenset(model["name"] for model in announced.values["models"] if others)
+
+
+def _start_again(settings: Settings, worker: Worker, say: Say, dead: Child) -> Child:
+    """In the place of one that has ended; where the system starts no process, after a longer pause."""
+    tries = 0 if dead.ready else dead.tries + 1
+    try:
+        return _start(settings, worker, say, tries)
+    except OSError as error:
+        say(f"worker {worker.index} cannot be started: {error.strerror}")
+        return replace(dead, started=time.monotonic(), tries=tries, ready=False)
 
 
 def _wait(children: Iterable[Child]) -> None:
@@ -164,12 +182,10 @@ def _wait(children: Iterable[Child]) -> None:
         wait([child.process.sentinel for child in living] + [child.pipe for child in living], LOOK)
 
 
-def _start(settings: Settings, index: int, share: Path, say: Say, tries: int = 0) -> Child:
+def _start(settings: Settings, worker: Worker, say: Say, tries: int = 0) -> Child:
     context = multiprocessing.get_context("spawn")  # a fork would copy threads and locks of libraries half way
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(
-        target=_run_worker, args=(settings, Worker(index, share), say, theirs), name=f"worker {index}"
-    )
+    process = context.Process(target=_run_worker, args=(settings, worker, say, theirs), name=f"worker {worker.index}")
     before = os.environ.get(SAFE_PATH)
     os.environ[SAFE_PATH] = "1"  # spawn starts an interpreter with -c, and gives it the environment of this process
     try:
@@ -218,3 +234,5 @@ def _run_worker(settings: Settings, worker: Worker, say: Say, tell: Connection) 
         )
     except FcdeployError as error:
         tell.send((error.message, error.hint))
+    except OSError as error:
+        tell.send((f"a worker cannot begin: {error}", "ulimit -n shows how many files it may open"))

@@ -234,6 +234,14 @@ def test_a_folder_of_node_data_comes_to_be_whole_or_not_at_all(
         report([made / "net.int8.onnx"], output=tmp_path / "overlay", format="model-explorer")
     assert list(tmp_path.iterdir()) == []
 
+    monkeypatch.undo()
+    (tmp_path / ".overlay.0123abcd.new" / "files").mkdir(
+        parents=True
+    )  # of a process that was killed when it had moved it
+    for _ in range(2):
+        report([made / "net.int8.onnx"], output=tmp_path / "overlay", format="model-explorer", force=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["overlay"]
+
 
 def test_node_data_for_model_explorer(made: Path, tmp_path: Path) -> None:
     """In its format (ai-edge-model-explorer 0.1.34), by names of nodes in the file, with the figures of the reports."""

@@ -38,7 +38,7 @@ from fcdeploy.serve.limits import Limits
 from fcdeploy.serve.log import WAITING, LineWriter
 from fcdeploy.serve.models import PIECE, load_model
 from fcdeploy.serve.repository import ModelFile, Stamp, find_models, hash_content, take_stamp
-from fcdeploy.serve.settings import Settings
+from fcdeploy.serve.settings import Settings, Worker
 from fcdeploy.serve.sockets import bind_socket
 from fcdeploy.serve.workers import reserve_port
 
@@ -193,6 +193,41 @@ def test_one_broken_bundle_blocks_no_other_and_what_serves_goes_on(model: Path, 
     assert sum("what no one foresaw" in line for line in said) == 2
 
 
+def test_a_file_that_could_not_be_loaded_is_tried_again(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What failed may have been the system: no descriptors, no memory, a disk that was away."""
+    shutil.copy(model, tmp_path / "m.onnx")
+    said: list[str] = []
+    now = [1000.0]
+    monkeypatch.setattr(engines, "time", SimpleNamespace(monotonic=lambda: now[0], perf_counter=time.perf_counter))
+
+    async def live() -> None:
+        engine = BatchingEngine(tmp_path, say=said.append)
+        await engine.start()
+        shutil.copy(model, tmp_path / "new.onnx")
+        tries = []
+        with monkeypatch.context() as patch:
+
+            def fail(*_: object, **__: object) -> None:
+                tries.append(now[0] - 1000)
+                raise OSError(24, "Too many open files")
+
+            patch.setattr(engines, "load_model", fail)
+            for _ in range(160):
+                await engine.refresh()
+                now[0] += 1
+        assert tries == [1, 6, 16, 36, 76, 156]
+        now[0] += engines.LONGEST_PAUSE
+        await engine.refresh()
+        assert [each.name for each in engine.list_models()] == ["m", "new"]
+        assert not engine._failed
+        await engine.stop()
+
+    asyncio.run(live())
+    assert sum("Too many open files" in line for line in said) == 1
+
+
 def test_names_that_cannot_be_served_leave_others_alone(tmp_path: Path) -> None:
     """One with a blank, and two of the same name: what runs goes on, and what is new is found."""
     runs, new, blank, bundled = (tmp_path / name for name in ("m.onnx", "new.onnx", "my model.onnx", "b"))
@@ -222,7 +257,7 @@ def test_a_worker_that_dies_young_again_and_again_ends_all(tmp_path: Path, monke
     """Until all have begun once; afterwards it is tried more and more seldom, and nobody waits on what is dead."""
     said, started = list[str](), list[workers.Child]()
 
-    def start(_: object, __: int, ___: object, ____: object, tries: int = 0) -> workers.Child:
+    def start(_: object, __: object, ___: object, tries: int = 0) -> workers.Child:
         pipe, other = multiprocessing.Pipe(duplex=False)
         other.close()
         started.append(workers.Child(SimpleNamespace(exitcode=-9), pipe, time.monotonic(), tries))
@@ -233,7 +268,7 @@ def test_a_worker_that_dies_young_again_and_again_ends_all(tmp_path: Path, monke
     monkeypatch.setattr(workers, "LOOK", 0.001)
     with fails("worker 0 ended with -9 before it could begin, 3 times in a row", "--workers 1"):
         workers._watch(
-            Settings(tmp_path, Limits()), tmp_path, {0: start(None, 0, None, None)}, [], said.append, lambda _: None
+            Settings(tmp_path, Limits()), tmp_path, {0: start(None, None, None)}, [], said.append, lambda _: None
         )
     assert len(started) == len(said) + 1 == workers.TRIES
     assert [child.pause for child in started] == [0.001, 0.002, 0.004]
@@ -323,15 +358,78 @@ def test_a_broken_file_and_a_killed_worker_do_not_end_the_server(model: Path, tm
     with serving(path, "--workers", "2", "--poll", "0", "--json") as server:
         assert server.process.stdout
         assert server.process.stdout.read(1) == "{"  # all workers serve
-        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
-        workers = [int(pid) for pid in children if b"spawn_main" in read_command(int(pid))]
         path.write_bytes(b"broken")
-        os.kill(workers[0], signal.SIGKILL)
+        os.kill(list_workers(server)[0], signal.SIGKILL)
         until(lambda: any("cannot begin" in line for line in server.said))
         assert answers(server)
         shutil.copy(model, path)
         until(lambda: sum("starting another one" in line for line in server.said) >= 2)
         assert server.stop() == 0
+
+
+def list_workers(server: Server) -> list[int]:
+    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+    return [int(pid) for pid in children if b"spawn_main" in read_command(int(pid))]
+
+
+def test_workers_begin_again_among_signals_and_beside_what_is_broken(model: Path, tmp_path: Path) -> None:
+    """SIGHUP to a process that does not listen yet would end it; a file that nobody served keeps no worker from serving."""
+    shutil.copy(model, tmp_path / "m.onnx")
+    with serving(tmp_path, "--workers", "2", "--poll", "0.1", "--json") as server:
+        assert server.process.stdout
+        assert server.process.stdout.read(1) == "{"
+        (tmp_path / "broken.onnx").write_bytes(b"broken")
+        before = list_workers(server)
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        end = time.monotonic() + PATIENCE
+        while not (len(set(list_workers(server)) - set(before)) == 2 and answers(server)):
+            assert time.monotonic() < end
+            server.process.send_signal(signal.SIGHUP)
+            time.sleep(0.01)
+        assert not any("ended with -1" in line for line in server.said)
+        assert server.stop() == 0
+
+
+def test_one_that_begins_again_waits_for_what_the_others_serve(model: Path, tmp_path: Path) -> None:
+    shutil.copy(model, tmp_path / "m.onnx")
+    for name in ("broken", "other"):
+        (tmp_path / f"{name}.onnx").write_bytes(b"broken")
+
+    async def begin(*required: str) -> list[str]:
+        engine = BatchingEngine(tmp_path, required=frozenset(required))
+        try:
+            await engine.start()
+            return [each.name for each in engine.list_models()]
+        finally:
+            await engine.stop()
+
+    assert asyncio.run(begin()) == ["m"]
+    assert asyncio.run(begin("m")) == ["m"]
+    with fails("model 'other' cannot be loaded: model 'other' version 1: not served: "):
+        asyncio.run(begin("m", "other"))
+    for name in ("broken", "other"):
+        (tmp_path / f"{name}.onnx").unlink()
+    assert asyncio.run(begin("m", "other")) == ["m"]  # it was taken away
+    (tmp_path / "m.onnx").unlink()
+    with fails("model 'm' cannot be loaded: "):
+        asyncio.run(begin("m"))
+
+
+def test_a_worker_that_the_system_does_not_start_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> workers.Child:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(workers, "_start", refuse)
+    said: list[str] = []
+    pipe, _ = multiprocessing.Pipe(duplex=False)
+    dead = workers.Child(SimpleNamespace(exitcode=-9), pipe, 0.0, tries=0, ready=True)
+    for tries in (0, 1):
+        dead = workers._start_again(Settings(tmp_path, Limits()), Worker(1, tmp_path), said.append, dead)
+        assert (dead.tries, dead.ready, dead.pause) == (tries, False, workers.PAUSE * (1 << tries))
+    assert said == ["worker 1 cannot be started: Too many open files"] * 2
 
 
 def test_a_port_is_taken_once(server: Server) -> None:
