@@ -95,14 +95,15 @@ def drawn(seed: int, count: int) -> tuple[Program, dict[str, Any]]:
     table = np.exp(-np.arange(256) * 0.05).astype(np.float32)
     likely = Tensor("y", (1, 37), "uint8", Coding(np.float32(1 / 255), 0))
     add(Softmax(node="s", inputs=(add_input((1, 37)),), outputs=(likely,), axis=1, table=table))
-    given = add_input((4, 1, 4 * 7), dtype="float32")
+    units = 37  # two tiles of them and a part of one, two sixteens of a state and a part of one
+    given = add_input((4, 1, 4 * units), dtype="float32")
     feeds[given.name] = np.nan_to_num(feeds[given.name], posinf=1, neginf=-1)
     gates = replace(given, name="gates")  # which are overwritten
     steps.append(Pointwise(node="n", inputs=(given,), outputs=(gates,), kind="Neg"))
-    last = (Tensor("state", (1, 7), "float32"), Tensor("cell", (1, 7), "float32"))
-    weight = random.integers(-127, 128, (28, 7)).astype(np.int8)
-    scale, bias = (random.uniform(0.001, 0.01, 28).astype(np.float32) for _ in range(2))
-    states = Tensor("states", (4, 1, 7), "float32")
+    last = (Tensor("state", (1, units), "float32"), Tensor("cell", (1, units), "float32"))
+    weight = random.integers(-127, 128, (4 * units, units)).astype(np.int8)
+    scale, bias = (random.uniform(0.001, 0.01, 4 * units).astype(np.float32) for _ in range(2))
+    states = Tensor("states", (4, 1, units), "float32")
     steps.append(
         Recurrent(
             node="r", inputs=(gates,), outputs=(states, *last), kind="lstm", weight=weight, scale=scale, bias=bias

@@ -60,6 +60,7 @@ SHARED = {
     "depthwise_neon.h",
     "depthwise_rows.h",
     "pool_neon.h",
+    "recurrent_neon.h",
 }  # no kernels
 OTHERS = {"cmsis_nn.h"}  # kernels that call what is no part of this
 FIELD = re.compile(r"(const uint8_t \*|int32_t|float|struct fc_\w+)\s*([^;]+);")

@@ -46,11 +46,11 @@ FC_INLINE int fc_units_of(const struct fc_again *w, int tile) { return fc_min(FC
 /* The digits of a state. What is infinite or no number makes all products no number. */
 FC_INLINE void fc_split_state(struct fc_again *w, const float *state)
 {
-    const int plane = fc_plane(w->units);
+    const int units = w->units, plane = fc_plane(units); /* copies: a byte that is written could be one of what is pointed to */
     const float steps = (float)FC_STEPS / w->bound;
     uint8_t *first = w->digits, *second = first + plane, *third = second + plane;
     int endless = 0;
-    for (int i = 0; i < w->units; i++) {
+    for (int i = 0; i < units; i++) {
         endless |= (fc_bits(state[i]) & 0x7fffffffu) >= 0x7f800000u;
         float x = state[i] * steps;
         x = x > -(float)FC_STEPS ? x : -(float)FC_STEPS;
@@ -95,6 +95,8 @@ FC_INLINE void fc_part_sums(
     }
 }
 
+#elif defined(fc_dot_lane)
+#include "recurrent_neon.h"
 #else
 
 FC_INLINE void fc_part_sums(
