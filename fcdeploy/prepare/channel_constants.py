@@ -1,7 +1,7 @@
 """Nodes with a constant for each channel, and what becomes of it when their channels are divided by factors.
 
 Min, Max, Add, Sub      f(x / s, u / s) = f(x, u) / s       the factors of x go on to y, u follows
-Mul                     x (v / s) = (x v) / s               v can take any factors of y, whatever those of x
+Mul                     (x / r) (v r / s) = (x v) / s       v can take any factors of y, and those of x back
 normalizations          n(x) (g / s) + b / s = y / s        scale and bias of a layer or instance normalization, too
 """
 

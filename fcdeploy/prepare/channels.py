@@ -4,8 +4,8 @@
 
 Every channel (index of axis 1) of every activation gets an identity.  What keeps channels apart and is homogeneous (Relu,
 PRelu, pooling, Slice and Pad, Concat, Min or Add with a constant for each channel) passes identities on, sums make those
-of their operands one, and what is multiplied by constants starts new ones: a layer, the scale of a normalization.  What a
-gate lets through (squeeze-excitation) keeps its channels, and the gate its scale.  A
+of their operands one, and what is multiplied by constants starts new ones: a layer, a Mul by a constant for each channel,
+the scale of a normalization.  What a gate lets through (squeeze-excitation) keeps its channels, and the gate its scale.  A
 channel of the graph's inputs and outputs, or one that anything else reads or writes (a Clip at 6, a Sigmoid), is pinned:
 its scale must stay.
 """
@@ -46,8 +46,9 @@ class Channels:
     """The scales that a network is free to choose: 0 .. count - 1.
 
     `writers` and `readers` are layers with the scale of each of their output or input channels, -1 where it is pinned;
-    `following` and `starting` are nodes with a constant for each channel (channel_constants.py), likewise, and `tensors` are
-    activations.  `meets` (count,) is the same number for scales that meet in one tensor, directly or by way of others.
+    `following` and `starting` are nodes with a constant for each channel (channel_constants.py), likewise, `scaled` are those
+    of `starting` that multiply, with the scales of the channels that they read, and `tensors` are activations.  `meets`
+    (count,) is the same number for scales that meet in one tensor, directly or by way of others.
     """
 
     writers: tuple[tuple[ir.Node, Ids], ...]
@@ -55,6 +56,7 @@ class Channels:
     tensors: tuple[tuple[ir.Value, Ids], ...]
     following: tuple[tuple[ir.Node, Ids], ...]
     starting: tuple[tuple[ir.Node, Ids], ...]
+    scaled: tuple[tuple[ir.Node, Ids], ...]
     meets: Ids
 
     def factors_by_tensor(self, s: Float64) -> dict[str, tuple[float, ...]]:
@@ -110,18 +112,20 @@ class Channels:
                 layers[node] = replace(layer, weight=changed[0], bias=changed[1])
         if any(why_unrepresentable(layer, layer.weight, layer.bias) for layer in layers.values()):
             return False
+        constants = [(node, s[ids]) for node, ids in (*self.following, *self.starting)]
+        constants += [(node, 1 / s[ids]) for node, ids in self.scaled]
 
         for node, layer in layers.items():
             before = read_layer(node)
             assert isinstance(before, LinearLayer)
             write_layer(edits, before, layer.weight, layer.bias)
-        for node, ids in (*self.following, *self.starting):
-            if np.any(s[ids] != 1.0):
-                divide_constants(edits, node, s[ids])
+        constants = [(node, factor) for node, factor in constants if np.any(factor != 1.0)]
+        for node, factor in constants:
+            divide_constants(edits, node, factor)
         for value, ids in self.tensors:
             if np.any(s[ids] != 1.0):
                 value.name = f"{(value.name or '').removesuffix(suffix)}{suffix}"
-        return bool(layers)
+        return bool(layers or constants)
 
 
 def largest_by_output(layer: LinearLayer) -> Float64:
@@ -167,6 +171,7 @@ class _ChannelGroups:
         self.readers: list[tuple[ir.Node, Ids]] = []
         self.following: list[tuple[ir.Node, Ids]] = []
         self.starting: list[tuple[ir.Node, Ids]] = []
+        self.scaled: list[tuple[ir.Node, Ids]] = []
         for value in edits.graph.inputs:
             self.add(value)
         self.pin(edits.graph.inputs)
@@ -201,9 +206,12 @@ class _ChannelGroups:
             self._visit_layer(node, data)
             return
         if is_op(node, *STARTING) and find_vectors(node) and len(node.outputs) == 1:
-            self.pin(data)
             self.add(node.outputs[0])
             self.starting.append((node, self.of[node.outputs[0]]))
+            if is_op(node, "Mul") and len(self.of.get(data[0], ())) == len(self.of[node.outputs[0]]):
+                self.scaled.append((node, self.of[data[0]]))
+            else:
+                self.pin(data)
             return
         ids = self._carry(node, data) if data and all(value in self.of for value in data) else None
         if ids is not None and len(ids) == (channels_of(node.outputs[0]) or 0):
@@ -282,10 +290,10 @@ class _ChannelGroups:
         return np.concatenate([self._new(pads[1]), first, self._new(pads[1 + rank])])
 
     def number(self) -> Channels:
-        """The free identities that some layer writes and some layer reads, numbered from 0."""
+        """The free identities that some layer or Mul writes and some reads, numbered from 0."""
         roots = np.array([self.find_root(number) for number in range(len(self.parent))], np.intp)
         written_read = [np.zeros(len(roots), bool) for _ in range(2)]
-        for end, ends in enumerate(([*self.writers, *self.starting], self.readers)):
+        for end, ends in enumerate(([*self.writers, *self.starting], [*self.readers, *self.scaled])):
             for _, ids in ends:
                 written_read[end][roots[ids]] = True
         free = written_read[0] & written_read[1]
@@ -298,8 +306,9 @@ class _ChannelGroups:
         tensors = tuple((value, number[roots[ids]]) for value, ids in self.of.items())
         following = tuple((node, number[roots[ids]]) for node, ids in self.following)
         starting = tuple((node, number[roots[ids]]) for node, ids in self.starting)
-        meets = _find_meeting([ids for _, ids in (*writers, *starting, *readers)], int(free.sum()))
-        return Channels(writers, readers, tensors, following, starting, meets)
+        scaled = tuple((node, number[roots[ids]]) for node, ids in self.scaled)
+        meets = _find_meeting([ids for _, ids in (*writers, *starting, *readers, *scaled)], int(free.sum()))
+        return Channels(writers, readers, tensors, following, starting, scaled, meets)
 
 
 def _slices_positions(node: ir.Node, data: ir.Value) -> bool:

@@ -73,6 +73,27 @@ def test_two_convolutions_with_something_homogeneous_between(between: str, seed:
     assert ratio(model) < before
 
 
+@pytest.mark.parametrize("behind", ["Mul", "HardSwish"])
+def test_a_channel_that_one_mul_makes_large_and_another_small_is_like_the_others(behind: str) -> None:
+    """Behind a function that no factor passes; what a Sigmoid or a HardSwish reads keeps its scale."""
+    size = np.ones((8, 1, 1), np.float32)
+    size[3] = 2.0**10
+    last = [op("Mul", "l off", "s"), op("Conv", "s w2", "y")] if behind == "Mul" else [op("HardSwish", "l", "y")]
+    constants = {"w1": normal(8, 3, 1, 1), "w2": normal(5, 8, 1, 1), "size": size, "off": 1 / size}
+    if behind == "Mul":
+        del constants["w1"]
+        first = [op("HardSwish", "x", "h")]
+    else:  # a layer writes what the Mul reads
+        constants = {"w1": normal(8, 8, 1, 1) / size[..., None], "size": size}
+        first = [op("Conv", "x w1", "a"), op("Relu", "a", "h")]
+    model = graph([*first, op("Mul", "size h", "l"), *last], {"x": ["n", 8, 6, 6]}, ["y"], constants, opset=14)
+    assert apply(equalize, model, tolerance=0).count
+    muls = [node for node in model.graph if node.op_type == "Mul"]
+    rows = [np.abs(value.const_value.numpy()) for node in muls for value in node.inputs if value and value.const_value]
+    assert len(rows) == len(muls)
+    assert all(row.max() <= 32 * row.min() for row in rows)
+
+
 @pytest.mark.parametrize("inputs", ["a c", "c a"])
 def test_a_slope_that_is_computed_keeps_its_scale(inputs: str) -> None:
     s = spread(8, 1).reshape(-1, 1, 1, 1)

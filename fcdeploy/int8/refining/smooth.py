@@ -10,7 +10,7 @@ import onnx_ir as ir
 from fcdeploy.arithmetic.weights.smooth import choose_smoothing
 from fcdeploy.arrays import Arrays, Float64
 from fcdeploy.graph.edit import Edits
-from fcdeploy.graph.nodes import name_of
+from fcdeploy.graph.nodes import data_inputs, is_constant, name_of
 from fcdeploy.int8.refining.activations import iterate_activations
 from fcdeploy.prepare.channels import Channels, find_free_channels
 
@@ -40,8 +40,9 @@ def rescale(model: ir.Model, factors: Factors) -> None:
 
 
 def _largest_activations(model: ir.Model, channels: Channels, samples: Arrays) -> Float64:
-    """The largest magnitude of each scale's channels where a layer reads them."""
-    read = {name_of(node.inputs[0]): ids for node, ids in channels.readers if (ids >= 0).any() and node.inputs[0]}
+    """The largest magnitude of each scale's channels where a layer or a Mul reads them."""
+    readers = [(node, ids) for node, ids in (*channels.readers, *channels.scaled) if (ids >= 0).any()]
+    read = {name_of(value): ids for node, ids in readers for value in data_inputs(node) if not is_constant(value)}
     active = np.zeros(len(channels.meets))
     for values in iterate_activations(model, list(read), samples):
         for ids, x in zip(read.values(), values, strict=True):

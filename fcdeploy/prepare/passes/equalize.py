@@ -41,8 +41,9 @@ def _choose_exponents(channels: Channels) -> NDArray[np.int64]:
             layer = read_layer(node) if (ids >= 0).any() else None
             if isinstance(layer, LinearLayer):
                 np.maximum.at(ranges, ids[ids >= 0], measure(layer)[ids >= 0])
-    for node, ids in channels.starting:
-        np.maximum.at(r1, ids[ids >= 0], largest_constants(node)[ids >= 0])
+    for nodes, ranges in ((channels.starting, r1), (channels.scaled, r2)):
+        for node, ids in nodes:
+            np.maximum.at(ranges, ids[ids >= 0], largest_constants(node)[ids >= 0])
     exponents = np.zeros(len(r1), np.int64)
     for group in np.unique(channels.meets):
         members = channels.meets == group
