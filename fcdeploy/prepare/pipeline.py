@@ -27,6 +27,7 @@ from fcdeploy.prepare.passes.form_global_average_pool import form_global_average
 from fcdeploy.prepare.passes.form_hard_sigmoid import form_hard_sigmoid
 from fcdeploy.prepare.passes.form_pads import form_pads
 from fcdeploy.prepare.passes.form_sigmoid import form_sigmoid
+from fcdeploy.prepare.passes.form_tanh_gelu import form_tanh_gelu
 from fcdeploy.prepare.passes.level_bounds import level_bounds
 from fcdeploy.prepare.passes.lift_constants import lift_constants
 from fcdeploy.prepare.passes.merge_clips import merge_clips
@@ -53,6 +54,7 @@ PASSES: tuple[Callable[[ir.Model], Changes], ...] = (
     fold_scale_shift,
     merge_clips,
     form_sigmoid,
+    form_tanh_gelu,
     form_hard_sigmoid,
     fold_hard_sigmoid,
     separate_shared_weights,
