@@ -10,15 +10,18 @@ from typing import Any
 from fcdeploy.arithmetic.outliers import Outlier, find_outliers
 from fcdeploy.int8.calibrating.statistics import PLENTY
 from fcdeploy.int8.judging.judgement import Judgement
-from fcdeploy.int8.timing.costs import CostBasis, format_interval
+from fcdeploy.int8.timing.costs import CostBasis, format_interval, format_ratio
 from fcdeploy.int8.timing.final_times import FinalTimes
+from fcdeploy.records.costs import TimeTrial
 from fcdeploy.records.report import Report, Table
 from fcdeploy.reporting.times import list_ratios
 from fcdeploy.search.candidates import Candidate
 from fcdeploy.search.hold_floor import FloorResult
 from fcdeploy.wording import list_some, quote_path, say_count
 
+NO_CHANGE = "no change needed: "
 NAMED = 3  # tensors with a tail or an outlier channel, the furthest, that are named as likely causes
+MUCH = 0.5  # of the multiplications: where more left int8, that is what is said first
 NOTABLE_DB = 0.5  # of gain by a simpler setting: below it nobody need know
 
 
@@ -42,12 +45,29 @@ def add_floor(
     values |= {"ratio_at_largest": times.largest and times.largest.ratio}
     below = [f"below the floor, and accepted: {text}" for text in held.misses]
     warnings = (*below, *judgement.doubts(held.floor), *report.warnings)
+    advice = lead_with_cost(report.advice, _share_left_out(held, macs), times.usual)
+    if "advice" in values:
+        values["advice"] = advice
     return replace(
         report,
         values=values,
+        advice=advice,
         lines=(*report.lines[:-1], *lines, *report.lines[-1:]),
         warnings=warnings,
     )
+
+
+def lead_with_cost(advice: str, share: float, usual: TimeTrial | None) -> str:
+    """The first line of a result of which `share` of the multiplications left int8: where that is much, it comes first."""
+    if share < MUCH:
+        return advice
+    time = "" if usual is None else f", at {format_ratio(usual)} of the float time"
+    cost = f"{100 * share:.0f} % of the multiplications left int8 to hold the floor{time}"
+    return cost if not advice else f"{cost}: {advice.removeprefix(NO_CHANGE)}"
+
+
+def _share_left_out(held: FloorResult, macs: Mapping[str, int]) -> float:
+    return sum(macs.get(node, 0) for node in held.left_out) / max(sum(macs.values()), 1)
 
 
 def _describe_times(times: FinalTimes) -> Iterator[str]:
@@ -109,7 +129,7 @@ def _describe_choice(held: FloorResult) -> list[str]:
 def _describe_left_out(held: FloorResult, macs: Mapping[str, int]) -> list[str]:
     if not held.left_out:
         return []
-    share = sum(macs.get(node, 0) for node in held.left_out) / max(sum(macs.values()), 1)
+    share = _share_left_out(held, macs)
     nodes = ", ".join(map(repr, held.left_out[:3])) + (", ..." if len(held.left_out) > 3 else "")
     before = max((candidate.judgement for candidate in held.tried), key=lambda judgement: judgement.worst_db)
     return [

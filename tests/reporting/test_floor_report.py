@@ -1,0 +1,26 @@
+"""What is said first of a model that holds the floor."""
+
+from __future__ import annotations
+
+import pytest
+
+from fcdeploy.records.costs import Choice, TimeTrial
+from fcdeploy.reporting.floor import lead_with_cost
+
+NEAR = "no change needed: the outputs match float's to 40.6 dB"
+LEFT = "84 % of the multiplications left int8 to hold the floor"
+
+
+@pytest.mark.parametrize(
+    ("advice", "share", "ratio", "said"),
+    [
+        (NEAR, 0.84, 0.94, f"{LEFT}, at 0.94 of the float time: the outputs match float's to 40.6 dB"),
+        (NEAR, 0.84, None, f"{LEFT}: the outputs match float's to 40.6 dB"),
+        ("", 0.84, 0.94, f"{LEFT}, at 0.94 of the float time"),
+        (NEAR, 0.1, 0.94, NEAR),
+        (NEAR, 0.0, None, NEAR),
+    ],
+)
+def test_what_it_cost_is_said_before_how_near_it_is(advice: str, share: float, ratio: float | None, said: str) -> None:
+    usual = None if ratio is None else TimeTrial(Choice(), ratio, ratio - 0.02, ratio + 0.02)
+    assert lead_with_cost(advice, share, usual) == said
