@@ -17,6 +17,7 @@ from scripts.benchmarks.rates import rates
 from scripts.benchmarks.real import peer, real
 from scripts.benchmarks.recipes import recipes
 from scripts.benchmarks.serve import serve
+from scripts.benchmarks.served_native import served_native
 from scripts.benchmarks.simpler import simpler
 from scripts.benchmarks.spread import spread
 from scripts.benchmarks.start import start
@@ -28,8 +29,8 @@ def cli() -> None:
 
 
 for each in (
-    recipes, calibration, kernels, big, serve, light, native, networks, fragile, spread, cliffs, real, simpler, efforts, start,
-    rates,
+    recipes, calibration, kernels, big, serve, light, served_native, native, networks, fragile, spread, cliffs, real, simpler,
+    efforts, start, rates,
 ):  # fmt: skip
     cli.add_command(each)
 for part in (observed, peer):

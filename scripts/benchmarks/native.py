@@ -36,7 +36,7 @@ One thread, batch 1, warm, random inputs. Every round runs each of them for 15 m
 time of a run in microseconds. The ratio is native / the fastest of the others: of the least times, and the median over
 rounds; *AVX2* is the same library told to use no more than that, beside the same others. All of them are called from Python
 with arrays and give arrays; *in C* is the same library called with addresses. The int8 model is fcdeploy's (`--engine
-native`: every layer in integers) for all of them. The recurrent part of GRU and LSTM computes in float. Networks are
+native`: every layer in integers) for all of them. GRU and LSTM keep their states in float. Networks are
 `models/*.py` with the weights that they come with, or others given by `--model`. *Peak* is the share of the multiplications
 that the dot products of the best level (vpdpbusd; without VNNI vpmaddubsw, vpmaddwd and vpaddd) could do in the time in C on
 this CPU, measured by a loop of them.

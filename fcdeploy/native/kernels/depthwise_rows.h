@@ -104,9 +104,11 @@ FC_INLINE void fc_depthwise_write(
     }
     FC_UNROLL
     for (int r = 0; r < both; r++) {
-        FC_UNROLL
-        for (int v = 0; v < 4 && !b->bounded; v++)
-            x[r][v] = fc_limited(x[r][v]);
+        if (!b->bounded) {
+            FC_UNROLL
+            for (int v = 0; v < 4; v++)
+                x[r][v] = fc_limited(x[r][v]);
+        }
         fc_store_rows(y + r * d->y_row, x[r], &d->code);
     }
 }

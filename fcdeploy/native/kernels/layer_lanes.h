@@ -49,9 +49,11 @@ FC_INLINE void fc_layer_write_lanes(
     FC_UNROLL
     for (int c = 0; c < 8; c++)
         x[c] = c < channels ? fc_mul(fc_reals_of(sums[c]), fc_real(to->factor[c])) : fc_real(0.0f);
-    FC_UNROLL
-    for (int c = 0; c < channels && !to->bounded; c++)
-        x[c] = fc_limited(x[c]);
+    if (!to->bounded) {
+        FC_UNROLL
+        for (int c = 0; c < channels; c++)
+            x[c] = fc_limited(x[c]);
+    }
     if (l->outs == 8 && l->y_column == 8) {
         fc_store_lanes(y, x, &l->code);
         return;
