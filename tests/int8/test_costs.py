@@ -23,7 +23,7 @@ from fcdeploy.int8.cpu_differences import find_differences
 from fcdeploy.int8.planning.plan_graph import Overrides, plan_graph
 from fcdeploy.int8.timing import costs as times
 from fcdeploy.int8.timing import measure
-from fcdeploy.int8.timing.choose_kernels import _take_surely_faster, best_trial, choose, vary_dynamic
+from fcdeploy.int8.timing.choose_kernels import _take_surely_faster, best_trial, choose, list_contenders, vary_dynamic
 from fcdeploy.int8.timing.costs import CostBasis, find_noise
 from fcdeploy.int8.timing.measure import conversion_rates
 from fcdeploy.int8.timing.partition import cost_of, find_slow_nodes, sum_layer_costs
@@ -279,6 +279,25 @@ def test_of_splits_that_are_alike_the_table_s_is_taken(times: dict[tuple[str, st
     plain, table, measured = (Choice((name,)) for name in ("plain", "table", "measured"))
     assert _take_surely_faster(plain, (table, measured), time).slow == (taken,)
     assert _take_surely_faster(plain, (plain, plain), time) == plain  # nothing is timed
+
+
+def test_what_looks_faster_on_a_busy_machine_is_timed_again() -> None:
+    """Intervals as they came out at a load of 12: none of them tells the choices apart."""
+
+    def trial(choice: Choice, ratio: float, low: float, high: float) -> TimeTrial:
+        return TimeTrial(choice, ratio, low, high)
+
+    plain, table, measured = Choice(), Choice(("table",)), Choice(("measured",))
+    wide = (trial(measured, 0.73, 0.4, 0.91), trial(table, 0.754, 0.48, 1.06), trial(plain, 0.85, 0.46, 1.14))
+    assert best_trial(wide).choice == plain
+    assert list_contenders(wide, plain, table) == [table, measured]
+    assert list_contenders(wide[1:], plain, table) == [table]
+    assert list_contenders(wide[::2], plain, table) == [measured]
+    alike = (trial(table, 0.82, 0.6, 1.1), trial(plain, 0.85, 0.6, 1.1))
+    assert list_contenders(alike, plain, table) == []  # too little to save
+    clear = (trial(measured, 0.6, 0.59, 0.61), trial(plain, 0.85, 0.84, 0.86))
+    assert list_contenders(clear, plain, table) == [table, measured]
+    assert list_contenders((), plain, table) == []
 
 
 def test_names_that_decide_nothing_change_no_byte(folder: Path) -> None:
