@@ -77,10 +77,12 @@ MOST_LOOKED = 2e10  # multiplications of a look at one of several methods: 16 sa
 
 @dataclass(frozen=True)
 class Remedies:
-    """What may be tried: the plan without corrections, other methods for the ranges, rescaled channels, float nodes."""
+    """What may be tried: the plan without corrections, other methods for the ranges of all tensors or a few, rescaled channels,
+    float nodes."""
 
     compare: bool
     choose_ranges: bool
+    fit_ranges: bool
     rescale: bool
     repair: bool
 
@@ -139,7 +141,7 @@ def hold_floor(
         start = replace(best.problem, effort=problem.effort)
         carry_out(_find_better_ranges(start, usual, basis, judge))
 
-    if allowed.choose_ranges and best.judgement.shortfall(floor) > 0:
+    if allowed.fit_ranges and best.judgement.shortfall(floor) > 0:
         carry_out(_fit_ranges(replace(best.problem, effort=problem.effort), best.start, basis, judge, on_step))
 
     left_out: tuple[str, ...] = ()

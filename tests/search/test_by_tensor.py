@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from networks import Net
 
 from fcdeploy.arithmetic.metrics import measure_fidelity
 from fcdeploy.arithmetic.ranges.methods import METHODS
 from fcdeploy.commands.quantize import quantize
+from fcdeploy.records.plan import Effort
 from fcdeploy.runtime.session import Session
 
 SAMPLES = 3840
@@ -31,7 +33,8 @@ def save_two_tails(folder: Path) -> dict[str, np.ndarray]:
     return data
 
 
-def test_tensors_get_methods_of_their_own_where_none_fits_all(tmp_path: Path) -> None:
+@pytest.mark.parametrize("effort", ["balanced", "best"])
+def test_tensors_get_methods_of_their_own_where_none_fits_all(effort: Effort, tmp_path: Path) -> None:
     data = save_two_tails(tmp_path)
     options: dict[str, Any] = {"data": tmp_path / "data.npz", "costs": "none"}
     floats = Session(tmp_path / "net.onnx").run(data)
@@ -44,7 +47,7 @@ def test_tensors_get_methods_of_their_own_where_none_fits_all(tmp_path: Path) ->
     for method in METHODS:
         quantize(tmp_path / "net.onnx", output=tmp_path / f"{method}.onnx", ranges=method, floor="none", **options)
         alike.append(worst(f"{method}.onnx"))
-    asked = {**options, "floor": f"99,{max(alike) + 3:.1f}"}
+    asked = {**options, "effort": effort, "floor": f"99,{max(alike) + 3:.1f}"}
     held = quantize(tmp_path / "net.onnx", output=tmp_path / "own.onnx", save_plan=tmp_path / "plan.json", **asked)
     assert held.passed
     assert held.values["floor"]["left_out"] == []
