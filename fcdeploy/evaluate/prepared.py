@@ -20,7 +20,6 @@ from fcdeploy.graph.nodes import opset_of
 from fcdeploy.graph.opset import LOWEST
 from fcdeploy.graph.weights import is_large
 from fcdeploy.prepare.pipeline import PASSES, prepare
-from fcdeploy.proof.sample_axes import NONE
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples.source import Batch, Source, choose_batch_size, get_fixed_batch, make_batches
 
@@ -90,7 +89,7 @@ def _refuse_lone_rows(path: Path, batch: Batch) -> None:
         return
     sample = batch.sample(0)
     shapes = [f"{spec.name} (samples, {', '.join(map(str, (rows, *sample[spec.name].shape)))})" for spec in batch.specs]
-    axes = [f"--batch-axis {spec.name}={NONE}" for spec in batch.specs]
+    axes = [f"--batch-axis {spec.name}=none" for spec in batch.specs]
     raise FcdeployError(
         f"model {path.name!r} does not run on one sample of these data, and does on {rows}: it makes one answer of {rows} rows",
         f"put the {rows} rows that belong together into one sample: {', '.join(shapes)}, and add {' '.join(axes)}",

@@ -1,8 +1,8 @@
 """Drawn byte layers of onnxruntime on emulated ARM CPUs, half of their codes at an end: no sum wraps but where the proof says so.
 
 Layers are convolutions (grouped, depthwise, of one to three axes) and the products of ONNX and onnxruntime, weights stored or
-given, signed and unsigned. What each CPU computes is compared with exact sums, with the emulator (arithmetic/kernels/neon.py), and
-with what `inspect --saturation` proves of that layer. ARM_PYTHON is a command as scripts/test-arm wants it.
+given, signed and unsigned. What each CPU computes is compared with exact sums, with the emulator (arithmetic/kernels/neon.py),
+and with what `inspect --saturation` proves of that layer. ARM_PYTHON is a command as scripts/test-arm wants it.
 
     PYTHONPATH=tests/helpers .venv/bin/python -m scripts.devices.arm_sweep [CASES]      10,000: half an hour
 """
