@@ -38,6 +38,7 @@ from scripts.robustness.fuzz_models import NETWORKS, ODD, TEXTS, make_network, m
 SECONDS = 60
 MEMORY = 2 << 30  # bytes that a command may come to hold
 SPACE = 24 << 30  # bytes of addresses, so that a mistake ends the child and not the machine
+REQUESTS, PARSED = 10, 50  # at a turn, which are that much quicker than a command
 FILES = ("models", "calibrations", "plans", "bundles", "data")
 COMMANDS = {
     "models": (
@@ -319,7 +320,7 @@ def make_grpc_tries(server: Any) -> Callable[[int, int], list[str]]:
 
 def main() -> int:
     options = read_options()
-    kinds = options.kind or [*FILES, "http", "grpc"]
+    kinds = options.kind or [*FILES, "parsers", "http", "grpc"]
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         bench = Bench(Path(name).resolve())
         if options.replay:
@@ -328,6 +329,10 @@ def main() -> int:
         tries: dict[str, Callable[[int, int], list[str]]] = {
             kind: lambda number, seed, kind=kind: bench.try_file(kind, number, seed) for kind in kinds if kind in FILES
         }
+        if "parsers" in kinds:
+            from scripts.robustness.fuzz_parsers import make_parser_tries
+
+            tries["parsers"] = make_parser_tries(bench.folder, "convolutions", options.keep)
         if {"http", "grpc"} & set(kinds):
             server = stack.enter_context(open_server(bench.folder))
             tries |= {"http": make_http_tries(server)} if "http" in kinds else {}
@@ -341,7 +346,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=10**9, help="mutants of each kind")
     parser.add_argument("--first", type=int, default=0, help="the number of the first mutant")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--kind", action="append", choices=(*FILES, "http", "grpc"))
+    parser.add_argument("--kind", action="append", choices=(*FILES, "parsers", "http", "grpc"))
     parser.add_argument("--keep", type=Path, help="a folder for files that were found wanting")
     parser.add_argument("--replay", metavar="KIND:NUMBER")
     options = parser.parse_args()
@@ -354,7 +359,7 @@ def try_all(tries: Mapping[str, Callable[[int, int], list[str]]], options: argpa
     begin, done, wrong = time.monotonic(), Counter[str](), 0
     for number in range(options.first, options.first + options.count):
         for kind, attempt in tries.items():
-            several = 1 if kind in FILES else 10  # requests are that much quicker
+            several = 1 if kind in FILES else PARSED if kind == "parsers" else REQUESTS
             for index in range(several):
                 faults = attempt(number * several + index, options.seed)
                 done[kind] += 1

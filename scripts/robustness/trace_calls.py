@@ -52,13 +52,14 @@ COMMANDS = (
     "bundle out/net.int8.onnx --library out/net.so -o out/native.fcd", "verify out/native.fcd --engine native",
     "bench out/net.int8.onnx --engine native --seconds 0.2", "bundle out/net.int8.onnx --triton out/models",
     "demo --seconds 0.1 -o out/demo", "serve out/net.int8.onnx --port PORT", "serve out/native.fcd --engine native --port PORT",
-    "serve out --workers 2 --grpc-port 0 --port PORT",
+    "serve out/net.fcd --workers 2 --grpc-port 0 --port PORT",
 )  # fmt: skip
 """In the order in which one needs what those before it wrote."""
 WRITING = re.compile(r"O_WRONLY|O_RDWR|O_CREAT|O_TRUNC|O_APPEND")
 RESOLVING = ("/etc/hosts", "/etc/resolv.conf", "/etc/gai.conf", "/run/systemd/resolve")
 STARTED = re.compile(r"^(\d+) +(?:<\.\.\. )?(?:clone3?|v?fork)\b.* = (\d+)$")
 CHANGED = re.compile(r'^(\d+) +chdir\("((?:[^"\\]|\\.)*)"(?:\) += 0$| <unfinished)')
+LOOPBACK = ('"127.0.0.1"', '"::1"', '"::ffff:127.0.0.1"')  # the others are gRPC's, which looks whether there is IPv6
 HARMLESS = ("/dev/", "/proc/self/", "pipe:", "socket:")
 PORT = 18475
 
@@ -73,7 +74,7 @@ def judge(line: str, allowed: Sequence[str], folder: Path, *, serves: bool = Fal
         return ""
     if call in ("socket", "connect", "bind", "sendto", "sendmsg"):
         inet = re.search(r"AF_INET6?\b", given)
-        own = serves and (call == "socket" or (call == "bind" and '"127.0.0.1"' in given))
+        own = serves and (call == "socket" or (call == "bind" and any(address in given for address in LOOPBACK)))
         return "" if inet is None or own else "a socket"
     paths = re.findall(r'"((?:[^"\\]|\\.)*)"', given)
     if call in ("open", "openat") and WRITING.search(given) is None:

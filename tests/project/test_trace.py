@@ -38,6 +38,9 @@ def test_a_server_opens_its_own_socket_and_no_other() -> None:
     bound = 'bind(7, {sa_family=AF_INET, sin_port=htons(8000), sin_addr=inet_addr("ADDRESS")}, 16) = 0'
     assert not judge(bound.replace("ADDRESS", "127.0.0.1"), ALLOWED, Path("/work"), serves=True)
     assert judge(bound.replace("ADDRESS", "0.0.0.0"), ALLOWED, Path("/work"), serves=True) == "a socket"
+    six = 'bind(7, {sa_family=AF_INET6, sin6_port=htons(0), inet_pton(AF_INET6, "ADDRESS", &sin6_addr)}, 28) = 0'
+    assert not judge(six.replace("ADDRESS", "::ffff:127.0.0.1"), ALLOWED, Path("/work"), serves=True)
+    assert judge(six.replace("ADDRESS", "::"), ALLOWED, Path("/work"), serves=True) == "a socket"
     asked = 'connect(7, {sa_family=AF_INET, sin_port=htons(80), sin_addr=inet_addr("127.0.0.1")}, 16) = 0'
     assert judge(asked, ALLOWED, Path("/work"), serves=True) == "a socket"
 
