@@ -76,8 +76,10 @@ class Decision:
         """What a share of equal ones is a share of."""
         if self.blank is not None:
             return "equal texts"
-        if self.background is not None or self.anchors is not None:
+        if self.anchors is not None:
             return "of anchors found by both"
+        if self.background is not None:
+            return "of what is found by both"
         if self.sparse:
             return "of boxes found by both" if self.rows else "overlap"
         return "equal rows" if self.rows else "equal decisions"

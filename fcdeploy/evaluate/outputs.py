@@ -10,6 +10,7 @@
 | the same beside other numbers, by Concat | (n, anchors, channels) | boxes and scores of anchors | overlap of anchors by score |
 | a dense layer | (n, classes) | logits of classes, unless they lie far above zero | equal arg max |
 | a convolution | (n, classes, ...) | logits of classes at every position | equal arg max |
+| any of these | one class at 98 % and more of many positions | things here and there | F1 of the other positions |
 | integers, texts | any | decisions as they are | equal ones |
 | the same, fewer than 16 numbers beside an output of shares | any | a box, points: numbers | none |
 | a norm that each row is divided by | (n, k) | an embedding | none |
@@ -27,6 +28,7 @@ from dataclasses import dataclass, field, replace
 from itertools import takewhile
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fcdeploy.arrays import Array, Arrays, Float64
 from fcdeploy.evaluate.decision import AnchorScores, Decision, squeeze
@@ -45,6 +47,7 @@ FEW_NEAR = 0.08  # of rows, where a class was learnt: 0 to 6 % of most trained n
 ENOUGH_ROWS = 256  # to tell such shares from each other
 BLANK = 0.4  # of the steps of a text by CTC: its most frequent class is the blank between letters
 WHOLE = 1e-3  # by which shares of a whole may miss 1
+BACKGROUND = 0.98  # of the positions of a map or sequence: a class of so many is that of nothing there
 STEPS = 8  # a text by CTC has more steps than letters
 
 
@@ -79,6 +82,8 @@ def read_outputs(outputs: Arrays, ends: Mapping[str, OutputEnd]) -> OutputsRead:
         decision = decide_by(output, end, beside_shares)
         if decision is not None and decision.blank is not None and _has_boxes(outputs, output):
             decision = Decision(decision.axis, decision.classes, sparse=True, background=decision.blank)
+        if decision is not None:
+            decision = _leave_out_background(squeeze(output), decision)
         kinds[name] = describe_output(output, end, decision)
         if decision is not None:
             decisions[name] = decision
@@ -134,7 +139,8 @@ def describe_output(output: Array, end: OutputEnd, decision: Decision | None) ->
     if decision.blank is not None:
         return f"text by CTC of {(decision.classes or 1) - 1} letters"
     if decision.background is not None:
-        return f"scores of {decision.classes} classes, one of them background, at every anchor"
+        what = "map" if output.ndim > 3 else "sequence"
+        return f"{what} of {decision.classes} classes, class {decision.background} where nothing is"
     if decision.anchors is not None:
         scores = decision.read_scores(output)
         return f"boxes and scores at every anchor, of {scores.shape[-1]} class{'es' * (scores.shape[-1] > 1)}"
@@ -145,6 +151,25 @@ def describe_output(output: Array, end: OutputEnd, decision: Decision | None) ->
     if squeeze(output).ndim == 2:
         return f"scores of {decision.classes} classes"
     return f"{'map' if output.ndim > 3 else 'sequence'} of {decision.classes} classes"
+
+
+def _leave_out_background(output: Array, decision: Decision) -> Decision:
+    """Of a map or sequence that has one class nearly everywhere the other positions count: events in a recording, a small defect.
+
+    Of equal decisions everywhere nearly all would be of nothing.
+    """
+    if decision.axis is None or decision.sparse or decision.blank is not None or output.ndim < 3:
+        return decision
+    counts = _count_classes(output, decision)
+    most = int(counts.argmax())
+    if not BACKGROUND * counts.sum() <= counts[most] < counts.sum():
+        return decision
+    return replace(decision, sparse=True, background=most)
+
+
+def _count_classes(output: Array, decision: Decision) -> NDArray[np.int64]:
+    """How many positions have each class."""
+    return np.bincount(decision(output).reshape(-1), minlength=decision.classes or 0)
 
 
 def _has_boxes(outputs: Arrays, scores: Array) -> bool:
@@ -228,7 +253,7 @@ def _as_text(output: Array, decision: Decision, end: OutputEnd) -> Decision:
     """
     if output.ndim != 3 or decision.axis != 2 or output.shape[1] < STEPS or decision.classes is None or end.by_token:
         return decision
-    counts = np.bincount(decision(output).reshape(-1), minlength=decision.classes)
+    counts = _count_classes(output, decision)
     blank = int(counts.argmax())
     if counts[blank] < BLANK * counts.sum() or blank not in (0, decision.classes - 1):
         return decision

@@ -33,9 +33,14 @@ def read_decides(metadata: Mapping[str, str], name: str) -> frozenset[str] | Non
     if text is None:
         return None
     try:
-        return frozenset(map(str, json.loads(text)))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise FcdeployError(f"model {name!r}: its metadata {KEY!r} has {DECIDES} {text[:60]!r}", REMAKE) from error
+        names = json.loads(text)
+    except (ValueError, RecursionError):
+        names = None
+    if not isinstance(names, list) or not all(isinstance(each, str) for each in names):
+        raise FcdeployError(
+            f"model {name!r}: its metadata {KEY!r} has {DECIDES} {text[:60]!r}, expected a list of outputs", REMAKE
+        )
+    return frozenset(names)
 
 
 def check_calibration(recorded: Calibration, file: Path, made: Mapping[str, str], *, data: bool = True) -> None:

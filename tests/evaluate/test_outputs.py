@@ -224,6 +224,28 @@ def test_maps_count_what_either_model_has() -> None:
         assert equal[i] / count[i] == pytest.approx(2 * precision * recall / (precision + recall))
 
 
+@pytest.mark.parametrize(("share", "background"), [(0.97, None), (0.99, 2), (1.0, None)])
+def test_a_class_that_is_nearly_everywhere_is_that_of_nothing(share: float, background: int | None) -> None:
+    """Of maps (n, classes, h, w) of classes, and of sequences (n, steps, classes) for which each token has one."""
+    random = np.random.default_rng(0)
+    classes = np.full(4 * 2500, 2)
+    events = random.choice(len(classes), round((1 - share) * len(classes)), replace=False)
+    classes[events] = random.integers(0, 2, len(events))
+    rows = np.eye(3, dtype=np.float32)[classes] * 0.7 + 0.1
+    images, steps = np.moveaxis(rows.reshape(4, 50, 50, 3), -1, 1), rows.reshape(4, 2500, 3)
+    ends = {"map": OutputEnd("softmax", 1), "steps": OutputEnd("softmax", 2, by_token=True)}
+    read = read_outputs({"map": images, "steps": steps}, ends)
+    assert {decision.background for decision in read.decisions.values()} == {background}
+    if background is None:
+        return
+    other = images.copy()  # half of the events are missed: of all positions 99.5 % are equal
+    missed = np.unravel_index(events[::2], (4, 50, 50))
+    other[missed[0], :, missed[1], missed[2]] = rows[classes == 2][0]
+    decision = read.decisions["map"]
+    equal, count = decision.count_equal(decision(images), decision(other))
+    assert equal.sum() / count.sum() == pytest.approx(2 * 50 / (100 + 50))
+
+
 def test_a_text_is_one_decision() -> None:
     """Steps of mostly one class, the first or last: repeats and pauses count for nothing, a letter for the whole text."""
     steps = np.zeros((4, 20), np.int64)
@@ -336,8 +358,8 @@ def test_scores_beside_boxes_are_those_of_anchors() -> None:
     read = read_outputs({"scores": scores, "boxes": boxes}, ends)
     decision = read.decisions["scores"]
     assert (decision.blank, decision.background, decision.sparse) == (None, 0, True)
-    assert read.kinds["scores"].startswith("scores of 3 classes, one of them background")
-    assert decision.counted == "of anchors found by both"
+    assert read.kinds["scores"].startswith("sequence of 3 classes, class 0 where nothing is")
+    assert decision.counted == "of what is found by both"
     one = decision(scores)
     other = np.where(RANDOM.random(one.shape) < 0.1, 2, one)
     equal, count = decision.count_equal(one, other)
