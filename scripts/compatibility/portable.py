@@ -28,9 +28,9 @@ from scripts.compatibility.answers import Answer, Runtime, ask_jobs, describe_jo
 from scripts.compatibility.compat import LIST, OUT, find_runtime, installed, write_part
 from scripts.compatibility.files import FOLDER, export_networks, make_form
 
-PARTS = {  # of the page, by target and CPU
-    ("portable", "x86-avx2"): "portable", ("portable", "x86-vnni"): "portable with VNNI",
-    ("arm64", "x86-vnni"): "arm64",
+PARTS = {  # of the page, by target, CPU and whether WebAssembly is asked
+    ("portable", "x86-avx2", True): "portable", ("portable", "x86-vnni", True): "portable with VNNI",
+    ("portable", "x86-vnni", False): "portable on ARM", ("arm64", "x86-vnni", False): "arm64",
 }  # fmt: skip
 CHUNK = 100  # samples that a process is given of a file at a time
 EMULATED = 50  # the same under emulation
@@ -91,13 +91,14 @@ def compat_portable(
         there = Runtime(run, OUT / f"{target}-{name}", command, patience=PATIENCE)
         found[name] = compare(files, here, there, EMULATED, minutes * 60)
     rows = [describe(file, {name: each[file] for name, each in found.items()}) for file in files]
+    named = f" --target {target}" * (target != "portable") + " --no-web" * (not web)
     head = HEAD.format(
-        made=f"scripts/compat --portable{f' --target {target}' * (target != 'portable')}, {date.today()}",
+        made=f"scripts/compat --portable{named}, {date.today()}",
         version=LIST[-1], cpu=read_cpu_name(), others=" | ".join(found), columns="---|" * len(found),
     )  # fmt: skip
     click.echo("".join([head, *rows]), nl=False)
     if not pairs:
-        write_part(PARTS[target, detect_target().name], "".join([head, *rows]))
+        write_part(PARTS[target, detect_target().name, web], "".join([head, *rows]))
     sys.exit(1 if any(tally.differ for each in found.values() for tally in each.values()) else 0)
 
 

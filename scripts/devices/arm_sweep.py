@@ -4,7 +4,7 @@ Layers are convolutions (grouped, depthwise, of one to three axes) and the produ
 given, signed and unsigned. What each CPU computes is compared with exact sums, with the emulator (arithmetic/kernels/neon.py),
 and with what `inspect --saturation` proves of that layer. ARM_PYTHON is a command as scripts/test-arm wants it.
 
-    PYTHONPATH=tests/helpers .venv/bin/python -m scripts.devices.arm_sweep [CASES]      10,000: half an hour
+    scripts/test-arm --sweep [CASES]      10,000: half an hour
 """
 
 from __future__ import annotations
