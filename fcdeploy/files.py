@@ -39,7 +39,7 @@ def check_file(path: Path, what: str) -> None:
 def refuse_unread(name: str, error: BaseException) -> None:
     """Raise FcdeployError where the system did not give the bytes of a file: that says nothing of what is in it."""
     if isinstance(error, OSError) and error.errno in NOT_READ:
-        hint = "ulimit -n 1024" if error.errno in TOO_MANY else f"ls -l {quote_path(name)}, and try it again"
+        hint = "ulimit -n $(ulimit -Hn)" if error.errno in TOO_MANY else f"ls -l {quote_path(name)}, and try it again"
         raise FcdeployError(f"{name!r} cannot be read: {error.strerror}", hint) from error
 
 

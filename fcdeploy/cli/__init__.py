@@ -116,7 +116,7 @@ def _explain_os_error(trouble: OSError) -> FcdeployError:
     if trouble.strerror is None:
         return _explain_defect(trouble)
     if trouble.errno in TOO_MANY:
-        return FcdeployError("too many files are open for this process", "ulimit -n 1024")
+        return FcdeployError("too many files are open for this process", "ulimit -n $(ulimit -Hn)")
     if trouble.filename is None:  # of reading and writing the system does not say where
         return FcdeployError(
             f"a file could not be read or written: {trouble.strerror}", "df -h shows full disks; run the command again"

@@ -110,9 +110,7 @@ def decide_by(output: Array, end: OutputEnd, beside_shares: bool = False) -> Dec
     if axis is None or squeezed.shape[axis] < 2:
         return None
     decision = Decision(axis, squeezed.shape[axis])
-    if end.kind == "softmax":
-        return _as_text(squeezed, decision, end)
-    if end.decides:
+    if end.kind == "softmax" or end.decides:
         return _as_text(squeezed, decision, end)
     if beside_shares and squeezed.shape[axis] < FEW_CLASSES and end.kind != "other":
         return None

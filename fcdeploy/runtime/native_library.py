@@ -59,7 +59,8 @@ class NativeModel:
         except (OSError, AttributeError) as error:
             if "failed to map segment" in str(error):  # of a file system that is mounted noexec
                 raise FcdeployError(
-                    f"{str(path)!r} cannot be loaded: its file system allows no code", "TMPDIR=FOLDER, one that does"
+                    f"{str(path)!r} cannot be loaded: its file system allows no code",
+                    "copy it to a folder of one that does, or set TMPDIR to such a folder",
                 ) from error
             raise FcdeployError(
                 f"{str(path)!r} is no library of fcdeploy for this machine",

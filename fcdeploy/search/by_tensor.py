@@ -57,13 +57,17 @@ def find_better_methods(
     builder = begin_building(replace(problem, effort="fast"), basis.costs)
     errors, usual = measure_alone(builder, noise, on_step), builder.plan({}).tensors
     others = {method: replace(problem, ranges=method).plan().tensors for method in METHODS if method != problem.ranges}
-    costly = sorted(errors, key=lambda name: -errors[name])[:MOST]
+    least = COSTLY * sum(errors.values())
+    costly = [name for name in sorted(errors, key=lambda name: -errors[name])[:MOST] if errors[name] >= least]
     found = list[tuple[float, list[str], str]]()
+    covered = set[str]()  # a Concat joins tensors by one scale: the first of them, which costs most, speaks for all
     for done, name in enumerate(costly, start=1):
+        if name in covered:
+            continue
         tried = {_key(usual[name]): (errors[name], problem.ranges)}
         for method, tensors in others.items():
             q = tensors.get(name)
-            if q is None or _key(q) in tried or errors[name] < COSTLY * sum(errors.values()):
+            if q is None or _key(q) in tried:
                 continue
             model = round_alone(problem.model, name, q)
             if model is not None:
@@ -71,6 +75,7 @@ def find_better_methods(
         error, method = min(tried.values())
         if error < CLEARLY * errors[name]:
             alike = [other for other, q in usual.items() if q.dtype == "uint8" and _key(q) == _key(usual[name])]
+            covered.update(alike)
             found.append((errors[name] - error, alike, method))
         on_step("ranges by tensor", done, len(costly))
     return [(names, method) for _, names, method in sorted(found, key=lambda each: -each[0])]

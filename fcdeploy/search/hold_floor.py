@@ -174,6 +174,12 @@ def make_judge(problem: Problem) -> Judge | None:
     return judge if judge.samples else None
 
 
+def find_deciding(problem: Problem) -> list[str] | None:
+    """Outputs by whose decisions a model of the problem would be judged, the same ones where it is not; None without samples."""
+    judge = make_judge(problem)
+    return None if judge is None else sorted(judge.decisions)
+
+
 def _rescale_channels(
     problem: Problem, usual: ir.Model, missed: bool, basis: CostBasis, judge: Judge
 ) -> list[tuple[str, Problem]]:

@@ -108,6 +108,7 @@ class BatchingEngine:
         self._failed: dict[ModelFile, LoadFailure] = {}
         self._pending: dict[ModelFile, Stamp] = {}
         self._said: dict[str, None] = {}  # the last failures, in their order
+        self._left_out: dict[Path, str] = {}  # files that cannot be read or named, and what was said of them
         self._failure = ""  # the last one
         self.requests = self.bytes = 0
         self.held = 0  # bytes that connections hold: bodies that come in, and answers that were not taken
@@ -128,10 +129,12 @@ class BatchingEngine:
         else:
             for _ in range(LOOKS):
                 await self.refresh()
-            missing = sorted(self._required - set(self._newest))
-            if not self._served or (missing and self._failure):  # without a failure they were taken away
-                what = f"model {missing[0]!r} cannot be loaded" if missing else "no model can be loaded"
-                raise FcdeployError(f"{what}: {self._failure or 'it is gone'}", f"ls {self.source}")
+            missing = {name: self._explain_missing(name) for name in sorted(self._required - set(self._newest))}
+            failed = {name: said for name, said in missing.items() if said}  # the others were taken away
+            if not self._served or failed:
+                name, said = next(iter(failed.items()), ("", self._failure or "nothing is there"))
+                what = f"model {name!r} cannot be loaded" if name else "no model can be loaded"
+                raise FcdeployError(f"{what}: {said}", f"ls {self.source}")
         self.ready = True
 
     async def stop(self) -> None:
@@ -314,8 +317,10 @@ class BatchingEngine:
         except Exception as error:  # whatever it is: what is loaded serves on, and the next look is another chance
             self._say_once("keeping what is loaded", error)
             return
+        self._left_out = {}
         for path, reason in broken.items():
             self._say_once(f"{str(path)!r} is left out", str(reason).removeprefix(f"model {str(path)!r}: "))
+            self._left_out[path] = self._failure
         for place, stamp in found:
             await self._refresh(place, stamp)
         places = {place for place, _ in found}
@@ -332,6 +337,11 @@ class BatchingEngine:
             self._say(f"model {key[0]!r} version {key[1]} is gone")
             del self._served[key]
         self._find_newest()
+
+    def _explain_missing(self, name: str) -> str:
+        """What was said of a model that lies there and cannot be loaded; "" where it is gone."""
+        said = [failure.said for place, failure in self._failed.items() if place.name == name]
+        return next(iter(said + [said for path, said in self._left_out.items() if name in map(_stem, path.parts)]), "")
 
     def _say_once(self, what: str, error: Exception | str) -> None:
         """A failure that lasts is logged when it comes, not at every look."""
@@ -409,3 +419,8 @@ class Observer:
 
 def explain_unknown_output(model: Model, name: object) -> str:
     return f"output {str(name)[:100]!r} is unknown, expected {quote_names(model.outputs)}"
+
+
+def _stem(name: str) -> str:
+    """Of a file or folder, what its model is called."""
+    return Path(name).stem

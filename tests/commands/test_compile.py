@@ -476,7 +476,6 @@ def test_a_library_lies_where_the_next_run_clears_it(bundled: Path, monkeypatch:
 def test_a_bundle_with_a_library_needs_numpy_alone(bundled: Path) -> None:
     code = f"""
 import sys
-import tempfile
 for name in ("onnx", "onnxruntime", "onnx_ir", "torch", "ml_dtypes", "click"):
     sys.modules[name] = None
 import numpy as np, fcdeploy

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -78,13 +79,22 @@ def test_behind_a_squeeze_of_a_convolution_along_one_axis(
 )
 def test_a_squeeze_that_stays_in_front(axes: list[int], shape: tuple[int, ...], squeezed_too: bool) -> None:
     channels = 1 if axes == [1] else 6
-    constants = {"w": normal(channels, 4, 5, 1), "axes": np.array(axes), "c": normal(*shape)}
+    constants = {"w": normal(channels, 4, 5, 1), "axes": np.array(axes, np.int64), "c": normal(*shape)}
     nodes = [op("Conv", "x w", "z"), op("Squeeze", "z axes", "s"), op("Add", "s c", "y")]
     nodes += [op("Relu", "s", "r")] if squeezed_too else []
     model = graph(nodes, {"x": ["n", 4, 12, 1]}, ["y", "r"] if squeezed_too else ["y"], constants)
     kept = ops(model)
     assert apply(fold_scale_shift, model).count == 0
     assert ops(model) == kept
+
+
+def test_a_squeeze_of_all_axes_of_length_1_stays_in_front() -> None:
+    """As onnxruntime reads an empty list, whose ends nobody can look at."""
+    constants = {"w": normal(6, 4, 5, 1), "axes": np.array([3]), "c": normal(6, 1)}
+    nodes = [op("Conv", "x w", "z"), op("Squeeze", "z axes", "s"), op("Add", "s c", "y")]
+    model = graph(nodes, {"x": ["n", 4, 12, 1]}, ["y"], constants)
+    model.graph.initializers["axes"].const_value = ir.tensor(np.array([], np.int64), name="axes")
+    assert fold_scale_shift(model).count == 0
 
 
 def test_adding_a_bias_leaves_the_weight_alone() -> None:

@@ -14,7 +14,7 @@ from scripts.robustness.faults_commands import list_commands
 from scripts.robustness.trace_calls import COMMANDS as TRACED
 
 DISTURBED = [command.arguments for command in list_commands()]
-SERVER = "serve"  # it has no end that outputs could be looked at; tests/test_serve_survives.py disturbs it
+SERVER = "serve"  # it has no end that outputs could be looked at; tests/serve/test_serve_survives.py disturbs it
 WRITES = re.compile(r"\b[Ww]rites?\b|\bwritten\b|^Put |^Keep the ")
 
 

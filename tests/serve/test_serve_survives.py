@@ -408,11 +408,16 @@ def test_one_that_begins_again_waits_for_what_the_others_serve(model: Path, tmp_
     assert asyncio.run(begin("m")) == ["m"]
     with fails("model 'other' cannot be loaded: model 'other' version 1: not served: "):
         asyncio.run(begin("m", "other"))
-    for name in ("broken", "other"):
-        (tmp_path / f"{name}.onnx").unlink()
-    assert asyncio.run(begin("m", "other")) == ["m"]  # it was taken away
+    (tmp_path / "other.onnx").unlink()
+    assert asyncio.run(begin("m", "other")) == ["m"]  # it was taken away, and what else is broken has no part in it
+    (tmp_path / "broken.onnx").unlink()
+    assert asyncio.run(begin("m", "other")) == ["m"]
+    (tmp_path / "other.fcd").write_bytes(b"broken")  # left out before it is loaded
+    with fails("model 'other' cannot be loaded: "):
+        asyncio.run(begin("m", "other"))
+    (tmp_path / "other.fcd").unlink()
     (tmp_path / "m.onnx").unlink()
-    with fails("model 'm' cannot be loaded: "):
+    with fails("no model can be loaded: "):
         asyncio.run(begin("m"))
 
 

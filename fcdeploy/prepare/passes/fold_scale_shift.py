@@ -61,11 +61,14 @@ def _move_before_squeeze(edits: Edits, node: ir.Node) -> None:
         return  # no layer takes it
     written = squeeze.inputs[0]
     alone = written is not None and edits.only_reader(written) is squeeze and edits.only_reader(value) is node
-    if written is None or not alone or not is_layer(written.producer()):
+    layer = None if written is None or not alone else written.producer()
+    if written is None or layer is None or not is_layer(layer) or isinstance(read_layer(layer), str):
         return
     before, channels, axes = rank_of(written), channels_of(written), array_of(input_of(squeeze, 1))
     rank = rank_of(value)
-    if before is None or rank is None or channels is None or axes is None or min(axes % before) < 2:
+    if before is None or rank is None or channels is None or axes is None:
+        return
+    if axes.ndim != 1 or not axes.size or min(axes % before) < 2:  # an empty list stands for all axes of length 1
         return
     c = expand_per_channel(array_of(node.inputs[side]), channels, rank)
     if c is None:
