@@ -83,6 +83,12 @@ def compat_portable(
     pairs: tuple[str, ...], samples: int, on: tuple[str, ...], target: str, web: bool, minutes: float
 ) -> None:
     """Exit with 1 where an output differs in a bit."""
+    part = PARTS.get((target, detect_target().name, web))
+    if part is None and not pairs:
+        known = "; ".join(f"--target {row[0]} {'--web' if row[2] else '--no-web'} on {row[1]}" for row in PARTS)
+        raise click.UsageError(
+            f"the page has no table of target {target!r} on this CPU, {detect_target().name}, only of {known}"
+        )
     files = dict(take_pair(each, samples) for each in pairs) if pairs else dict(find_files(target, samples))
     here = Runtime([sys.executable, "run.py", "onnxruntime"], OUT / f"{target}-here", LIST[-1], _newest())
     found = {"WebAssembly": compare(files, here, find_runtime("web"), CHUNK)} if web else {}
@@ -97,8 +103,8 @@ def compat_portable(
         version=LIST[-1], cpu=read_cpu_name(), others=" | ".join(found), columns="---|" * len(found),
     )  # fmt: skip
     click.echo("".join([head, *rows]), nl=False)
-    if not pairs:
-        write_part(PARTS[target, detect_target().name, web], "".join([head, *rows]))
+    if part is not None and not pairs:
+        write_part(part, "".join([head, *rows]))
     sys.exit(1 if any(tally.differ for each in found.values() for tally in each.values()) else 0)
 
 

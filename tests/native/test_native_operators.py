@@ -241,6 +241,27 @@ def test_a_recurrent_layer_of_bytes(kind: str, units: int) -> None:
     assert np.isnan(result[:, 0]).all() and not np.isnan(result[:, 1]).any()
 
 
+@pytest.mark.parametrize("reset_last", [True, False])
+def test_a_first_state_that_is_large_and_left_behind(reset_last: bool) -> None:
+    """Of a GRU whose update gates are shut: the states behind it are as exact as if it had never been."""
+    random, units, times = np.random.default_rng(0), 24, 4
+    own = Tensor("own", (times, 1, 3 * units), "float32")
+    start, y = Tensor("start", (1, units), "float32"), Tensor("y", (times, 1, units), "float32")
+    rows = random.integers(-100, 100, (3 * units, units)).astype(np.int8)
+    rows[:units] = 0
+    step = Recurrent(
+        node="r", inputs=(own, start), outputs=(y, replace(start, name="last")), kind="gru", weight=rows,
+        scale=np.full(3 * units, 2e-3, np.float32), bias=np.zeros(3 * units, np.float32), reset_last=reset_last,
+    )  # fmt: skip
+    x = replace(own, name="x")
+    program = Program("drawn", (x, start), (y,), (Pointwise(node="n", inputs=(x,), outputs=(own,), kind="Neg"), step))
+    feeds = {"x": random.normal(size=x.shape).astype(np.float32), "start": np.full((1, units), 1e4, np.float32)}
+    feeds["x"][..., :units] = 30
+    with np.errstate(over="ignore"):  # its first sums are beyond what exp takes
+        expected = run(program, feeds)
+    assert_same(build(program), feeds, expected)
+
+
 def test_layer_normalization_of_any_length() -> None:
     random = np.random.default_rng(3)
     for shape, axis in (((4, 37), -1), ((3, 5, 8), 2), ((6, 11), 1)):

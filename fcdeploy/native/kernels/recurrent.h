@@ -86,7 +86,7 @@ FC_INLINE void fc_part_sums(
             for (int k = begin; k < end; own += 4 * (FC_TILE * w->gates - 1)) {
                 for (const int four = k + 4; k < four; k++, own++) {
                     const uint8_t *digit = w->digits + k;
-                    high += *own * (digit[0] << 7 | digit[plane]);
+                    high += (int32_t)*own * (digit[0] << 7 | digit[plane]); /* an int may have 16 bits */
                     low += *own * digit[2 * plane];
                 }
             }
@@ -376,6 +376,8 @@ FC_KERNEL void fc_gru(
             const ptrdiff_t at = (ptrdiff_t)(r->backwards ? r->times - 1 - t : t) * r->batch + b;
             fc_gru_time(y + at * n, gates + at * 3 * n, h, &w, r->reset_last);
             h = y + at * n;
+            if (w.bound != 1.0f) /* a first state that was large, which is left behind */
+                w.bound = fc_bound(h, n);
         }
         fc_put_row(state + b * n, h, n);
     }
