@@ -1,7 +1,7 @@
 """Native code on cores that are no Cortex-M: 32-bit RISC-V, an 8-bit AVR, whose int has 16 bits, and Xtensa.
 
 Drawn kernels and shipped networks are compiled freestanding, without a warning, run under emulation, and compared with plain C
-on this CPU, bit for bit; for Xtensa they are compiled alone. RISC-V is compiled by zig's clang; the others by avr-gcc and
+on this CPU, bit for bit; for Xtensa they are only compiled. RISC-V is compiled by zig's clang; the others by avr-gcc and
 xtensa-lx106-elf-gcc (Debian: gcc-avr, avr-libc, gcc-xtensa-lx106), or what AVR_GCC and XTENSA_GCC name, in as many words as it
 takes. They run in qemu-riscv32 (qemu-user) and simavr, or what QEMU_RISCV32 and SIMAVR name. (qemu-system-avr 7.2 and 10.0 never
 leave the routine of libgcc that multiplies an unsigned by a signed number of 16 bits.)
@@ -43,7 +43,7 @@ DIGITS, COLOUR = re.compile(r"^([0-9a-f]+)\.*$", re.MULTILINE), re.compile(r"\x1
 FLAGS = ("-std=c11", "-Os", "-ffreestanding", "-ffp-contract=off", "-I.")
 WARNINGS = ("-Wall", "-Wextra", "-Werror")
 SOURCES = ("net.c", "net_weights.c")
-EQUAL, BUILT, LARGE = "equal", "compiled alone", "with more weights than it can address"
+EQUAL, BUILT, LARGE = "equal", "only compiled", "with more weights than it can address"
 
 RISCV = """
 static long ask(long what, long a, long b, long c) {
@@ -153,7 +153,7 @@ def main(names: list[str]) -> int:
     cores = list(find_cores())
     if not cores:
         click.echo("error: none of the emulators and compilers is here", err=True)
-        click.echo("hint: apt-get install qemu-user qemu-system-misc gcc-avr avr-libc gcc-xtensa-lx106", err=True)
+        click.echo("hint: apt-get install qemu-user simavr gcc-avr avr-libc gcc-xtensa-lx106", err=True)
         return 2
     programs = list(draw_steps(SEED))
     networks = {name: make_network(name) for name in names or ["tiny_dense", "even_odd", "dense"]}

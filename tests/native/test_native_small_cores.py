@@ -20,7 +20,7 @@ AVR = ("-target", "avr-freestanding", "-mcpu=atmega2560", "-Wno-avr-rtlib-linkin
 
 @pytest.mark.parametrize("flags", [AVR, CORES["riscv32"].flags, CORES["esp32c3"].flags, CORES["cortex-m0"].flags])
 def test_no_compiler_warns(flags: tuple[str, ...], tmp_path: Path) -> None:
-    """Every kernel there is, in one program whose weights have places of 16 bits."""
+    """Every kernel that is drawn, in one program whose weights have places of 16 bits."""
     if not compiler().cross:
         pytest.skip("the compiler makes code for this machine alone")
     small = (built for built, _ in draw_steps(1) if len(built.weights) < 4000)

@@ -12,7 +12,7 @@
 
 #if !defined(FC_APART) /* never called */
 #define FC_APART 0
-#define fc_take_apart(out, x) (void)(x)
+#define fc_split_pairs(out, x) (void)(x)
 #define fc_weights_apart(out, w) (void)(w)
 #define fc_add_pairs(sum, x, w) (sum)
 #endif
@@ -75,7 +75,7 @@ FC_INLINE void fc_depthwise_column(const int parts, fc_ints column[4][2], const 
     FC_UNROLL
     for (int v = 0; v < 4; v++)
         if (parts == 2)
-            fc_take_apart(column[v], four[v]);
+            fc_split_pairs(column[v], four[v]);
         else
             column[v][0] = four[v];
 }

@@ -40,7 +40,7 @@ FC_INLINE fc_ints fc_dot(fc_ints sum, fc_ints x, fc_ints w)
 #if !defined(__AVXVNNI__)
 #define FC_APART 1
 /* Bytes 0 and 2, then 1 and 3 of each lane, as 16 bits; and what adds up products of these. */
-FC_INLINE void fc_take_apart(fc_ints *out, fc_ints x)
+FC_INLINE void fc_split_pairs(fc_ints *out, fc_ints x)
 {
     out[0] = _mm256_and_si256(x, _mm256_set1_epi16(255));
     out[1] = _mm256_srli_epi16(x, 8);
@@ -58,7 +58,7 @@ FC_INLINE fc_ints fc_dot_wide(fc_ints sum, fc_ints x, fc_ints w)
 {
 #if defined(FC_APART)
     fc_ints bytes[2], weights[2];
-    fc_take_apart(bytes, x);
+    fc_split_pairs(bytes, x);
     fc_weights_apart(weights, w);
     return fc_add_pairs(fc_add_pairs(sum, bytes[0], weights[0]), bytes[1], weights[1]);
 #else
