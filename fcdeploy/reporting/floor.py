@@ -17,9 +17,9 @@ from fcdeploy.records.report import Report, Table
 from fcdeploy.reporting.times import list_ratios
 from fcdeploy.search.candidates import Candidate
 from fcdeploy.search.hold_floor import FloorResult
+from fcdeploy.sensitivity.advice import NO_CHANGE
 from fcdeploy.wording import list_some, quote_path, say_count
 
-NO_CHANGE = "no change needed: "
 NAMED = 3  # tensors with a tail or an outlier channel, the furthest, that are named as likely causes
 MUCH = 0.5  # of the multiplications: where more left int8, that is what is said first
 NOTABLE_DB = 0.5  # of gain by a simpler setting: below it nobody need know

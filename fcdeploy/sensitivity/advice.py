@@ -16,6 +16,7 @@ from fcdeploy.sensitivity.groups import Remedy
 from fcdeploy.sensitivity.rank import Ranking, SourceCost
 from fcdeploy.wording import say_count
 
+NO_CHANGE = "no change needed: "
 STANDS_OUT = 0.25  # of the output's error: less than a quarter of it, gone, is 1.2 dB
 BY_CLIPPING = 0.5  # of a tensor's own error: wider ranges would round coarser, so less is no reason for them
 EXACT_ENOUGH_DB = 40.0  # outputs to within a hundredth
@@ -48,7 +49,7 @@ def advise(
     with which the model was quantized, None where it does not say.
     """
     if not ranking.costs and not ranking.unknown:
-        return Advice("no change needed: nothing in this model is rounded to few bits")
+        return Advice(f"{NO_CHANGE}nothing in this model is rounded to few bits")
     if saturates:
         return Advice(
             f"byte products saturate on this CPU, which costs more than rounding: {QUANTIZE} --target x86-avx2"
@@ -56,7 +57,7 @@ def advise(
     metric = None if answers is None else answers.metric
     within = "" if answers is None else _explain_noise(metric, loss, answers.samples)
     if within:
-        return Advice(f"no change needed: {within}")
+        return Advice(f"{NO_CHANGE}{within}")
 
     # one group stands out, or is sure to bring something back: that is what to do
     best = next((row for row in rows if row.returns > 0 or (row.share >= STANDS_OUT and row.low > 0)), None)
@@ -69,7 +70,7 @@ def advise(
     dearest = max(ranking.costs, key=lambda cost: cost.share)
     spread = _describe_dearest(dearest, ranking)
     if metric is None and sqnr_db is not None and sqnr_db >= EXACT_ENOUGH_DB:
-        return Advice(f"no change needed: the outputs match float's to {sqnr_db:.1f} dB, and {spread}")
+        return Advice(f"{NO_CHANGE}the outputs match float's to {sqnr_db:.1f} dB, and {spread}")
     if dearest.share >= STANDS_OUT:
         better = "--activations int16 rounds finer, without the speed"
         if effort != "best":

@@ -20,7 +20,7 @@ from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
 from fcdeploy.samples.kept_samples import split_into_chunks
 from fcdeploy.samples.source import Batch, get_fixed_batch
-from fcdeploy.sensitivity.advice import EXACT_ENOUGH_DB, STANDS_OUT, advise
+from fcdeploy.sensitivity.advice import EXACT_ENOUGH_DB, NO_CHANGE, STANDS_OUT, advise
 from fcdeploy.sensitivity.error_sources import ErrorSource, find_sources
 from fcdeploy.sensitivity.groups import Remedy, choose_groups, measure_remedies
 from fcdeploy.sensitivity.rank import Ranking, rank_sources
@@ -101,7 +101,7 @@ def add_advice(report: Report, int8: ir.Model, graph: ir.Model, samples: Arrays,
     db = min(measure_sqnr(graph, int8, some), default=None)
     if db is None:
         return report
-    text = f"no change needed: the outputs match float's to {db:.1f} dB"
+    text = f"{NO_CHANGE}the outputs match float's to {db:.1f} dB"
     if db < POOR_DB or (db < EXACT_ENOUGH_DB and effort == "best"):
         text = _advise_briefly(int8, graph, some, effort, db)
     elif db < EXACT_ENOUGH_DB:

@@ -34,7 +34,7 @@ def estimate_costs(model: ir.Model, model_hash: str, target: str) -> Costs:
         else:
             continue
         nodes[name] = (round(in_float, 3), round(as_integers, 3))
-    read = "not measured" if table.verified else "from onnxruntime's source, not run"
+    read = "not measured" if table.verified else "estimated from onnxruntime's source, not run"
     return Costs(model_hash, f"table of rates for {target}, {read}", table.conversions, nodes)
 
 
