@@ -6,9 +6,12 @@ instead (`fcdeploy.python_words`).
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from itertools import islice
 
+TOO_MANY = (errno.EMFILE, errno.ENFILE)  # files that are open at once
+MORE_FILES = "ulimit -n $(ulimit -Hn)"
 MOST_COMPARED = 1000  # names, and letters of one, among which one of a similar name is looked for
 SHORTEST_START = 4  # letters by which a longer name is known
 

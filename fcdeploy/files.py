@@ -9,14 +9,13 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from fcdeploy.errors import FcdeployError
+from fcdeploy.errors import MORE_FILES, TOO_MANY, FcdeployError
 from fcdeploy.wording import quote_path
 
 DATA_SUFFIXES = {
     ".npy", ".npz", ".csv", ".bin", ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".tif", ".tiff", ".webp",
 }  # fmt: skip
 HALVES = ("first", "second")  # as `transform split` ends the names of its files
-TOO_MANY = (errno.EMFILE, errno.ENFILE)
 NOT_READ = (*TOO_MANY, errno.EIO, errno.EACCES, errno.EPERM, errno.EINTR, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT)
 """What the system says where it does not give the bytes of a file; other numbers stand for what is wrong with them, too."""
 MOST_BYTES = 256 << 20  # of a file that is read as a whole and is no model, weights or samples
@@ -39,7 +38,7 @@ def check_file(path: Path, what: str) -> None:
 def refuse_unread(name: str, error: BaseException) -> None:
     """Raise FcdeployError where the system did not give the bytes of a file: that says nothing of what is in it."""
     if isinstance(error, OSError) and error.errno in NOT_READ:
-        hint = "ulimit -n $(ulimit -Hn)" if error.errno in TOO_MANY else f"ls -l {quote_path(name)}, and try it again"
+        hint = MORE_FILES if error.errno in TOO_MANY else f"ls -l {quote_path(name)}, and try it again"
         raise FcdeployError(f"{name!r} cannot be read: {error.strerror}", hint) from error
 
 

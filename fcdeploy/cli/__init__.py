@@ -15,8 +15,7 @@ from collections.abc import Sequence
 import click
 
 from fcdeploy import __version__, console
-from fcdeploy.errors import FcdeployError, find_close
-from fcdeploy.files import TOO_MANY
+from fcdeploy.errors import MORE_FILES, TOO_MANY, FcdeployError, find_close
 from fcdeploy.wording import quote_path
 
 COMMANDS = {
@@ -116,7 +115,7 @@ def _explain_os_error(trouble: OSError) -> FcdeployError:
     if trouble.strerror is None:
         return _explain_defect(trouble)
     if trouble.errno in TOO_MANY:
-        return FcdeployError("too many files are open for this process", "ulimit -n $(ulimit -Hn)")
+        return FcdeployError("too many files are open for this process", MORE_FILES)
     if trouble.filename is None:  # of reading and writing the system does not say where
         return FcdeployError(
             f"a file could not be read or written: {trouble.strerror}", "df -h shows full disks; run the command again"
