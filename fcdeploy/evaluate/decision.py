@@ -79,7 +79,7 @@ class Decision:
         if self.anchors is not None:
             return "of anchors found by both"
         if self.background is not None:
-            return "of what is found by both"
+            return "of positions found by both"
         if self.sparse:
             return "of boxes found by both" if self.rows else "overlap"
         return "equal rows" if self.rows else "equal decisions"

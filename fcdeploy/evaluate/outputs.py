@@ -137,8 +137,12 @@ def describe_output(output: Array, end: OutputEnd, decision: Decision | None) ->
     if decision.blank is not None:
         return f"text by CTC of {(decision.classes or 1) - 1} letters"
     if decision.background is not None:
-        what = "map" if output.ndim > 3 else "sequence"
-        return f"{what} of {decision.classes} classes, class {decision.background} where nothing is"
+        what = (
+            f"map of {decision.classes} classes"
+            if output.ndim > 3
+            else f"scores of {decision.classes} classes at every position"
+        )
+        return f"{what}, class {decision.background} where nothing is"
     if decision.anchors is not None:
         scores = decision.read_scores(output)
         return f"boxes and scores at every anchor, of {scores.shape[-1]} class{'es' * (scores.shape[-1] > 1)}"

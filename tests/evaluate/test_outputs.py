@@ -358,8 +358,8 @@ def test_scores_beside_boxes_are_those_of_anchors() -> None:
     read = read_outputs({"scores": scores, "boxes": boxes}, ends)
     decision = read.decisions["scores"]
     assert (decision.blank, decision.background, decision.sparse) == (None, 0, True)
-    assert read.kinds["scores"].startswith("sequence of 3 classes, class 0 where nothing is")
-    assert decision.counted == "of what is found by both"
+    assert read.kinds["scores"] == "scores of 3 classes at every position, class 0 where nothing is"
+    assert decision.counted == "of positions found by both"
     one = decision(scores)
     other = np.where(RANDOM.random(one.shape) < 0.1, 2, one)
     equal, count = decision.count_equal(one, other)
