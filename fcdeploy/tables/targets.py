@@ -17,6 +17,7 @@ class Target:
     activations and weights within -127 .. 127 are exact on all of them (arithmetic/kernels/neon.py), and as fast.
     `verified`: the row was run, and is not only read in onnxruntime's source.  `one_answer`: files are
     to give the same bytes with the kernels of every family, so nothing is left to the last bit of a float.
+    `apart_from_halves`: no sum or product of activations lies so near a half that one family rounds it up and another down.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Target:
     kernels: str
     verified: bool
     one_answer: bool = False
+    apart_from_halves: bool = False
 
 
 PAIR_LIMIT = 128
@@ -37,7 +39,7 @@ TARGETS = {
         Target(
             "portable", PAIR_LIMIT, (),
             "no pair of products leaves 16 bits and no sum of activations lies near a half: the same integers everywhere",
-            f"{LAYERS}: whatever the CPU has", True, one_answer=True,
+            f"{LAYERS}: whatever the CPU has", True, one_answer=True, apart_from_halves=True,
         ),
         Target(
             "x86-vnni", None, ("avx512_vnni", "avx_vnni"),
@@ -53,7 +55,7 @@ TARGETS = {
             Target(
                 name, None, flags,
                 f"{why}: weights may use all 8 bits but for -128, and activations are bytes without sign",
-                f"{LAYERS}: {kernels}; depthwise: smull, smlal", True,
+                f"{LAYERS}: {kernels}; depthwise: smull, smlal", True, apart_from_halves=True,
             )
             for name, flags, why, kernels in (
                 ("arm64-i8mm", ("i8mm",), "i8mm adds byte products in 32 bits", "smmla, ummla"),

@@ -87,7 +87,7 @@ def plan_graph(
     dtype = "int16" if on_16_bits else "uint8"
     tensors = choose_activation_scales(
         graph, decisions, wants, calibration, dtype, methods,
-        apart_from_halves=target.one_answer and not on_16_bits,
+        apart_from_halves=target.apart_from_halves and not on_16_bits,
     )  # fmt: skip
     if not on_16_bits:
         decisions, tensors = keep_unequal_clips(graph, decisions, tensors)
