@@ -106,7 +106,8 @@ def _supervise(settings: Settings, share: Path, say: Say, on_ready: Callable[[Re
     def reload(_: int, __: object) -> None:
         for child in children.values():
             if child.process.pid is not None and child.alive and child.ready:  # else it would end, and loads anyway
-                os.kill(child.process.pid, signal.SIGHUP)
+                with suppress(ProcessLookupError):  # it has just ended, which the signal came before anybody noticed
+                    os.kill(child.process.pid, signal.SIGHUP)
 
     children: dict[int, Child] = {}
     for number, handle in ((signal.SIGTERM, stop), (signal.SIGINT, stop), (signal.SIGHUP, reload)):
