@@ -42,6 +42,7 @@ def score(outputs, labels):
     return outputs["second_out"].max(axis=1)
 """
 COMMAND = "import sys; from fcdeploy.cli import main; sys.exit(main(sys.argv[1:]))"
+RAYS_OWN = "You have likely discovered a bug in Ray"  # what its core says before it aborts, once in many runs
 SERVING = Path(__file__).parents[2] / "docs" / "serving.md"
 
 
@@ -82,9 +83,18 @@ def model(folder: Path) -> Path:
 
 def run_there(head: tuple[str, dict[str, str]], folder: Path, *command: str) -> str:
     """What Python prints with these arguments where the Ray can be reached."""
-    done = subprocess.run(
-        [sys.executable, *command], cwd=folder, env=head[1], capture_output=True, text=True, check=False, timeout=600
-    )
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, *command],
+            cwd=folder,
+            env=head[1],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
+        )
+        if RAYS_OWN not in done.stderr:
+            break
     assert done.returncode == 0, done.stderr
     return done.stdout
 
