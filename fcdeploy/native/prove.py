@@ -18,7 +18,8 @@ from fcdeploy.native.build import Built
 from fcdeploy.native.placing.layout import Placed
 from fcdeploy.native.placing.views import View
 from fcdeploy.native.program.interpret import compute
-from fcdeploy.native.program.steps import FloatLayer, Normalize, Pointwise, Step
+from fcdeploy.native.program.layers import FloatLayer
+from fcdeploy.native.program.steps import Normalize, Pointwise, Step
 from fcdeploy.runtime.native_library import NativeModel
 
 CLOSE = 1e-5

@@ -81,7 +81,7 @@ class Calls:
     async def model_ready(self, request: Any, seconds: float | None) -> Any:  # noqa: ARG002
         """A model that is not there is not ready, which is an answer and no error: so it is in Triton."""
         with suppress(RefusedError):
-            self.state.engine.find(request.name, request.version)
+            self.state.engine.models.find(request.name, request.version)
             return self.messages["ModelReadyResponse"](ready=self._is_ready())
         return self.messages["ModelReadyResponse"](ready=False)
 
@@ -89,11 +89,13 @@ class Calls:
         return self.messages["ServerMetadataResponse"](name="fcdeploy", version=__version__, extensions=EXTENSIONS)
 
     async def model_metadata(self, request: Any, seconds: float | None) -> Any:  # noqa: ARG002
-        model = self.state.engine.find(request.name, request.version).model
+        model = self.state.engine.models.find(request.name, request.version).model
         return self.messages["ModelMetadataResponse"](**describe_model(self.state.engine, model))
 
     async def repository_index(self, request: Any, seconds: float | None) -> Any:  # noqa: ARG002
-        rows = [{"name": m.name, "version": m.version, "state": "READY"} for m in self.state.engine.list_models()]
+        rows = [
+            {"name": m.name, "version": m.version, "state": "READY"} for m in self.state.engine.models.list_models()
+        ]
         return self.messages["RepositoryIndexResponse"](models=rows)
 
     async def model_infer(self, request: Any, seconds: float | None) -> Any:
@@ -102,7 +104,7 @@ class Calls:
         try:
             if self.state.full():
                 raise RefusedError(503, "too many bytes of requests are under way, expected fewer", retry_after=1)
-            model = engine.find(request.model_name, request.model_version).model
+            model = engine.models.find(request.model_name, request.model_version).model
             key = model.key
             feeds = read_inputs(model, request)
             wanted = [output.name for output in request.outputs] or None

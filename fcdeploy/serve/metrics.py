@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from fcdeploy.serve.batching import InferenceRequest
-from fcdeploy.serve.engine import Observer
 from fcdeploy.serve.log import LineWriter
 from fcdeploy.serve.models import Model
+from fcdeploy.serve.served_models import Observer
 
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 SAMPLES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)

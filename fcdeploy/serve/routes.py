@@ -24,12 +24,13 @@ from fcdeploy.serve.classify import (
     read_samples,
     read_top,
 )
-from fcdeploy.serve.engine import BatchingEngine, ServedModel
+from fcdeploy.serve.engine import BatchingEngine
 from fcdeploy.serve.http_request import END, RequestHead
 from fcdeploy.serve.metrics import Metrics
 from fcdeploy.serve.models import Model
 from fcdeploy.serve.refusal import RefusedError
 from fcdeploy.serve.request import Wanted
+from fcdeploy.serve.served_models import ServedModel
 from fcdeploy.serve.tensors import decode, describe, encode, pack
 from fcdeploy.serve.unpack import DEFLATE, WINDOW, inflate
 
@@ -145,7 +146,7 @@ def answer_request(state: ServerState, head: RequestHead, body: bytes | bytearra
     key = ("", "")
     try:
         if head.route.what in ASK:
-            served = state.engine.find(head.route.name, head.route.version)
+            served = state.engine.models.find(head.route.name, head.route.version)
             key = served.model.key
             request = ModelRequest(state, served, head, begun, send)
             if not head.coding:
@@ -326,12 +327,15 @@ def _answer_directly(state: ServerState, head: RequestHead) -> Answer:
     if what == "server":
         return _answer_json({"name": "fcdeploy", "version": __version__, "extensions": EXTENSIONS})
     if what == "models":
-        return _answer_json({"models": sorted({model.name for model in engine.list_models()})})
+        return _answer_json({"models": sorted({model.name for model in engine.models.list_models()})})
     if what == "index":
         return _answer_json(
-            [{"name": m.name, "version": m.version, "state": "READY", "reason": ""} for m in engine.list_models()]
+            [
+                {"name": m.name, "version": m.version, "state": "READY", "reason": ""}
+                for m in engine.models.list_models()
+            ]
         )
-    model = engine.find(head.route.name, head.route.version).model
+    model = engine.models.find(head.route.name, head.route.version).model
     if what == "model ready":
         return _answer_ready(ready, model)
     return _answer_json(describe_model(engine, model) if what == "model" else _make_triton_config(model))
@@ -341,7 +345,7 @@ def describe_model(engine: BatchingEngine, model: Model) -> dict[str, Any]:
     """Names, datatypes and shapes, as the file has them."""
     return {
         "name": model.name,
-        "versions": engine.list_versions(model.name),
+        "versions": engine.models.list_versions(model.name),
         "platform": "onnxruntime_onnx",
         "inputs": [describe(model, spec) for spec in model.inputs.values()],
         "outputs": [describe(model, spec) for spec in model.outputs.values()],

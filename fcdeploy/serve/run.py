@@ -95,7 +95,7 @@ def describe_server(engine: BatchingEngine, address: str) -> dict[str, Any]:
                 "sample_seconds": model.sample_seconds,
                 "load_seconds": model.load_seconds,
             }
-            for model in engine.list_models()
+            for model in engine.models.list_models()
         ],
     }
 

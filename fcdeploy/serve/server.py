@@ -183,9 +183,9 @@ async def watch(engine: BatchingEngine, poll: float, reload: asyncio.Event) -> N
             await asyncio.wait_for(reload.wait(), poll or None)
         if reload.is_set():
             reload.clear()
-            await engine.refresh()
+            await engine.models.refresh()
             await asyncio.sleep(TICK)
-        await engine.refresh()
+        await engine.models.refresh()
 
 
 def give_back_memory() -> None:

@@ -104,10 +104,7 @@ def _supervise(settings: Settings, share: Path, say: Say, on_ready: Callable[[Re
         stopping.append(number)
 
     def reload(_: int, __: object) -> None:
-        for child in children.values():
-            if child.process.pid is not None and child.alive and child.ready:  # else it would end, and loads anyway
-                with suppress(ProcessLookupError):  # it has just ended, which the signal came before anybody noticed
-                    os.kill(child.process.pid, signal.SIGHUP)
+        ask_to_reload(children.values())
 
     children: dict[int, Child] = {}
     for number, handle in ((signal.SIGTERM, stop), (signal.SIGINT, stop), (signal.SIGHUP, reload)):
@@ -124,6 +121,14 @@ def _supervise(settings: Settings, share: Path, say: Say, on_ready: Callable[[Re
             child.process.join(settings.drain + 5)
             if child.alive:
                 child.process.kill()
+
+
+def ask_to_reload(children: Iterable[Child]) -> None:
+    """Send SIGHUP to those that serve; the others would end of it, and load anyway."""
+    for child in children:
+        if child.process.pid is not None and child.alive and child.ready:
+            with suppress(ProcessLookupError):  # ended and taken away while this very signal came
+                os.kill(child.process.pid, signal.SIGHUP)
 
 
 def _watch(

@@ -42,15 +42,7 @@ STRING = """
 void *memcpy(void *restrict to, const void *restrict from, size_t count);
 void *memset(void *to, int byte, size_t count);
 """
-RUNTIME = """
-#include "string.h"
-#include "@NAME@.h"
-
-extern uint8_t _bss[], _bss_end[], _top[], _flash_end[];
-#define SYSTICK ((volatile uint32_t *)0xE000E010)
-enum { WRITE_TEXT = 4, EXIT = 0x18, PAINT = 0xC5 };
-
-void *memcpy(void *restrict to, const void *restrict from, size_t count) {
+MEMORY = """void *memcpy(void *restrict to, const void *restrict from, size_t count) {
   for (size_t i = 0; i < count; i++) ((uint8_t *)to)[i] = ((const uint8_t *)from)[i];
   return to;
 }
@@ -58,7 +50,21 @@ void *memset(void *to, int byte, size_t count) {
   for (size_t i = 0; i < count; i++) ((uint8_t *)to)[i] = (uint8_t)byte;
   return to;
 }
+"""
+"""All that generated code wants of a C library, for programs that have none."""
 
+RUNTIME = (
+    """
+#include "string.h"
+#include "@NAME@.h"
+
+extern uint8_t _bss[], _bss_end[], _top[], _flash_end[];
+#define SYSTICK ((volatile uint32_t *)0xE000E010)
+enum { WRITE_TEXT = 4, EXIT = 0x18, PAINT = 0xC5 };
+
+"""
+    + MEMORY
+    + """
 /* ARM's semihosting: the debugger, here qemu, writes text and ends the program. */
 static void ask(int what, const void *with) {
   register int r0 __asm__("r0") = what;
@@ -97,6 +103,7 @@ __attribute__((naked, used)) void start(void) {
 }
 __attribute__((section(".vectors"), used)) void *const vectors[16] = {_top, (void *)start};
 """
+)
 """A program on a board: it runs body(), then writes how deep the stack was and how much flash it takes."""
 
 MAIN = (

@@ -26,19 +26,17 @@ from native_arm import find_qemu as find_qemu_user
 from fcdeploy.arithmetic.windows import Window
 from fcdeploy.native.amounts import Amounts, count_amounts
 from fcdeploy.native.build import Built, build, compile_objects, write_sources
+from fcdeploy.native.program.layers import FloatLayer, Product, Recurrent
 from fcdeploy.native.program.steps import (
     Combine,
-    FloatLayer,
     GlobalAverage,
     Lookup,
     LookupTable,
     Move,
     Pointwise,
     Pool,
-    Product,
     Program,
     Quantize,
-    Recurrent,
     Reduce,
     Softmax,
     Step,

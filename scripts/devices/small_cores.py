@@ -34,6 +34,7 @@ from fcdeploy.native.toolchain import find_compiler
 from fcdeploy.tables.native import CORES
 from scripts.checkout import list_families
 from scripts.devices.arm_counts import make_model
+from scripts.devices.cortex_m import MEMORY, STRING
 
 Array = np.ndarray[Any, Any]
 SEED = 1
@@ -45,27 +46,23 @@ WARNINGS = ("-Wall", "-Wextra", "-Werror")
 SOURCES = ("net.c", "net_weights.c")
 EQUAL, BUILT, LARGE = "equal", "only compiled", "with more weights than it can address"
 
-RISCV = """
+RISCV = (
+    """
 static long ask(long what, long a, long b, long c) {
   register long a0 __asm__("a0") = a, a1 __asm__("a1") = b, a2 __asm__("a2") = c, a7 __asm__("a7") = what;
   __asm__ volatile("ecall" : "+r"(a0) : "r"(a1), "r"(a2), "r"(a7) : "memory");
   return a0;
 }
 static void put(char c) { ask(64, 1, (long)&c, 1); }
-void *memcpy(void *restrict to, const void *restrict from, size_t count) {
-  for (size_t i = 0; i < count; i++) ((uint8_t *)to)[i] = ((const uint8_t *)from)[i];
-  return to;
-}
-void *memset(void *to, int byte, size_t count) {
-  for (size_t i = 0; i < count; i++) ((uint8_t *)to)[i] = (uint8_t)byte;
-  return to;
-}
-int main(void);
+"""
+    + MEMORY
+    + """int main(void);
 __attribute__((naked, used)) void _start(void) {
   __asm__ volatile(".option push\\n.option norelax\\nla gp, __global_pointer$\\n.option pop\\ncall begin");
 }
 __attribute__((used)) void begin(void) { main(); ask(93, 0, 0, 0); }
 """
+)
 """Linux's calls, which qemu answers for a program that is alone otherwise."""
 
 AVR = """
@@ -99,12 +96,6 @@ int main(void) {
     }
   @STOP@
 }
-"""
-STRING = """
-#pragma once
-#include <stddef.h>
-void *memcpy(void *restrict to, const void *restrict from, size_t count);
-void *memset(void *to, int byte, size_t count);
 """
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from native_kernels import EXAMPLES
 
 from fcdeploy.arithmetic.windows import Window
-from fcdeploy.native.program.steps import Layer
+from fcdeploy.native.program.layers import Layer
 from fcdeploy.native.program.tensors import Coding, Tensor
 
 FEW = settings(max_examples=EXAMPLES, deadline=None)

@@ -9,17 +9,8 @@ import numpy as np
 from drawn_layers import bytes_like, coding, layer_of, window_of
 
 from fcdeploy.arithmetic.windows import Window
-from fcdeploy.native.program.steps import (
-    Combine,
-    GlobalAverage,
-    Pointwise,
-    Pool,
-    Program,
-    Quantize,
-    Recurrent,
-    Softmax,
-    Step,
-)
+from fcdeploy.native.program.layers import Recurrent
+from fcdeploy.native.program.steps import Combine, GlobalAverage, Pointwise, Pool, Program, Quantize, Softmax, Step
 from fcdeploy.native.program.tensors import Coding, Tensor
 
 

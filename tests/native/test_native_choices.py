@@ -17,7 +17,8 @@ from fcdeploy.graph.model import name_everything
 from fcdeploy.native.build import build
 from fcdeploy.native.program.float_steps import list_float_steps
 from fcdeploy.native.program.interpret import run
-from fcdeploy.native.program.steps import Layer, Lookup, Program, Select
+from fcdeploy.native.program.layers import Layer
+from fcdeploy.native.program.steps import Lookup, Program, Select
 from fcdeploy.native.reading.operators import read_program
 from fcdeploy.runtime.session import Session
 

@@ -27,8 +27,9 @@ from fcdeploy.arithmetic.windows import Window
 from fcdeploy.native.build import build
 from fcdeploy.native.cmsis_nn import add_copy, compile_copy
 from fcdeploy.native.program.interpret import run
+from fcdeploy.native.program.layers import IntegerLayer, Layer
 from fcdeploy.native.program.multipliers import find_multiplier, find_sums, hand_over
-from fcdeploy.native.program.steps import IntegerLayer, Layer, Move, Program
+from fcdeploy.native.program.steps import Move, Program
 from fcdeploy.native.program.tensors import Coding, Tensor
 from fcdeploy.native.toolchain import STRICT, compile_c
 

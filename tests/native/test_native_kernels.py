@@ -16,11 +16,10 @@ from fcdeploy.native.build import build
 from fcdeploy.native.calls.call import Struct
 from fcdeploy.native.program.functions import BINARY, UNARY
 from fcdeploy.native.program.interpret import run
+from fcdeploy.native.program.layers import FloatLayer, Layer
 from fcdeploy.native.program.steps import (
     Combine,
-    FloatLayer,
     GlobalAverage,
-    Layer,
     LookupTable,
     Move,
     Pointwise,

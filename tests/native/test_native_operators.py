@@ -25,7 +25,8 @@ from fcdeploy.graph.model import name_everything
 from fcdeploy.native.build import build
 from fcdeploy.native.program.float_steps import list_float_steps
 from fcdeploy.native.program.interpret import run
-from fcdeploy.native.program.steps import FloatLayer, Interpolate, Layer, Pointwise, Program, Recurrent
+from fcdeploy.native.program.layers import FloatLayer, Layer, Recurrent
+from fcdeploy.native.program.steps import Interpolate, Pointwise, Program
 from fcdeploy.native.program.tensors import Tensor
 from fcdeploy.native.reading.layers import refuse_overflow
 from fcdeploy.native.reading.operators import read_program

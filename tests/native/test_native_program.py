@@ -15,7 +15,8 @@ from fcdeploy.graph.model import name_everything
 from fcdeploy.native.build import build
 from fcdeploy.native.placing.layout import place
 from fcdeploy.native.program.interpret import run
-from fcdeploy.native.program.steps import Combine, Layer, Lookup, LookupTable, Program, Quantize
+from fcdeploy.native.program.layers import Layer
+from fcdeploy.native.program.steps import Combine, Lookup, LookupTable, Program, Quantize
 from fcdeploy.native.reading.operators import read_program
 from fcdeploy.runtime.session import Session
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from fcdeploy.arithmetic.windows import Window
 from fcdeploy.native.program.interpret import compute
-from fcdeploy.native.program.steps import FloatLayer, Pointwise
+from fcdeploy.native.program.layers import FloatLayer
+from fcdeploy.native.program.steps import Pointwise
 from fcdeploy.native.program.tensors import Tensor
 from fcdeploy.native.prove import _make_row, find_scale
 from fcdeploy.proof.exact import _compare

@@ -13,7 +13,8 @@ from fcdeploy.native.build import build, write_sources
 from fcdeploy.native.program.steps import Program
 from fcdeploy.native.toolchain import compile_c
 from fcdeploy.tables.native import CORES
-from scripts.devices.small_cores import EQUAL, FLAGS, STRING, WARNINGS, draw_steps, find_cores, try_program
+from scripts.devices.cortex_m import STRING
+from scripts.devices.small_cores import EQUAL, FLAGS, WARNINGS, draw_steps, find_cores, try_program
 
 AVR = ("-target", "avr-freestanding", "-mcpu=atmega2560", "-Wno-avr-rtlib-linking-quirks")
 

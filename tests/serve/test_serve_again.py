@@ -292,7 +292,7 @@ def test_a_late_request_is_told_the_time_that_it_was_given(tmp_path: Path, monke
     async def ask() -> None:
         engine = BatchingEngine(tmp_path)
         await engine.start()
-        served = engine.find("dense")
+        served = engine.models.find("dense")
         monkeypatch.setattr(served.queue, "put", lambda _: None)  # its turn never comes
         arrived = time.perf_counter() - 5
         engine.submit(

@@ -31,7 +31,7 @@ from servers import PATIENCE, RUN, Server, binary, counted, read_command, servin
 from small_models import dense
 
 from fcdeploy.commands.bundle import bundle
-from fcdeploy.serve import batching, workers
+from fcdeploy.serve import batching, served_models, workers
 from fcdeploy.serve import engine as engines
 from fcdeploy.serve.engine import BatchingEngine
 from fcdeploy.serve.limits import Limits
@@ -159,30 +159,30 @@ def test_one_broken_bundle_blocks_no_other_and_what_serves_goes_on(model: Path, 
         shutil.copy(model, folder / "new.onnx")
         shutil.copy(model, folder / "a b.onnx")
         for _ in range(2):
-            await engine.refresh()
-        assert [each.name for each in engine.list_models()] == ["b", "m", "new"]
+            await engine.models.refresh()
+        assert [each.name for each in engine.models.list_models()] == ["b", "m", "new"]
 
         def fail(*_: object, **__: object) -> None:
             raise RuntimeError("what no one foresaw")
 
-        for name in ("load_model", "find_models"):
+        for module, name in ((engines, "load_model"), (served_models, "find_models")):
             with monkeypatch.context() as patch:
-                patch.setattr(engines, name, fail)
+                patch.setattr(module, name, fail)
                 shutil.copy(model, folder / f"{name}.onnx")
                 for _ in range(2):
-                    await engine.refresh()
+                    await engine.models.refresh()
         os.utime(folder / "load_model.onnx")
         for _ in range(2):
-            await engine.refresh()
-        assert [each.name for each in engine.list_models()] == ["b", "find_models", "load_model", "m", "new"]
+            await engine.models.refresh()
+        assert [each.name for each in engine.models.list_models()] == ["b", "find_models", "load_model", "m", "new"]
 
         for number in range(3):  # names that come and go
             (folder / f"bad{number}.onnx").write_bytes(b"broken")
             for _ in range(2):
-                await engine.refresh()
+                await engine.models.refresh()
             (folder / f"bad{number}.onnx").unlink()
-        await engine.refresh()
-        assert not engine._failed and not engine._pending
+        await engine.models.refresh()
+        assert not engine.models._failed and not engine.models._pending
         await engine.stop()
 
     with pytest.MonkeyPatch.context() as patch:
@@ -200,7 +200,9 @@ def test_a_file_that_could_not_be_loaded_is_tried_again(
     shutil.copy(model, tmp_path / "m.onnx")
     said: list[str] = []
     now = [1000.0]
-    monkeypatch.setattr(engines, "time", SimpleNamespace(monotonic=lambda: now[0], perf_counter=time.perf_counter))
+    monkeypatch.setattr(
+        served_models, "time", SimpleNamespace(monotonic=lambda: now[0], perf_counter=time.perf_counter)
+    )
 
     async def live() -> None:
         engine = BatchingEngine(tmp_path, say=said.append)
@@ -215,13 +217,13 @@ def test_a_file_that_could_not_be_loaded_is_tried_again(
 
             patch.setattr(engines, "load_model", fail)
             for _ in range(160):
-                await engine.refresh()
+                await engine.models.refresh()
                 now[0] += 1
         assert tries == [1, 6, 16, 36, 76, 156]
-        now[0] += engines.LONGEST_PAUSE
-        await engine.refresh()
-        assert [each.name for each in engine.list_models()] == ["m", "new"]
-        assert not engine._failed
+        now[0] += served_models.LONGEST_PAUSE
+        await engine.models.refresh()
+        assert [each.name for each in engine.models.list_models()] == ["m", "new"]
+        assert not engine.models._failed
         await engine.stop()
 
     asyncio.run(live())
@@ -288,10 +290,10 @@ def test_files_are_looked_at_beside_the_loop(model: Path, tmp_path: Path, monkey
         await engine.start()
         for _ in range(2):
             shutil.copy(model, tmp_path / "m.onnx")
-            await engine.refresh()
+            await engine.models.refresh()
         await engine.stop()
 
-    monkeypatch.setattr(engines, "take_stamp", look)
+    monkeypatch.setattr(served_models, "take_stamp", look)
     asyncio.run(live())
     assert looked == {"load_0"}
 
@@ -302,7 +304,7 @@ def test_a_request_behind_a_silence_is_run_at_once_and_those_behind_a_run_togeth
     async def live() -> list[int]:
         engine = BatchingEngine(model)
         await engine.start()
-        served, batches = engine.find("m"), list[int]()
+        served, batches = engine.models.find("m"), list[int]()
         feeds = {"x": np.zeros((1, 5), np.float32)}
 
         def ask(arrived: float) -> None:
@@ -391,6 +393,16 @@ def test_workers_begin_again_among_signals_and_beside_what_is_broken(model: Path
         assert server.stop() == 0
 
 
+def test_a_worker_that_ends_while_all_are_asked_to_reload_ends_nobody_else() -> None:
+    """A signal that comes between the end of a process and its exit code: it looks alive, and is gone."""
+    process = multiprocessing.get_context("spawn").Process(target=print)
+    process.start()
+    process.join()
+    gone = SimpleNamespace(pid=process.pid, exitcode=None)
+    ours, _ = multiprocessing.Pipe(duplex=False)
+    workers.ask_to_reload([workers.Child(gone, ours, 0.0, ready=True)])
+
+
 def test_one_that_begins_again_waits_for_what_the_others_serve(model: Path, tmp_path: Path) -> None:
     shutil.copy(model, tmp_path / "m.onnx")
     for name in ("broken", "other"):
@@ -400,7 +412,7 @@ def test_one_that_begins_again_waits_for_what_the_others_serve(model: Path, tmp_
         engine = BatchingEngine(tmp_path, required=frozenset(required))
         try:
             await engine.start()
-            return [each.name for each in engine.list_models()]
+            return [each.name for each in engine.models.list_models()]
         finally:
             await engine.stop()
 

@@ -12,12 +12,13 @@ from fcdeploy.native.calls import choices, cmsis_nn, layers, others, sequences
 from fcdeploy.native.calls.call import KernelCall, Weights
 from fcdeploy.native.placing.layout import Copy, Fill, Placed, Work
 from fcdeploy.native.program import steps
+from fcdeploy.native.program.layers import FloatLayer, IntegerLayer, Layer, Product, Recurrent
 
 CALLS: dict[type[steps.Step], Callable[[Any, Placed, Weights], KernelCall]] = {
-    steps.Layer: layers.call_layer,
-    steps.IntegerLayer: cmsis_nn.call_integer_layer,
-    steps.FloatLayer: layers.call_float_layer,
-    steps.Product: others.call_product,
+    Layer: layers.call_layer,
+    IntegerLayer: cmsis_nn.call_integer_layer,
+    FloatLayer: layers.call_float_layer,
+    Product: others.call_product,
     steps.Combine: others.call_combine,
     steps.LookupTable: others.call_table,
     steps.Lookup: others.call_table,
@@ -30,7 +31,7 @@ CALLS: dict[type[steps.Step], Callable[[Any, Placed, Weights], KernelCall]] = {
     steps.Reduce: others.call_reduce,
     steps.Select: choices.call_select,
     steps.Place: choices.call_place,
-    steps.Recurrent: sequences.call_recurrent,
+    Recurrent: sequences.call_recurrent,
     steps.Normalize: sequences.call_normalize,
     steps.Interpolate: sequences.call_interpolate,
 }

@@ -19,8 +19,8 @@ from fcdeploy.native.calls.call import (
     make_two_axes,
 )
 from fcdeploy.native.placing.layout import Placed
+from fcdeploy.native.program.layers import IntegerLayer
 from fcdeploy.native.program.multipliers import fold_zero_point
-from fcdeploy.native.program.steps import IntegerLayer
 
 HEADER = "cmsis_nn.h"
 SIGN = 128  # what its signed bytes are less than the program's

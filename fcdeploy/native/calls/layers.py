@@ -28,8 +28,8 @@ from fcdeploy.native.calls.call import (
 )
 from fcdeploy.native.placing.layout import Placed
 from fcdeploy.native.placing.views import View, nest_loops
+from fcdeploy.native.program.layers import FloatLayer, Layer
 from fcdeploy.native.program.pairs import begin_early
-from fcdeploy.native.program.steps import FloatLayer, Layer
 
 
 def call_layer(step: Layer, work: Placed, weights: Weights) -> KernelCall:

@@ -26,6 +26,7 @@ from fcdeploy.native.calls.divisions import find_scales
 from fcdeploy.native.placing.layout import Copy, Fill, Placed
 from fcdeploy.native.placing.views import LOOPS, View, nest_loops
 from fcdeploy.native.program.functions import BINARY
+from fcdeploy.native.program.layers import Product
 from fcdeploy.native.program.steps import (
     KERNELS_HINT,
     Combine,
@@ -35,7 +36,6 @@ from fcdeploy.native.program.steps import (
     Move,
     Pointwise,
     Pool,
-    Product,
     Quantize,
     Reduce,
     Softmax,

@@ -18,7 +18,8 @@ from fcdeploy.native.calls.call import (
     make_image,
 )
 from fcdeploy.native.placing.layout import Placed
-from fcdeploy.native.program.steps import Interpolate, Line, Normalize, Recurrent
+from fcdeploy.native.program.layers import Recurrent
+from fcdeploy.native.program.steps import Interpolate, Line, Normalize
 
 
 def call_recurrent(step: Recurrent, work: Placed, weights: Weights) -> KernelCall:

@@ -14,19 +14,15 @@ import numpy as np
 from fcdeploy.arrays import Array
 from fcdeploy.native.placing.orders import find_borders, find_channels_last, find_needed_border
 from fcdeploy.native.placing.views import LOOPS, NO_BORDER, Border, Buffer, View, Where, nest_loops
+from fcdeploy.native.program.layers import FloatLayer, IntegerLayer, Layer, Product, Recurrent
 from fcdeploy.native.program.steps import (
     Combine,
-    FloatLayer,
     GlobalAverage,
-    IntegerLayer,
-    Layer,
     Move,
     Normalize,
     Pointwise,
     Pool,
-    Product,
     Program,
-    Recurrent,
     Select,
     Step,
 )

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from fcdeploy.native.placing.views import NO_BORDER, Border
+from fcdeploy.native.program.layers import FloatLayer, IntegerLayer, Layer
 from fcdeploy.native.program.steps import (
     Combine,
-    FloatLayer,
     GlobalAverage,
-    IntegerLayer,
     Interpolate,
-    Layer,
     Lookup,
     LookupTable,
     Move,

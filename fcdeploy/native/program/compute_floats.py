@@ -8,7 +8,8 @@ import numpy as np
 
 from fcdeploy.arrays import Array
 from fcdeploy.native.program.functions import BINARY, UNARY, sigmoid
-from fcdeploy.native.program.steps import Normalize, Pointwise, Recurrent, Reduce
+from fcdeploy.native.program.layers import Recurrent
+from fcdeploy.native.program.steps import Normalize, Pointwise, Reduce
 
 
 def compute_pointwise(step: Pointwise, given: Sequence[Array]) -> tuple[Array, ...]:

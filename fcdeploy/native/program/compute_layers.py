@@ -11,7 +11,7 @@ from fcdeploy.arithmetic.kernels.avx2 import gather_windows
 from fcdeploy.arithmetic.windows import Window
 from fcdeploy.arrays import Array
 from fcdeploy.native.program.codes import clip_codes
-from fcdeploy.native.program.steps import FloatLayer, IntegerLayer, Layer, Product
+from fcdeploy.native.program.layers import FloatLayer, IntegerLayer, Layer, Product
 from fcdeploy.native.program.tensors import Tensor
 
 

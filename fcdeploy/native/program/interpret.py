@@ -36,13 +36,11 @@ from fcdeploy.native.program.compute_moves import (
     compute_place,
     compute_select,
 )
+from fcdeploy.native.program.layers import FloatLayer, IntegerLayer, Layer, Product, Recurrent
 from fcdeploy.native.program.steps import (
     Combine,
-    FloatLayer,
     GlobalAverage,
-    IntegerLayer,
     Interpolate,
-    Layer,
     Lookup,
     LookupTable,
     Move,
@@ -50,10 +48,8 @@ from fcdeploy.native.program.steps import (
     Place,
     Pointwise,
     Pool,
-    Product,
     Program,
     Quantize,
-    Recurrent,
     Reduce,
     Select,
     Softmax,

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcdeploy.arrays import Array
-from fcdeploy.native.program.steps import IntegerLayer, Layer, Program, Step
+from fcdeploy.native.program.layers import IntegerLayer, Layer
+from fcdeploy.native.program.steps import Program, Step
 
 LONGEST = 31  # shifts of CMSIS-NN are from -31 to 30
 OVER = 1 << 31

@@ -8,8 +8,9 @@ from math import prod
 
 import numpy as np
 
+from fcdeploy.native.program.layers import Layer
 from fcdeploy.native.program.pairs import stays_in_16_bits
-from fcdeploy.native.program.steps import Ends, Layer, LookupTable, Move, Program, Step
+from fcdeploy.native.program.steps import Ends, LookupTable, Move, Program, Step
 from fcdeploy.native.program.tensors import CODES, Bytes
 
 

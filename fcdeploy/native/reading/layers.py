@@ -13,7 +13,7 @@ from fcdeploy.arithmetic.windows import Window
 from fcdeploy.arrays import Array
 from fcdeploy.graph.nodes import attribute_of, name_of
 from fcdeploy.graph.windows import read_window
-from fcdeploy.native.program.steps import FloatLayer, Layer
+from fcdeploy.native.program.layers import FloatLayer, Layer
 from fcdeploy.native.program.tensors import Floats, Tensor
 from fcdeploy.native.reading.operands import Fixed
 from fcdeploy.native.reading.products import product

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.graph.nodes import name_of
-from fcdeploy.native.program.steps import Product
+from fcdeploy.native.program.layers import Product
 from fcdeploy.native.program.tensors import Tensor
 from fcdeploy.native.reading.reader import Reader, name_output, read_shape
 

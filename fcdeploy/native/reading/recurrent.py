@@ -9,7 +9,8 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Array
 from fcdeploy.graph.nodes import attribute_of, name_of
-from fcdeploy.native.program.steps import FloatLayer, Layer, Move, Recurrent
+from fcdeploy.native.program.layers import FloatLayer, Layer, Recurrent
+from fcdeploy.native.program.steps import Move
 from fcdeploy.native.program.tensors import Tensor
 from fcdeploy.native.reading.layers import read_scaled_integers, refuse_overflow
 from fcdeploy.native.reading.operands import Fixed
