@@ -24,6 +24,10 @@ class Engine(Protocol):
     outputs: list[str]
 
     @property
+    def batches_pay(self) -> bool:
+        """Whether samples that share a run take less time than one by one."""
+
+    @property
     def input_specs(self) -> tuple[TensorSpec, ...]:
         """The inputs to feed."""
 

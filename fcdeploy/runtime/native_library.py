@@ -249,6 +249,11 @@ class NativeEngine:
         self.output_specs = _fit(outputs, model.outputs, source)
         self.outputs = [spec.name for spec in outputs]
 
+    @property
+    def batches_pay(self) -> bool:
+        """They do not: a library computes one sample after the other."""
+        return False
+
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Any]:
         """The named outputs, all by default, in order."""
         answers = self._model.run(feeds)

@@ -130,6 +130,11 @@ class Session:
         self.outputs = [output.name for output in self._session.get_outputs()]
 
     @property
+    def batches_pay(self) -> bool:
+        """They do: weights are read once, and a call is prepared once."""
+        return True
+
+    @property
     def input_specs(self) -> tuple[TensorSpec, ...]:
         """The inputs to feed, as onnxruntime sees them. Raises FcdeployError for one that no array can hold."""
         return tuple(map(_to_spec, self._session.get_inputs()))

@@ -73,6 +73,11 @@ class StreamingSession:
         """The outputs, in the order of `outputs`."""
         return self.session.output_specs
 
+    @property
+    def batches_pay(self) -> bool:
+        """As with the session's own."""
+        return self.session.batches_pay
+
     def begin(self, states: Arrays | None = None) -> None:
         """Forget all states, or take these."""
         self.last = dict(states or {})

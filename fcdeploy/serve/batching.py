@@ -22,6 +22,9 @@ from fcdeploy.errors import FcdeployError, NoMemoryError
 from fcdeploy.serve.models import INLINE_SECONDS, PIECE, Model
 from fcdeploy.serve.refusal import RefusedError
 
+SAME_TURN = (
+    0.00001  # seconds since the last run within which a request came in its turn of the loop, from another connection
+)
 SILENCE = 0.001  # seconds since the last run behind which a request is not expected to have company
 
 Done = Callable[["InferenceRequest", "list[Array] | RefusedError"], None]
@@ -90,6 +93,8 @@ class Queue:
         self._planned = False
         self._delayed: asyncio.TimerHandle | None = None
         self._last = 0.0  # when the last run was over
+        self._direct_rows = 0 if delay else model.direct_rows
+        self._last_alone = True  # the last run was of one request
         self._growth = 0.0  # bytes of outputs for each of inputs, in the last run
         self._largest = 0  # bytes of outputs of one request so far
 
@@ -99,6 +104,15 @@ class Queue:
         return known * request.rows if known else min(int(self._growth * request.bytes), 2 * self._largest)
 
     def put(self, request: InferenceRequest) -> None:
+        if (
+            request.rows <= self._direct_rows
+            and self._last_alone
+            and request.arrived - self._last > SAME_TURN
+            and not self._waiting
+            and not self._running
+        ):
+            self._run_directly(request)
+            return
         self._waiting.append(request)
         if self._delayed is not None and len(self._waiting) >= self.model.largest:
             self._delayed.cancel()
@@ -110,6 +124,16 @@ class Queue:
             self._run_next()
         else:
             self._schedule()
+
+    def _run_directly(self, request: InferenceRequest) -> None:
+        """At once: company would not make it cheaper."""
+        now = time.perf_counter()
+        if now > request.deadline:
+            self._on_run(self.model, [request], 0.0)
+            self._tell(request, self._explain_wait(request, now))
+            return
+        request.queue_seconds = now - request.arrived
+        self._finish([request], request.rows, *_compute(self.model, [request]))
 
     def _schedule(self) -> None:
         """Run when nothing more arrives; where there is a `delay`, once a batch is full, at the latest so many seconds later."""
@@ -160,8 +184,7 @@ class Queue:
             if now > request.deadline:
                 self._waiting.popleft()
                 self._on_run(self.model, [request], 0.0)
-                waited = f"waited {now - request.arrived:.3f} s for its turn, longer than it had"
-                self._tell(request, RefusedError(504, f"model {self.model.name!r}: the request {waited}"))
+                self._tell(request, self._explain_wait(request, now))
                 continue
 
             if batch and (request.alone or batch[0].alone or rows + request.rows > self.model.largest):
@@ -171,6 +194,10 @@ class Queue:
             batch.append(request)
             rows += request.rows
         return batch, rows
+
+    def _explain_wait(self, request: InferenceRequest, now: float) -> RefusedError:
+        waited = f"waited {now - request.arrived:.3f} s for its turn, longer than it had"
+        return RefusedError(504, f"model {self.model.name!r}: the request {waited}")
 
     def _complete(
         self, batch: list[InferenceRequest], rows: int, done: asyncio.Future[tuple[list[Any], float]]
@@ -196,6 +223,7 @@ class Queue:
                 self._tell(request, result)
         finally:  # counting takes its time, which no answer waits for
             self._on_run(self.model, batch, seconds)
+            self._last_alone = len(batch) == 1
             self._last = time.perf_counter()
 
     def _tell(self, request: InferenceRequest, result: list[Array] | RefusedError) -> None:
@@ -210,8 +238,8 @@ class Queue:
 def _compute(model: Model, batch: list[InferenceRequest]) -> tuple[list[list[Array] | RefusedError], float]:
     """Each request's outputs, and the seconds it took. A run that fails is repeated request by request."""
     begun = time.perf_counter()
-    if len(batch) == 1:
-        results = [_run_alone(model, batch[0])]
+    if len(batch) == 1 or not model.session.batches_pay:
+        results = [_run_alone(model, request) for request in batch]
     else:
         try:
             feeds = [request.feeds for request in batch]

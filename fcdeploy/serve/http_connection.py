@@ -303,15 +303,15 @@ class Connection(asyncio.Protocol):
         """Put an answer in its place, and send all whose turn it is."""
         if self._transport is None:
             return
-        if self._state.draining and self._pending and self._pending[-1] is pending_answer and not self._unread:
+        state, pending, planned = self._state, self._pending, bool(self._leaving)
+        if state.draining and pending and pending[-1] is pending_answer and not self._unread:
             pending_answer.last = True
         pending_answer.answer = _encode(answer, pending_answer)
-        pending, planned = self._pending, bool(self._leaving)
         if pending and pending[0] is not pending_answer:  # it waits behind others
             pending_answer.size = sum(map(len, pending_answer.answer))
             self._count_waiting(pending_answer.size)
-        if self._state.log is not None:
-            self._state.log(_make_log_entry(pending_answer, answer, self._transport))
+        if state.log is not None:
+            state.log(_make_log_entry(pending_answer, answer, self._transport))
         while pending and (encoded := pending[0].answer) is not None:
             first = pending.popleft()
             if first.size:
@@ -359,6 +359,8 @@ def _encode(answer: Answer, pending_answer: PendingAnswer) -> list[bytes | memor
     head, parts = pending_answer.head, answer.parts
     if answer.whole is not None:
         lead = answer.whole
+        if not pending_answer.last and head is not None and not head.old and len(parts) == 1 and len(parts[0]) <= LARGE:
+            return [lead + parts[0]]
         if pending_answer.last:
             lead = lead.replace(END, b"\r\nConnection: close" + END, 1)
         elif head is not None and head.old:

@@ -199,22 +199,22 @@ def _infer(request: ModelRequest, body: bytes | bytearray) -> None:
         if isinstance(result, RefusedError):
             request.answer(result)
             return
-        outputs = result
-
-        def make() -> Answer:
-            made = _make_answer(model, outputs, wanted, head.accepts)
-            if state.log is not None:
-                made.notes = _make_log_notes(model, ran)
-            return made
-
-        size = sum(array.nbytes for array in outputs) if head.accepts else 0
-        if size > LARGE:
+        make = partial(_answer_infer, request, wanted, ran, result)
+        if head.accepts and (size := sum(array.nbytes for array in result)) > LARGE:
             state.engine.call_in_thread(size, make, request.answer)
         else:
             request.answer_with(make)
 
     copies = 1 if wanted.binary else TEXT
     state.engine.submit(served, feeds, done, timeout=wanted.timeout, arrived=request.begun, copies=copies)
+
+
+def _answer_infer(request: ModelRequest, wanted: Wanted, ran: InferenceRequest, outputs: list[Array]) -> Answer:
+    model = request.served.model
+    made = _make_answer(model, outputs, wanted, request.head.accepts)
+    if request.state.log is not None:
+        made.notes = _make_log_notes(model, ran)
+    return made
 
 
 def _classify(request: ModelRequest, body: bytes | bytearray) -> None:

@@ -46,9 +46,9 @@ PARSED = 14  # bytes that simdjson takes for each of a text, at most
 
 @dataclass(frozen=True, slots=True)
 class BinaryLayout:
-    """Where the inputs of a binary request lie behind its header: (name, dtype, shape, start)."""
+    """Where the inputs of a binary request lie behind its header: (name, dtype, shape, start, bytes)."""
 
-    parts: tuple[tuple[str, np.dtype[Any], tuple[int, ...], int], ...]
+    parts: tuple[tuple[str, np.dtype[Any], tuple[int, ...], int, int], ...]
     size: int
     wanted: Wanted
 
@@ -133,16 +133,16 @@ def _slice_inputs(layout: BinaryLayout, body: bytes | bytearray, start: int) -> 
             400, f"{len(body) - start} bytes follow the header, expected {layout.size}: the sum of binary_data_size"
         )
     feeds = {}
-    for name, dtype, shape, offset in layout.parts:
+    for name, dtype, shape, offset, size in layout.parts:
         at = start + offset
-        if at % dtype.itemsize and (size := dtype.itemsize * math.prod(shape)) <= PIECE:
+        if at % dtype.itemsize and size <= PIECE:
             array: Array = np.ndarray(shape, dtype, body[at : at + size])  # bytes themselves begin at a multiple of 16
         else:
             array = np.ndarray(shape, dtype, body, at)
         if dtype.kind == "b":
             array = array.view(np.uint8) != 0
         elif sys.byteorder != "little":
-            array = array.astype(dtype.newbyteorder("="))
+            array = array.byteswap()
         feeds[name] = array
     return feeds
 
@@ -296,7 +296,7 @@ def _read_request(model: Model, document: Any, text: bytes, rest: memoryview | N
     if not isinstance(inputs, simdjson.Array):
         raise RefusedError(400, "the request has no list 'inputs'")
     feeds: Arrays = {}
-    parts: list[tuple[str, np.dtype[Any], tuple[int, ...], int]] = []
+    parts: list[tuple[str, np.dtype[Any], tuple[int, ...], int, int]] = []
     offset = 0
     tensor: Any
     for tensor in inputs:
@@ -320,7 +320,7 @@ def _read_request(model: Model, document: Any, text: bytes, rest: memoryview | N
                 f"input {spec.name!r}: binary_data_size {size}, "
                 f"expected {count * spec.dtype.itemsize} for {format_axes(shape)} of {OF_DTYPE[spec.dtype]}",
             )
-        parts.append((spec.name, spec.dtype.newbyteorder("<"), shape, offset))
+        parts.append((spec.name, spec.dtype, shape, offset, size))
         offset += size
     missing = [name for name in model.inputs if name not in feeds and all(name != part[0] for part in parts)]
     if missing:

@@ -14,7 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,10 +22,41 @@ import numpy as np
 import onnxruntime as ort
 from small_models import dense
 
+import fcdeploy
 from scripts.benchmarks.client import whole
 from scripts.benchmarks.serve import Process, fcdeploy_server, request
 
 WIDTH, OUTPUTS = 5, 3  # numbers of an input and of an answer
+
+
+Run = Callable[[np.ndarray], np.ndarray]
+"""A sample to its answer."""
+
+
+def make_models(folder: Path) -> list[tuple[Path, Run]]:
+    """Two float models, each with what answers as it does."""
+    paths = [dense(folder / f"{sigmoid}.onnx", OUTPUTS, sigmoid=sigmoid) for sigmoid in (False, True)]
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    sessions = [ort.InferenceSession(path, options, providers=["CPUExecutionProvider"]) for path in paths]
+    return [
+        (path, lambda x, run=session.run: run(None, {"x": x})[0]) for path, session in zip(paths, sessions, strict=True)
+    ]
+
+
+def make_native_models(folder: Path) -> list[tuple[Path, Run]]:
+    """The same two as bundles of int8 models with their libraries."""
+    made: list[tuple[Path, Run]] = []
+    data = folder / "x.npz"
+    np.savez(data, x=np.random.default_rng(0).normal(size=(64, WIDTH)).astype(np.float32))
+    for path, _ in make_models(folder):
+        int8, library, bundle = (path.with_suffix(suffix) for suffix in (".int8.onnx", ".so", ".zip"))
+        fcdeploy.quantize(path, output=int8, data=data, effort="fast", costs="none", floor="none")
+        fcdeploy.compile(int8, output=library, data=data, allow_float=True)
+        fcdeploy.bundle(int8, output=bundle, libraries=[library], data=data, name="m")
+        model = fcdeploy.load_native(library)
+        made.append((bundle, lambda x, run=model.run: run({"x": x})["y"]))
+    return made
 
 
 @dataclass
@@ -50,15 +81,13 @@ class Count:
 class Judge:
     """Answers beside those of both models, run alone."""
 
-    def __init__(self, paths: list[Path]) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
-        self._sessions = [ort.InferenceSession(path, options, providers=["CPUExecutionProvider"]) for path in paths]
-        self.by_model = [0] * len(paths)
+    def __init__(self, models: list[Run]) -> None:
+        self._models = models
+        self.by_model = [0] * len(models)
 
     def is_right(self, asked: np.ndarray, answered: bytes) -> bool:
-        for at, session in enumerate(self._sessions):
-            if session.run(None, {"x": asked})[0].tobytes() == answered:
+        for at, run in enumerate(self._models):
+            if run(asked).tobytes() == answered:
                 self.by_model[at] += 1
                 return True
         return False
@@ -118,15 +147,17 @@ def main() -> int:
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--reload", type=float, default=0.0, metavar="SECONDS", help="replace the model that often")
     parser.add_argument("--seed", type=int, default=0, help="of the inputs")
+    parser.add_argument("--engine", choices=("onnxruntime", "native"), default="onnxruntime")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        models = [dense(folder / f"{sigmoid}.onnx", OUTPUTS, sigmoid=sigmoid) for sigmoid in (False, True)]
+        native = options.engine == "native"
+        made = make_native_models(folder) if native else make_models(folder)
+        models, judge = [path for path, _ in made], Judge([run for _, run in made])
         (folder / "models").mkdir()
-        served = shutil.copy(models[0], folder / "models" / "m.onnx")
-        judge = Judge(models)
+        served = shutil.copy(models[0], folder / "models" / f"m{models[0].suffix}")
         begun, sizes, reloads = time.monotonic(), list[float](), 0
-        with fcdeploy_server(folder / "models", "--poll", "0.1") as server:
+        with fcdeploy_server(folder / "models", "--poll", "0.1", "--engine", options.engine) as server:
             replaced = begun
             for done in ask_all(server, options.requests, options.connections, judge, options.seed):
                 if done.answers % max(options.requests // 100, 1) == 0:

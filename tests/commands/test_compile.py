@@ -42,10 +42,11 @@ from fcdeploy.records import calibration
 from fcdeploy.reporting.compilation import format_proof
 from fcdeploy.runtime.cpu import read_cpu_flags
 from fcdeploy.runtime.engine import ENGINES
-from fcdeploy.runtime.native_library import SHORTEST_US, load_native
+from fcdeploy.runtime.native_library import SHORTEST_US, NativeModel, load_native
 from fcdeploy.runtime.session import Session
 from fcdeploy.serve.models import load_model
 from fcdeploy.serve.repository import ModelFile, find_models
+from fcdeploy.serve.tensors import decode
 from fcdeploy.tables.devices import DEVICES
 
 
@@ -496,6 +497,23 @@ def test_a_served_bundle_answers_natively(line: Line, bundled: Path, model: Path
     np.testing.assert_allclose(served.run(images)[0], wanted, rtol=1e-5, atol=1e-5)
     with fails("is an ONNX file, which onnxruntime runs", "--library"):
         load_model(ModelFile("net", "1", model), engine="native")
+
+
+def test_a_binary_request_is_read_from_where_it_lies(
+    line: Line, bundled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One sample goes the short way: its array has the very dtype that the library was compiled for."""
+    (place,) = find_models(bundled)
+    served = load_model(place, engine="native")
+    one = {"image": line.data["image"][:1]}
+    (expected,) = served.run(one)
+    size, shape = one["image"].nbytes, list(one["image"].shape)
+    tensor = {"name": "image", "shape": shape, "datatype": "FP32", "parameters": {"binary_data_size": size}}
+    header = json.dumps({"inputs": [tensor]}).encode()
+    monkeypatch.delattr(NativeModel, "_run_many")
+    for _ in range(2):  # the second time the header is known
+        feeds, _ = decode(served, header + one["image"].tobytes(), len(header))
+        np.testing.assert_array_equal(served.run(feeds)[0], expected)
 
 
 def test_libraries_that_do_not_fit_are_refused(

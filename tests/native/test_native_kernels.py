@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 from drawn_layers import FEW, SEEDS, bytes_like, coding, early_layer, layer_of, window_of
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from native_kernels import LARGEST, Machine, assert_same, levels, library
 from fcdeploy.arithmetic.windows import Window
 from fcdeploy.native.build import build
 from fcdeploy.native.calls.call import Struct
+from fcdeploy.native.calls.divisions import find_scales
 from fcdeploy.native.program.functions import BINARY, UNARY
 from fcdeploy.native.program.interpret import run
 from fcdeploy.native.program.layers import FloatLayer, Layer
@@ -281,24 +283,32 @@ def test_quotients_of_floats_round_as_a_division(seed: int, scale: float | None,
 )
 def test_sums_and_products_of_all_pairs_of_bytes(seed: int, kind: Any, ratio: float | None) -> None:
     """What computes without a division gives the byte of the division for each pair; of scales alike many lie at halves."""
-    random = np.random.default_rng(seed)
+    step = draw_combination(np.random.default_rng(seed), kind, ratio)
+    (a, b), to = step.inputs, step.output
+    assert a.coding is not None and b.coding is not None and to.coding is not None
+    p, q = np.mgrid[:256, :256].astype(np.uint8)[:, None, None]
+    left, right = ((np.float32(x) - np.float32(c.zero_point)) * c.scale for x, c in ((p, a.coding), (q, b.coding)))
+    with np.errstate(all="ignore"):
+        quotient = np.rint((left + right if kind == "add" else left * right) / to.coding.scale).astype(np.float64)
+    expected = np.clip(quotient + to.coding.zero_point, step.low, step.high).astype(np.uint8)
+    assert_same(build(Program("drawn", (a, b), (to,), (step,))), {"a": p, "b": q}, {"y": expected})
+
+
+def draw_combination(random: np.random.Generator, kind: Any, ratio: float | None) -> Combine:
+    """Two tensors of bytes of any scales; `ratio` of the result's to what comes naturally, drawn unless given."""
     a, b = (Tensor(name, (1, 1, 256, 256), "uint8", coding(random)) for name in ("a", "b"))
     assert a.coding is not None and b.coding is not None
     natural = 1.0 if kind == "add" else 128 * float(b.coding.scale)
     scale = np.float32(float(a.coding.scale) * natural * (random.uniform(0.3, 3) if ratio is None else ratio))
     zero, low, high = int(random.integers(0, 256)), int(random.integers(0, 9)), int(random.integers(240, 256))
     to = Tensor("y", a.shape, "uint8", Coding(scale, zero))
-    step = Combine(node="c", inputs=(a, b), outputs=(to,), kind=kind, low=low, high=high)
-    p, q = np.mgrid[:256, :256].astype(np.uint8)[:, None, None]
-    left, right = ((np.float32(x) - np.float32(c.zero_point)) * c.scale for x, c in ((p, a.coding), (q, b.coding)))
-    with np.errstate(all="ignore"):
-        quotient = np.rint((left + right if kind == "add" else left * right) / scale).astype(np.float64)
-    expected = np.clip(quotient + zero, low, high).astype(np.uint8)
-    built = build(Program("drawn", (a, b), (to,), (step,)))
-    assert_same(built, {"a": p, "b": q}, {"y": expected})
-    if ratio is None:
-        fields = next(each.fields for each in built.calls[0].arguments if isinstance(each, Struct))
-        assert fields["scale"] == 1
+    return Combine(node="c", inputs=(a, b), outputs=(to,), kind=kind, low=low, high=high)
+
+
+@pytest.mark.parametrize("kind", ["add", "mul"])
+def test_few_sums_and_products_divide(kind: str) -> None:
+    drawn = (draw_combination(np.random.default_rng(seed), kind, None) for seed in range(30))
+    assert sum(find_scales(step)[2] == 1 for step in drawn) >= 28
 
 
 @FEW
