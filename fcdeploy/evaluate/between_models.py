@@ -20,6 +20,7 @@ import numpy as np
 from fcdeploy.arithmetic.metrics import compute_fidelity_rows
 from fcdeploy.arithmetic.set_metrics import count_class_overlap, edit_distance
 from fcdeploy.arrays import Array, Arrays, Float64
+from fcdeploy.evaluate.anchor_heads import AnchorHead
 from fcdeploy.evaluate.decision import Decision, decide
 from fcdeploy.evaluate.detections import Detections
 from fcdeploy.evaluate.outputs import OutputsRead
@@ -43,7 +44,7 @@ def compare_decisions(output: str, decision: Decision) -> BetweenModels:
     return BetweenModels(lambda outputs, _: _narrow(decide(decision, outputs[output])), compare)
 
 
-def compare_boxes(detections: Detections) -> BetweenModels:
+def compare_boxes(detections: Detections | AnchorHead) -> BetweenModels:
     """Boxes that both have, and all."""
     return BetweenModels(detections.read, detections.compare)
 

@@ -5,8 +5,7 @@ away: on strides of 8, 16 and 32 pixels, 640 x 640 have 8,400 places, with one a
 three in YOLOv5 and v7.  Boxes and scores of as many anchors in two outputs are those of a single-shot detector, where the boxes
 lie in the input: offsets to anchors do not, and which of two outputs holds the scores is not said by their order.
 
-Anchors are written row by row, so that the centres of neighbours lie beside each other, and x changes faster than y.  It tells
-boxes from offsets, and boxes with y first from those with x first.  Names of classes tell how many columns are classes.
+Names of classes tell how many columns are classes.
 """
 
 from __future__ import annotations
@@ -17,13 +16,11 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arrays import Array, Arrays
+from fcdeploy.evaluate.anchor_grids import SHARES, are_shares, count_places, find_background, find_form, find_order
 from fcdeploy.evaluate.detections import CONFIDENT, Detections, FoundBoxes, find_detections
 from fcdeploy.evaluate.output_ends import find_ends
 from fcdeploy.records.box_layout import BoxLayout
 
-ALL_STRIDES = (4, 8, 16, 32, 64)
-STRIDES = [ALL_STRIDES[at:end] for at in range(5) for end in range(at + 2, 6)]
-"""Of heads: two maps at least, each half as wide as the one before. Small pictures have heads without the coarse ones."""
 OVERLAPS = {
     "anchors last": 0.7,
     "anchors first": 0.45,
@@ -32,11 +29,6 @@ OVERLAPS = {
 }
 """What Ultralytics' predict, YOLOv5's detect and the SSD of W. Liu et al. (2016) take by default."""
 FEW = 64  # rows: what a suppression leaves, rather than anchors
-IN_PLACE = 0.95  # of the anchors' boxes: some of those without an object come out anywhere
-SLACK = 0.05  # of a side, by which the centre of a box may miss the input
-SHARES = 2.0  # boxes whose ends are all smaller are shares of the input: in pixels they would be specks
-SMOOTH = 0.5  # of the steps that centres in no order take: 0.05 to 0.3 across a grid of 8 x 8 and larger ones
-FASTER = 1.5  # times y, if a coordinate is x
 ROWS_FIRST = (
     "detection_boxes",
     "TFLite_Detection_PostProcess",
@@ -75,7 +67,7 @@ def find_box_layout(
         try:
             if found is not None:
                 return _describe_found(found, outputs, len(picture), names)
-            head = _find_head(outputs, height, width, names) or _find_pair(outputs, height, width)
+            head = _find_head(outputs, height, width, names) or find_pair(outputs, height, width)
         except NotReadError as error:
             why = str(error)
             continue
@@ -100,7 +92,7 @@ def _describe_found(found: Detections, outputs: Arrays, count: int, names: Seque
         first = int(found.boxes.startswith(ROWS_FIRST[0]) and (not names or names[0].lower() not in NO_CLASS))
     first = _find_first_class(boxes, names, first)
     return BoxLayout(
-        found.boxes, found.scores, found.classes, found.sample, least, form, _are_shares(all_boxes), first_class=first
+        found.boxes, found.scores, found.classes, found.sample, least, form, are_shares(all_boxes), first_class=first
     )
 
 
@@ -129,7 +121,7 @@ def _find_first_class(boxes: Sequence[FoundBoxes], names: Sequence[str], usual: 
 
 def _find_head(outputs: Arrays, height: int, width: int, names: Sequence[str]) -> BoxLayout | None:
     """An output whose one axis has an anchor for each place, or a query each. Raises NotReadError."""
-    places = _count_places(height, width)
+    places = count_places(height, width)
     masks = {array.shape[1] for array in outputs.values() if array.ndim == 4 and len(outputs) == 2}
     for name, array in outputs.items():
         if array.ndim != 3 or array.dtype.kind != "f" or not array.size:
@@ -185,16 +177,16 @@ def _read_head(
         raise NotReadError(
             f"{name!r} has a column that is high at most anchors, as the angle of a turned box: no class is"
         )
-    if _find_order(boxes[..., :2]) == "none":
+    if find_order(boxes[..., :2]) == "none":
         raise NotReadError(f"boxes in {name!r} do not follow the grid of anchors: they may be offsets to it")
-    form = "corners" if _find_form(boxes, *size) == "corners" else "centre and size"
+    form = "corners" if find_form(boxes, *size) == "corners" else "centre and size"
     whole = count == rest.shape[2]
     return BoxLayout(
-        name, None, None, None, CONFIDENT, form, _are_shares(boxes), head, OVERLAPS[head], None if whole else count
+        name, None, None, None, CONFIDENT, form, are_shares(boxes), head, OVERLAPS[head], None if whole else count
     )
 
 
-def _find_pair(outputs: Arrays, height: int, width: int) -> BoxLayout | None:
+def find_pair(outputs: Arrays, height: int, width: int) -> BoxLayout | None:
     """Boxes (n, anchors, 4) in one output, and shares of classes (n, anchors, classes) in another.
 
     Where either could be the boxes, scores that sum up to 1 and boxes that are corners decide; None where they do not.
@@ -205,13 +197,13 @@ def _find_pair(outputs: Arrays, height: int, width: int) -> BoxLayout | None:
     }  # fmt: skip
     found: list[tuple[int, BoxLayout]] = []
     for name, boxes in floats.items():
-        form = _find_form(boxes, height, width) if boxes.shape[2] == 4 and boxes.shape[1] > FEW else ""
+        form = find_form(boxes, height, width) if boxes.shape[2] == 4 and boxes.shape[1] > FEW else ""
         for other, scores in floats.items():
             fits = other != name and scores.shape[:2] == boxes.shape[:2] and scores.min() >= 0 and scores.max() <= 1
             if not form or not fits:
                 continue
             softmax = scores.shape[2] > 1 and bool((abs(scores.sum(axis=2) - 1) < 1e-2).all())
-            background = _find_background(scores) if softmax else None
+            background = find_background(scores) if softmax else None
             if softmax and background is None:
                 continue
             layout = BoxLayout(
@@ -221,7 +213,7 @@ def _find_pair(outputs: Arrays, height: int, width: int) -> BoxLayout | None:
                 None,
                 CONFIDENT,
                 form,
-                _are_shares(boxes),
+                are_shares(boxes),
                 "anchors apart",
                 OVERLAPS["anchors apart"],
             )
@@ -248,7 +240,7 @@ def _suspect(outputs: Arrays, height: int, width: int, names: Sequence[str]) -> 
     rows = [name for name, shape in shapes.items() if len(shape) == 3 and shape[2] == 4 and shape[1] > FEW]
     if len(shapes) > 1 and rows:
         return f"{rows[0]!r} has four numbers a row, but no other output scores of its rows from 0 to 1, or they are offsets"
-    places = _count_places(height, width)
+    places = count_places(height, width)
     flat = [
         name
         for name, shape in shapes.items()
@@ -259,43 +251,3 @@ def _suspect(outputs: Arrays, height: int, width: int, names: Sequence[str]) -> 
     if len(maps) and len(shapes) >= 3:
         return "outputs are maps of a head that is not decoded: export it with its own decoding"
     return ""
-
-
-def _count_places(height: int, width: int) -> set[int]:
-    return {sum((height // stride) * (width // stride) for stride in strides) for strides in STRIDES}
-
-
-def _find_form(boxes: Array, height: int, width: int) -> str:
-    """As what the boxes (n, anchors, 4) have a size and lie in the input: corners, or centre and size; "" for neither."""
-    shares = _are_shares(boxes)
-    start, end = boxes[..., :2].astype(np.float64), boxes[..., 2:].astype(np.float64)
-    for form, centre, size in (("corners", (start + end) / 2, end - start), ("centre and size", start, end)):
-        rows_first = form == "corners" and _find_order(centre) == "y first"
-        sides = np.array([1.0, 1.0] if shares else [height, width] if rows_first else [width, height])
-        inside = (centre >= -SLACK * sides) & (centre <= (1 + SLACK) * sides) & (size > 0) & (size <= 2 * sides)
-        if inside.all(axis=2).mean() >= IN_PLACE:
-            return "corners, y first" if rows_first else form
-    return ""
-
-
-def _find_order(centres: Array) -> str:
-    """Which of two coordinates (n, anchors, 2) is y, which changes once a row: "x first", "y first", or "none"."""
-    each = centres.astype(np.float64)
-    steps = np.abs(np.diff(each, axis=1)).mean(axis=(0, 1))
-    random = np.maximum(
-        each.std(axis=(0, 1)) * 2 / np.sqrt(np.pi), 1e-30
-    )  # the mean difference of two drawn from a normal one
-    first, second = steps / random
-    if not min(first, second) <= SMOOTH:
-        return "none"
-    return "y first" if second > FASTER * first else "x first"
-
-
-def _find_background(scores: Array) -> int | None:
-    """The class that most anchors have, since most see no object; None where no class has more than half of them."""
-    counts = np.bincount(scores.argmax(axis=2).reshape(-1))
-    return int(counts.argmax()) if 2 * counts.max() > counts.sum() else None
-
-
-def _are_shares(boxes: Array) -> bool:
-    return bool(np.abs(boxes).max(initial=0.0) <= SHARES)

@@ -19,6 +19,7 @@ from fcdeploy.arithmetic.metrics import Fidelity, Spread, measure_fidelity
 from fcdeploy.arrays import Array, Arrays, Float64
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate import layers
+from fcdeploy.evaluate.anchor_heads import AnchorHead
 from fcdeploy.evaluate.between_models import compare_decisions, measure_more
 from fcdeploy.evaluate.decision import Decision, decide
 from fcdeploy.evaluate.detections import Detections
@@ -266,12 +267,13 @@ def _compare_decisions(name: str, decision: Decision, f: Array, q: Array, n: int
     return how.compare(how.keep({name: f}, n), how.keep({name: q}, n))
 
 
-def _add_boxes(outputs: dict[str, OutputAnswers], found: Detections, f: Arrays, q: Arrays, n: int) -> None:
+def _add_boxes(outputs: dict[str, OutputAnswers], found: Detections | AnchorHead, f: Arrays, q: Arrays, n: int) -> None:
     """Boxes have no order: their outputs are compared where both models have them."""
     one, other = found.read(f, n), found.read(q, n)
     outputs[found.boxes].equal.append(found.compare(one, other))
-    for name, sums in found.measure(one, other).items():
-        outputs[name].fidelity = (outputs[name].fidelity or Fidelity()) + sums
+    for name, sums in found.measure(f, q, n).items():
+        one_output = outputs.setdefault(name, OutputAnswers())
+        one_output.fidelity = (one_output.fidelity or Fidelity()) + sums
 
 
 def _add_figures(answers: Answers, metric: Metric, f: Arrays, q: Arrays, batch: Batch) -> None:

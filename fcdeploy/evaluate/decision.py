@@ -9,6 +9,8 @@ import numpy as np
 from fcdeploy.arithmetic.set_metrics import collapse_steps, count_equal_rows
 from fcdeploy.arrays import Array
 
+READ_AT = (0.3, 0.4, 0.5, 0.6, 0.7)  # thresholds of things in a map, or of scores: who reads them has one of his own
+
 
 @dataclass(frozen=True)
 class AnchorScores:
@@ -36,7 +38,7 @@ class Decision:
     `text`: the arg max along steps, repeats and the class `blank` left out, is one answer.  `sparse`: only positions
     above the threshold in one of two models count, or with `background`, the class of positions where nothing is, those
     of another class.  `rows`: a set of rows of integers, whose order is chance.  `anchors`: the scores are channels among
-    others.
+    others, and a decision is of how many thresholds one is above.
     """
 
     axis: int | None
@@ -52,6 +54,8 @@ class Decision:
         output = self.read_scores(output)
         if self.axis is not None:
             return np.asarray(output.argmax(axis=self.axis))
+        if self.anchors is not None:  # who reads them has a threshold of his own
+            return np.searchsorted(READ_AT, output)
         return output if self.threshold is None else (output > self.threshold).astype(np.int64)
 
     def read_scores(self, output: Array) -> Array:
@@ -60,7 +64,7 @@ class Decision:
 
     def __str__(self) -> str:
         if self.anchors is not None:
-            return f"overlap of anchors that score above {self.threshold:g}"
+            return f"overlap of anchors that score above {READ_AT[0]:g} to {READ_AT[-1]:g}"
         if self.blank is not None:
             return f"the text of arg max over axis {self.axis}, class {self.blank} between letters"
         if self.background is not None:
@@ -105,7 +109,8 @@ class Decision:
             both = found & (rows == others)
             return 2.0 * both.sum(axis=1), np.asarray(found.sum(axis=1) + also.sum(axis=1), np.float64)
         if self.sparse:  # F1: twice what both have, over what either has
-            return 2.0 * (rows & others).sum(axis=1), np.asarray((rows + others).sum(axis=1), np.float64)
+            both = np.minimum(rows, others)  # of how many thresholds a score is above, all those count
+            return 2.0 * both.sum(axis=1), np.asarray((rows + others).sum(axis=1), np.float64)
         return np.asarray((rows == others).sum(axis=1), np.float64), np.full(len(one), float(rows.shape[1]))
 
     def has_steps(self, one: Array, other: Array) -> bool:

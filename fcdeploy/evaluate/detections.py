@@ -78,14 +78,18 @@ class Detections:
             for f, q in zip(one, other, strict=True)
         ]).reshape(-1, 2)  # fmt: skip
 
-    def measure(self, one: Iterable[FoundBoxes], other: Iterable[FoundBoxes]) -> dict[str, Fidelity]:
+    def describe(self, name: str) -> str:
+        """What one of the outputs is."""
+        return "boxes found" if name == self.boxes else "of boxes found"
+
+    def measure(self, f: Mapping[str, Array], q: Mapping[str, Array], count: int) -> dict[str, Fidelity]:
         """How near matched boxes and their scores are, by output."""
         sums = {name: Fidelity() for name in (self.boxes, self.scores) if isinstance(name, str)}
-        for f, q in zip(one, other, strict=True):
-            left, right = self._match(f, q)
-            sums[self.boxes] += measure_fidelity(f.boxes[left], q.boxes[right])
+        for one, other in zip(self.read(f, count), self.read(q, count), strict=True):
+            left, right = self._match(one, other)
+            sums[self.boxes] += measure_fidelity(one.boxes[left], other.boxes[right])
             if isinstance(self.scores, str):
-                sums[self.scores] += measure_fidelity(f.scores[left], q.scores[right])
+                sums[self.scores] += measure_fidelity(one.scores[left], other.scores[right])
         return sums
 
     def _match(self, f: FoundBoxes, q: FoundBoxes) -> tuple[Array, Array]:

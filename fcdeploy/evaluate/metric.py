@@ -24,8 +24,10 @@ from fcdeploy.arithmetic.set_metrics import count_class_overlap, edit_distance, 
 from fcdeploy.arrays import Array, Arrays, Float64
 from fcdeploy.errors import FcdeployError, quote_names
 from fcdeploy.evaluate import between_models as between
+from fcdeploy.evaluate.anchor_grids import find_picture_size
 from fcdeploy.evaluate.between_models import BetweenModels
 from fcdeploy.evaluate.decision import Decision, decide, infer_decision, squeeze
+from fcdeploy.evaluate.find_anchor_heads import find_anchor_head
 from fcdeploy.evaluate.output_ends import OutputEnd
 from fcdeploy.evaluate.outputs import OutputsRead, decide_by, read_outputs
 from fcdeploy.records.signature import format_shape
@@ -83,16 +85,18 @@ def find_summary(name: str) -> Callable[[Float64], Float64]:
 
 
 def choose_metric(
-    name: str | None, outputs: Arrays, labels: Arrays, ends: Mapping[str, OutputEnd]
+    name: str | None,
+    outputs: Arrays,
+    labels: Arrays,
+    ends: Mapping[str, OutputEnd],
+    inputs: Arrays | None = None,
 ) -> tuple[Metric | None, OutputsRead]:
     """The metric of that name, or the one that fits the labels; and what the outputs are, by the float model's first answers.
 
-    Without labels it is the share of boxes found by both, or that of equal decisions; None where no output decides.  Anchors,
-    of which a suppression makes boxes, count where agreement is asked for.
+    Without labels it is the share of boxes found by both, or that of equal decisions; None where no output decides.  What the
+    outputs were answers to tells boxes of anchors.
     """
-    read = read_outputs(outputs, ends)
-    if name is None:
-        read = read.without_anchors()
+    read = read_outputs(outputs, ends, find_anchor_head(outputs, ends, find_picture_size(inputs or {})))
     if name is not None and ".py:" in name:
         return _load_own(name, outputs, labels), read
     if name is not None and name not in NAMES:

@@ -62,8 +62,8 @@ class OutputEnd:
 
     Where channels of `axis` are put together from `parts`, what each is.
     `selected`: which rows it has, and how many, depends on values.  `classes` are how many there are, which tells their axis
-    where a Reshape behind them hides it; `by_token` whether there is an answer for each token of an input.  `decides`: what was
-    found of it by other samples, None where nobody looked.
+    where a Reshape behind them hides it; `by_token` whether there is an answer for each token of an input; `fixed` whether all
+    samples have answers of one shape.  `decides`: what was found of it by other samples, None where nobody looked.
     """
 
     kind: Kind
@@ -72,6 +72,7 @@ class OutputEnd:
     parts: tuple[Part, ...] = ()
     classes: int | None = field(default=None, compare=False)
     by_token: bool = field(default=False, compare=False)
+    fixed: bool = field(default=False, compare=False)
     decides: bool | None = field(default=None, compare=False)
 
 
@@ -80,7 +81,10 @@ def find_ends(model: ir.Model) -> dict[str, OutputEnd]:
     tokens = [value for value in model.graph.inputs if value.dtype in (ir.DataType.INT32, ir.DataType.INT64)]
     return {
         name_of(value): replace(
-            _find_end(value), selected=_is_selected(value), by_token=any(_are_in_step(value, each) for each in tokens)
+            _find_end(value),
+            selected=_is_selected(value),
+            by_token=any(_are_in_step(value, each) for each in tokens),
+            fixed=value.shape is not None and all(isinstance(length, int) for length in value.shape[1:]),
         )
         for value in model.graph.outputs
     }

@@ -8,6 +8,7 @@
 | Sigmoid, HardSigmoid | one number a sample | a probability | the same side of one half |
 | Sigmoid, HardSigmoid | many | a map of probabilities | overlap of what is above one half |
 | the same beside other numbers, by Concat | (n, anchors, channels) | boxes and scores of anchors | overlap of anchors by score |
+| such, or other outputs of anchors | whose boxes can be read | boxes of anchors | F1 of boxes after suppression |
 | a dense layer | (n, classes) | logits of classes, unless they lie far above zero | equal arg max |
 | a convolution | (n, classes, ...) | logits of classes at every position | equal arg max |
 | any of these | one class at 98 % and more of many positions | things here and there | F1 of the other positions |
@@ -25,15 +26,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from itertools import takewhile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fcdeploy.arrays import Array, Arrays, Float64
-from fcdeploy.evaluate.decision import AnchorScores, Decision, squeeze
+from fcdeploy.evaluate.anchor_heads import AnchorHead
+from fcdeploy.evaluate.decision import Decision, squeeze
 from fcdeploy.evaluate.detections import Detections, find_detections
-from fcdeploy.evaluate.output_ends import BOX, OutputEnd
+from fcdeploy.evaluate.find_anchor_heads import find_scores
+from fcdeploy.evaluate.output_ends import OutputEnd
 
 MANY_CLASSES = 64  # fewer numbers a sample, straight from a dense layer, show little of what they are
 SHARES = ("softmax", "sigmoid")
@@ -57,11 +59,7 @@ class OutputsRead:
 
     kinds: Mapping[str, str] = field(default_factory=dict)
     decisions: Mapping[str, Decision] = field(default_factory=dict)
-    detections: Detections | None = None
-
-    def without_anchors(self) -> OutputsRead:
-        """The same with outputs of anchors as numbers: which of them become boxes is not decided yet."""
-        return replace(self, decisions={name: each for name, each in self.decisions.items() if each.anchors is None})
+    detections: Detections | AnchorHead | None = None
 
     def decide_as(self, output: str, decision: Decision | None) -> OutputsRead:
         """The same with an output that decides as its labels say."""
@@ -69,13 +67,13 @@ class OutputsRead:
         return replace(self, decisions=others if decision is None else {output: decision, **others})
 
 
-def read_outputs(outputs: Arrays, ends: Mapping[str, OutputEnd]) -> OutputsRead:
-    """What outputs are, from the graph and the float model's first answers (n, ...)."""
-    found = find_detections(outputs, [name for name in outputs if name in ends and ends[name].selected])
+def read_outputs(outputs: Arrays, ends: Mapping[str, OutputEnd], head: AnchorHead | None = None) -> OutputsRead:
+    """What outputs are, from the graph and the float model's first answers (n, ...); `head` are boxes of anchors among them."""
+    found = find_detections(outputs, [name for name in outputs if name in ends and ends[name].selected]) or head
     kinds, decisions = dict[str, str](), dict[str, Decision]()
     for name, output in outputs.items():
         if found is not None and name in found.names:
-            kinds[name] = "boxes found" if name == found.boxes else "of boxes found"
+            kinds[name] = found.describe(name)
             continue
         end = ends.get(name, OutputEnd("other"))
         beside_shares = any(each.kind in SHARES for other, each in ends.items() if other != name)
@@ -214,31 +212,9 @@ def _measure_gaps(rows: Float64) -> tuple[Float64, float]:
 
 
 def _decide_by_scores(output: Array, end: OutputEnd) -> Decision | None:
-    """Shares beside other numbers: of one channel before others, or the first behind a box, that an object is there.
-
-    YOLOv5, v7 and YOLOX have it, YOLOv8 and DETR have not; where one channel says it is seen in its numbers.
-    """
-    if end.axis is None or not 0 < end.axis < output.ndim:
-        return None
-    first = next(at for at, part in enumerate(end.parts) if part.kind == "sigmoid")
-    parts = [end.parts[first], *takewhile(lambda part: part.kind == "sigmoid", end.parts[first + 1 :])]
-    start, stop = parts[0].start, parts[-1].stop
-    alone = parts[0].stop - start == 1 and len(parts) > 1
-    anchors = AnchorScores(end.axis, start, stop)
-    if alone or (start == BOX and end.axis == output.ndim - 1 and _says_whether(anchors.read(output))):
-        anchors = AnchorScores(end.axis, start, stop, objectness=True)
-    return Decision(None, 2, 0.5, sparse=True, anchors=anchors)
-
-
-def _says_whether(scores: Array) -> bool:
-    """Whether the first of some shares (n, anchors, k) is of an object, whatever it is: where it is large another is as well.
-
-    Classes exclude each other.
-    """
-    if scores.shape[-1] < 2:
-        return False
-    there = scores[scores[..., 0] > 0.5][..., 1:]
-    return len(there) > 0 and bool(np.median(there.max(axis=-1)) > 0.5)
+    """Shares beside other numbers."""
+    anchors = find_scores(output, end)
+    return None if anchors is None else Decision(None, 2, 0.5, sparse=True, anchors=anchors)
 
 
 def _adds_up_to_one(output: Array) -> bool:

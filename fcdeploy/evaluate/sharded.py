@@ -171,7 +171,7 @@ def _answer(job: EvaluationJob, at: list[int]) -> Iterator[int | AnsweredBlock]:
     labels: frozenset[str] | None = None
     first = _find_first(job) if index else None
     if first is not None:
-        start = _start_answers(job, run_model(reference, first, "float"), first.labels)
+        start = _start_answers(job, run_model(reference, first, "float"), first)
         labels = frozenset(first.labels)
     at[0] = index
     seen = job.seen.begin()
@@ -181,7 +181,7 @@ def _answer(job: EvaluationJob, at: list[int]) -> Iterator[int | AnsweredBlock]:
         batch = seen.take(part)
         if batch is not None:
             f, q = run_both(reference, carrying, batch)
-            start = start or _start_answers(job, f, batch.labels)
+            start = start or _start_answers(job, f, batch)
             answers = answers or Answers(start.metric, start.read, start.other_labels)
             add_batch(answers, f, q, batch)
         yield len(part)
@@ -199,8 +199,10 @@ def _find_first(job: EvaluationJob) -> Batch | None:
     return next((batch for part in parts if (batch := job.seen.keep(part)) is not None), None)
 
 
-def _start_answers(job: EvaluationJob, outputs: Arrays, labels: Arrays) -> Answers:
-    return start_answers(lambda f, names: choose_metric(job.metric, f, names, job.ends), outputs, labels)
+def _start_answers(job: EvaluationJob, outputs: Arrays, batch: Batch) -> Answers:
+    return start_answers(
+        lambda f, names: choose_metric(job.metric, f, names, job.ends, batch.inputs), outputs, batch.labels
+    )
 
 
 def _strip_function(answers: Answers | None) -> Answers | None:

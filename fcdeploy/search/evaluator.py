@@ -104,7 +104,7 @@ def evaluate_float(
         if metric_used is None:
             ends = find_ends(problem.model)
             rows = {name for name, end in ends.items() if end.selected}
-            metric_used = require_metric(choose_metric(metric, outputs, batch.labels, ends)[0])
+            metric_used = require_metric(choose_metric(metric, outputs, batch.labels, ends, batch.inputs)[0])
         parts.append(_make_reference(metric_used, outputs, batch, rows))
         hashes.append(_hash_batch(batch))
         done += len(batch)

@@ -7,15 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from fcdeploy.arithmetic.set_metrics import suppress_boxes
 from fcdeploy.arrays import Array
+from fcdeploy.evaluate.anchor_heads import FORMS, choose_boxes, decode_boxes
 from fcdeploy.evaluate.detections import Detections, FoundBoxes
 from fcdeploy.preprocessing.placement import ImageSize, map_to_input
 from fcdeploy.records.box_layout import BoxLayout
 from fcdeploy.records.preprocessing import Preprocessing
 
 ROWS_FIRST, SWAPPED = "corners, y first", [1, 0, 3, 2]
-MOST_CANDIDATES, MOST_BOXES = 1000, 300  # of a sample, before and after overlapping ones are left out: that takes time
 
 
 def describe_boxes(
@@ -62,16 +61,8 @@ def _split_anchors(layout: BoxLayout, outputs: Mapping[str, Array], at: int) -> 
 
 def _read_anchors(rows: Array, scores: Array, layout: BoxLayout) -> FoundBoxes:
     """Each anchor's best class, where its score counts; of boxes of a class that overlap, the best."""
-    classes = scores.argmax(axis=1)
-    best = scores[np.arange(len(rows)), classes]
-    order = np.argsort(-best, kind="stable")[:MOST_CANDIDATES]
-    order = order[best[order] >= (layout.least or 0.0)]
-    boxes = rows[order][:, SWAPPED] if layout.form == ROWS_FIRST else rows[order]
-    if layout.form == "centre and size":
-        middle, half = boxes[:, :2], boxes[:, 2:] / 2
-        boxes = np.concatenate([middle - half, middle + half], axis=1)
-    kept = suppress_boxes(boxes, classes[order], 1.0 if layout.overlap is None else layout.overlap, MOST_BOXES)
-    return FoundBoxes(boxes[kept], best[order][kept], classes[order][kept])
+    overlap = 1.0 if layout.overlap is None else layout.overlap
+    return choose_boxes(decode_boxes(rows, FORMS[layout.form]), scores, layout.least or 0.0, overlap)
 
 
 def _keep_best(found: FoundBoxes, top: int) -> FoundBoxes:

@@ -24,11 +24,12 @@ import simdjson
 
 from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError, quote_names
+from fcdeploy.evaluate.anchor_heads import MOST_BOXES
 from fcdeploy.preprocessing.apply import read_picture
 from fcdeploy.preprocessing.placement import MOST_PIXELS, ImageSize, count_pixels
 from fcdeploy.preprocessing.tables import TableLayout, arrange_columns, convert_row, find_separator, stack_rows
 from fcdeploy.records.signature import TensorSpec, is_shape_alike
-from fcdeploy.serve.boxes import MOST_BOXES, describe_boxes
+from fcdeploy.serve.boxes import describe_boxes
 from fcdeploy.serve.meaning import Probabilities
 from fcdeploy.serve.models import Model
 from fcdeploy.serve.refusal import RefusedError, explain_json_error

@@ -103,5 +103,5 @@ def test_layouts_of_detectors(layout: str) -> None:
     one, other = found.read(f, 1), found.read(q, 1)
     assert one[0].classes.tolist() == [2, 0, 2]
     assert found.compare(one, other).tolist() == [[4, 5]]  # an F1 of 0.8: precision 1, recall 2 / 3
-    assert found.measure(one, other)[found.boxes].largest == 1
+    assert found.measure(f, q, 1)[found.boxes].largest == 1
     assert find_detections({"y": np.zeros((3, 4), np.float32)}, ["y"]) is None

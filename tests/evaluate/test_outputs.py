@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate.compare import add_batch, run_model, start_answers
-from fcdeploy.evaluate.decision import Decision
+from fcdeploy.evaluate.decision import READ_AT, AnchorScores, Decision
 from fcdeploy.evaluate.metric import choose_metric
 from fcdeploy.evaluate.output_ends import OutputEnd, find_ends
 from fcdeploy.evaluate.outputs import decide_by, read_outputs, stands_out
@@ -106,13 +106,13 @@ def test_scores_at_anchors_are_found_beside_boxes() -> None:
     answers = RANDOM.random((6, 80, 10)).astype(np.float32)
     decision = decide_by(answers, end)
     assert decision is not None
-    assert np.array_equal(decision(answers), answers[..., 4:5] * answers[..., 5:] > 0.5)
+    assert np.array_equal(decision(answers), count_above(answers[..., 4:5] * answers[..., 5:]))
 
     net = Net(0)
     end = end_of(net, head(net, net.input("x", 3, 8, 8), net.input("y", 3, 4, 4), objectness=False, classes=5))
     decision = decide_by(answers[..., :9].transpose(0, 2, 1), end)
     assert decision is not None
-    assert np.array_equal(decision(answers[..., :9].transpose(0, 2, 1)), answers[..., 4:9] > 0.5)
+    assert np.array_equal(decision(answers[..., :9].transpose(0, 2, 1)), count_above(answers[..., 4:9]))
 
     net = Net(0)
     shares = net.op("Sigmoid", net.dense(net.input("x", 9), 9, 9))
@@ -123,7 +123,24 @@ def test_scores_at_anchors_are_found_beside_boxes() -> None:
     assert [part.kind for part in end.parts] == ["other", "sigmoid"]
     decision = decide_by(answers[..., :9], OutputEnd("parts", 2, parts=end.parts))
     assert decision is not None
-    assert np.array_equal(decision(answers[..., :9]), answers[..., 4:5] * answers[..., 5:9] > 0.5)
+    assert np.array_equal(decision(answers[..., :9]), count_above(answers[..., 4:5] * answers[..., 5:9]))
+
+
+def count_above(scores: Array) -> Array:
+    return np.asarray(sum((scores > least).astype(int) for least in READ_AT))
+
+
+def test_anchors_count_at_each_threshold() -> None:
+    """F1 of each threshold's anchors by its definition, summed up, from decisions that were kept."""
+    decision = Decision(None, 2, 0.5, sparse=True, anchors=AnchorScores(2, 4, 7))
+    random = np.random.default_rng(0)
+    one = random.random((3, 50, 7))
+    other = np.clip(one + random.normal(size=one.shape) / 9, 0, 1)
+    equal, count = decision.count_equal(decision(one), decision(other))
+    for i in range(3):
+        above = [(one[i, :, 4:] > least, other[i, :, 4:] > least) for least in READ_AT]
+        assert equal[i] == sum(2 * (a & b).sum() for a, b in above)
+        assert count[i] == sum(a.sum() + b.sum() for a, b in above)
 
 
 def test_shares_of_a_whole_are_scores_of_classes_however_they_were_made() -> None:

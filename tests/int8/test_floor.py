@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -261,6 +262,25 @@ def test_of_a_map_what_was_searched_for_is_held_to_the_floor_itself() -> None:
     assert judged.shortfall_by_chance(Floor()) == pytest.approx(100 * 2 / 164 - 1)
     (miss,) = judged.misses(Floor(), searched=True)
     assert "98.8 % equal decisions of output 'y', the floor is 99 %" in miss.text
+
+
+def test_of_few_boxes_one_that_moved_is_no_chance() -> None:
+    """The probability that a model at the floor changes as many of the boxes in both lists, by the binomial distribution."""
+    decision = Decision(None, None, sparse=True, rows=True)
+    for boxes, differ, chance in (
+        (13, 2, False),
+        (37, 2, True),
+        (13, 1, True),
+        (2, 1, False),
+        (2, 0.4, True),
+        (100, 3, False),
+    ):
+        rows = np.array([[2.0 * boxes - differ, 2.0 * boxes]])
+        tail = sum(
+            math.comb(2 * boxes, k) * 0.01**k * 0.99 ** (2 * boxes - k) for k in range(round(differ), 2 * boxes + 1)
+        )
+        assert chance == (tail > 0.05 and differ <= 2)
+        assert (Judgement(8, {}, {"y": rows}, {"y": decision}).misses(Floor()) == []) == chance
 
 
 def test_regions_of_what_was_searched_for_promise_more() -> None:

@@ -23,7 +23,8 @@ from fcdeploy.arithmetic.set_metrics import suppress_boxes
 from fcdeploy.bundles.read import open_bundle
 from fcdeploy.commands.bundle import bundle
 from fcdeploy.errors import FcdeployError
-from fcdeploy.evaluate.box_layouts import NotReadError, _describe_found, _find_pair, find_box_layout
+from fcdeploy.evaluate import anchor_heads
+from fcdeploy.evaluate.box_layouts import NotReadError, _describe_found, find_box_layout, find_pair
 from fcdeploy.evaluate.detections import find_detections
 from fcdeploy.preprocessing.apply import read_picture
 from fcdeploy.preprocessing.placement import ImageSize, map_to_input
@@ -31,7 +32,6 @@ from fcdeploy.preprocessing.read import read_preprocessing
 from fcdeploy.records import box_layout, manifest
 from fcdeploy.records.box_layout import BoxLayout
 from fcdeploy.records.signature import TensorSpec
-from fcdeploy.serve import boxes as boxes_of_answers
 from fcdeploy.serve.boxes import describe_boxes, read_boxes
 from fcdeploy.serve.engine import BatchingEngine
 from fcdeploy.serve.http_request import RequestHead, find_route
@@ -218,7 +218,7 @@ def test_boxes_are_found_beside_the_loop(folder: Path, monkeypatch: pytest.Monke
         await engine.stop()
         assert (engine.requests, engine.bytes) == (0, 0)
 
-    monkeypatch.setattr(boxes_of_answers, "suppress_boxes", suppress)
+    monkeypatch.setattr(anchor_heads, "suppress_boxes", suppress)
     asyncio.run(live())
     assert [answer.status for answer in answers] == [200, 500]
     assert all(name.startswith("run") for name in threads)
@@ -231,7 +231,7 @@ def test_no_more_candidates_than_can_be_compared(monkeypatch: pytest.MonkeyPatch
         counts.append(len(boxes))
         return suppress_boxes(boxes, *given)
 
-    monkeypatch.setattr(boxes_of_answers, "suppress_boxes", suppress)
+    monkeypatch.setattr(anchor_heads, "suppress_boxes", suppress)
     rows = np.zeros((1, 5, 8400), np.float32)
     rows[0, :4], rows[0, 4] = [[8], [8], [4], [4]], np.linspace(0.3, 0.9, 8400)
     (found,) = read_boxes(
@@ -409,14 +409,14 @@ def test_boxes_beside_scores_of_four_classes(boxes_first: bool, background: int,
     if form == "centre and size":
         boxes = np.concatenate([(boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]], axis=2)
     outputs = {"b": boxes, "s": scores} if boxes_first else {"s": scores, "b": boxes}
-    found = _find_pair(outputs, 64, 64)
+    found = find_pair(outputs, 64, 64)
     assert found is not None
     assert (found.boxes, found.scores, found.classes) == ("b", "s", background)
     assert (found.form, found.shares) == (form, side == 1)
 
 
 def test_a_background_in_a_late_column_is_read_back_and_one_that_is_no_column_refused(folder: Path) -> None:
-    found = _find_pair(dict(zip("bs", draw_pair(91, 90, 1.0), strict=True)), 64, 64)
+    found = find_pair(dict(zip("bs", draw_pair(91, 90, 1.0), strict=True)), 64, 64)
     assert found is not None
     assert found.classes == 90
     assert box_layout.from_json(box_layout.to_json(found), "b", "h") == found
@@ -430,12 +430,12 @@ def test_what_may_be_no_boxes_has_no_layout() -> None:
     boxes, scores = draw_pair(4, 0, 1.0)
     random = np.random.default_rng(1)
     for offsets in (random.normal(size=boxes.shape), 0.1 * random.normal(size=boxes.shape), 3 * boxes - 1, 100 * boxes):
-        assert _find_pair({"b": offsets.astype(np.float32), "s": scores}, 64, 64) is None
-    assert _find_pair({"b": np.full_like(boxes, np.nan), "s": scores}, 64, 64) is None
+        assert find_pair({"b": offsets.astype(np.float32), "s": scores}, 64, 64) is None
+    assert find_pair({"b": np.full_like(boxes, np.nan), "s": scores}, 64, 64) is None
     shares = random.uniform(0.01, 1, (2, *boxes.shape)).astype(np.float32)  # neither sums up to 1, nor are they corners
-    assert _find_pair({"b": shares[0], "s": shares[1]}, 64, 64) is None
+    assert find_pair({"b": shares[0], "s": shares[1]}, 64, 64) is None
     even = np.roll(np.eye(4, dtype=np.float32), 1, axis=1)[np.arange(200) % 4][None]  # no class that most anchors have
-    assert _find_pair({"b": boxes, "s": even}, 64, 64) is None
+    assert find_pair({"b": boxes, "s": even}, 64, 64) is None
 
 
 def test_a_bundle_keeps_the_layout_and_a_damaged_one_is_refused(folder: Path) -> None:

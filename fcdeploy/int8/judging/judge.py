@@ -15,7 +15,10 @@ import onnx_ir as ir
 from fcdeploy.arithmetic.metrics import Fidelity, measure_fidelity
 from fcdeploy.arithmetic.regions import compare_regions
 from fcdeploy.arrays import Array, Arrays, Float64
-from fcdeploy.evaluate.decision import Decision, decide, squeeze
+from fcdeploy.evaluate.anchor_grids import find_picture_size
+from fcdeploy.evaluate.anchor_heads import AnchorHead
+from fcdeploy.evaluate.decision import READ_AT, Decision, decide, squeeze
+from fcdeploy.evaluate.find_anchor_heads import find_anchor_head
 from fcdeploy.evaluate.output_ends import OutputEnd
 from fcdeploy.evaluate.outputs import read_outputs
 from fcdeploy.graph.model import input_specs
@@ -42,7 +45,6 @@ from fcdeploy.samples.states import StreamingSession
 
 FIRST = 4  # samples after which a model may turn out to be far below a floor; then after twice as many, and so on
 LEAST_SIDE = 16  # rows and columns of a map in which things are looked for
-READ_AT = (0.3, 0.4, 0.5, 0.6, 0.7)  # thresholds of things in a map of probabilities: who reads it has one of his own
 
 
 class _Tally:
@@ -131,11 +133,23 @@ class Judge:
         first = (
             {name: _join([answer[name] for answer in self.answers]) for name in session.outputs} if self.chunks else {}
         )
-        read = read_outputs(first, ends)
+        read = read_outputs(first, ends, self._find_head(ends))
         self.decisions, self.found = dict(read.decisions), read.detections
         if self.found is not None:
             self.decisions[self.found.boxes] = Decision(None, None, sparse=True, rows=True)
         self.margins = self._measure_margins(session, [] if others is None else split_into_chunks(model, others))
+
+    def _find_head(self, ends: Mapping[str, OutputEnd]) -> AnchorHead | None:
+        """Boxes of anchors in the answers to pictures of the first one's size."""
+        if not self.chunks or self._states:
+            return None
+        shapes = [{name: array.shape[1:] for name, array in feeds.items()} for _, feeds in self.chunks]
+        alike = [answer for answer, shape in zip(self.answers, shapes, strict=True) if shape == shapes[0]]
+        return find_anchor_head(
+            {name: _join([answer[name] for answer in alike]) for name in alike[0]},
+            ends,
+            find_picture_size(self.chunks[0][1]),
+        )
 
     def measure(self, int8: ir.Model, most: int | None = None, *, least: Floor | None = None) -> Judgement:
         """A model's answers to all samples, or the first chunks of at least `most`; of one that is far below `least`, fewer."""
@@ -144,7 +158,7 @@ class Judge:
             if self.found is not None:
                 boxes, others = self.found.read(answer, count), self.found.read(other, count)
                 tally.equal[self.found.boxes].append(self.found.compare(boxes, others))
-                for name, new in self.found.measure(boxes, others).items():
+                for name, new in self.found.measure(answer, other, count).items():
                     tally.sums[name] += new
             boxed = () if self.found is None else self.found.names
             for name, f in answer.items():
@@ -211,13 +225,8 @@ def _join(parts: Sequence[Array]) -> Array:
 
 def _compare(name: str, decision: Decision, one: Array, other: Array) -> Iterator[tuple[str, Float64]]:
     """Equal decisions and all that count, (n, 2), and of a map of things also the regions that both find."""
-    if decision.anchors is not None:  # who reads them has a threshold of his own
-        scores = [decision.read_scores(array) for array in (one, other)]
-        at = [decision.count_equal(*((each > least).astype(np.int64) for each in scores)) for least in READ_AT]
-        equal, count = np.sum(at, axis=0)
-    else:
-        a, b = (decide(decision, array) for array in (one, other))
-        equal, count = decision.count_equal(np.atleast_1d(a), np.atleast_1d(b))
+    a, b = (decide(decision, array) for array in (one, other))
+    equal, count = decision.count_equal(np.atleast_1d(a), np.atleast_1d(b))
     if one.dtype.kind == "f" and one.shape == other.shape and len(equal) == _count_rows(one):
         # a class by arg max may be that of a NaN, which decides nothing
         lost = (np.isfinite(one) & ~np.isfinite(other)).reshape(len(equal), -1).any(axis=1)

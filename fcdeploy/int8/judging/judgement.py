@@ -108,7 +108,7 @@ class Judgement:
     def is_far_below(self, floor: Floor) -> bool:
         """Whether more samples would hardly bring it to the floor: FAR times the changes that it allows, or FAR_DB."""
         least = 1 - FAR * (1 - floor.decisions)
-        if any(self.share(name) < least and not _is_chance(rows, least) for name, rows in self.equal.items()):
+        if any(self.share(name) < least and not self._is_chance(name, least) for name in self.equal):
             return True
         numbers = (db for name, db in self.sqnr_db.items() if not self._counts(name))
         return any(db < floor.sqnr_db - FAR_DB for db in numbers)
@@ -129,7 +129,7 @@ class Judgement:
         for name, rows in self.equal.items():
             share = self.share(name)
             output = name.removesuffix(REGIONS)
-            by_chance = output == name and _is_chance(rows, floor.decisions, searched=searched)
+            by_chance = output == name and self._is_chance(name, floor.decisions, searched=searched)
             least = floor.decisions
             if searched and output != name:
                 least += _estimate_promise(rows, floor.decisions)
@@ -230,6 +230,11 @@ class Judgement:
         """Whether an output has numbers beside those that decide: boxes beside scores."""
         return self.decisions[name].anchors is not None
 
+    def _is_chance(self, name: str, floor: float, *, searched: bool = False) -> bool:
+        decision = self.decisions.get(name)
+        boxes = decision is not None and decision.sparse and decision.rows
+        return is_chance(self.equal[name], floor, searched=searched, boxes=boxes)
+
     def _counted(self, name: str) -> str:
         return "of regions found by both" if name.endswith(REGIONS) else self.decisions[name].counted
 
@@ -263,15 +268,18 @@ def _format_below(share: float, least: float) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
-def _is_chance(rows: Float64, floor: float, *, searched: bool = False) -> bool:
+def is_chance(rows: Float64, floor: float, *, searched: bool = False, boxes: bool = False) -> bool:
     """Whether a model that is at the floor gives so many changed answers, or more, with a probability above SURE.
 
     Of maps, whose positions are many, only a single one that differs is chance, and none of a model that was `searched` for
-    by these samples; where all have to be equal, none is.
+    by these samples; where all have to be equal, none is.  Of a few `boxes` one may be too many.
     """
     if floor >= 1:
         return False
     if (rows[:, 1] == 1).all():
         changed = int((rows[:, 0] == 0).sum())
         return changed <= 1 or tail_of_binomial(changed, len(rows), 1 - floor) > SURE
-    return not searched and bool((rows[:, 1] - rows[:, 0]).sum() <= 2)  # in both models' lists
+    differ, all_of_both = float((rows[:, 1] - rows[:, 0]).sum()), round(float(rows[:, 1].sum()))
+    if searched or differ > 2:  # in both models' lists
+        return False
+    return not boxes or tail_of_binomial(round(differ), all_of_both, 1 - floor) > SURE

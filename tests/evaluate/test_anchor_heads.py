@@ -1,0 +1,533 @@
+"""Heads whose every anchor answers: drawn objects written in each head's own way are found again; what is no head is none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from networks import Net
+
+from fcdeploy.commands.quantize import quantize
+from fcdeploy.commands.validate import validate
+from fcdeploy.evaluate.anchor_grids import find_picture_size
+from fcdeploy.evaluate.anchor_heads import SHOWN_FROM, AnchorHead, Columns, Level
+from fcdeploy.evaluate.find_anchor_heads import find_anchor_head
+from fcdeploy.evaluate.output_ends import OutputEnd, Part
+
+Array = np.ndarray[Any, Any]
+HEIGHT, WIDTH = 160, 224
+SIZE = HEIGHT, WIDTH
+CLASSES = 3
+Found = tuple[dict[str, Array], dict[str, OutputEnd]]
+OTHER = OutputEnd("other", fixed=True)
+
+
+@dataclass
+class Scene:
+    """What each anchor is to say, corners in pixels and scores of classes, and the objects in each of two pictures."""
+
+    boxes: list[Array]  # of each stride (2, rows, columns, anchors, 4)
+    scores: list[Array]
+    strides: tuple[int, ...]
+    objects: list[list[tuple[Array, int, float]]]
+
+    def rows(self, level: int | None = None) -> tuple[Array, Array]:
+        """(2, anchors, 4) and (2, anchors, classes), those of a place side by side."""
+        at = range(len(self.strides)) if level is None else [level]
+        return (
+            np.concatenate([self.boxes[i].reshape(2, -1, 4) for i in at], axis=1),
+            np.concatenate([self.scores[i].reshape(2, -1, CLASSES) for i in at], axis=1),
+        )
+
+    def places(self, level: int | None = None) -> tuple[Array, Array]:
+        """Centres in pixels (anchors, 2), and strides (anchors, 1)."""
+        centres, strides = [], []
+        for i in range(len(self.strides)) if level is None else [level]:
+            _, rows, columns, anchors, _ = self.boxes[i].shape
+            for y in range(rows):
+                for x in range(columns):
+                    centres += [((x + 0.5) * self.strides[i], (y + 0.5) * self.strides[i])] * anchors
+                    strides += [self.strides[i]] * anchors
+        return np.array(centres), np.array(strides, float)[:, None]
+
+
+def draw_scene(seed: int, anchors: int = 1, strides: tuple[int, ...] = (8, 16, 32)) -> Scene:
+    random = np.random.default_rng(seed)
+    boxes, scores = list[Array](), list[Array]()
+    objects: list[list[tuple[Array, int, float]]] = [[], []]
+    for stride in strides:
+        rows, columns = HEIGHT // stride, WIDTH // stride
+        y, x = np.meshgrid(np.arange(rows) + 0.5, np.arange(columns) + 0.5, indexing="ij")
+        centres = np.stack([x, y], -1)[None, :, :, None] * stride + random.uniform(
+            -2, 2, (2, rows, columns, anchors, 2)
+        )
+        half = stride * random.uniform(0.8, 1.6, (2, rows, columns, anchors, 2))
+        boxes.append(np.concatenate([centres - half, centres + half], axis=-1))
+        scores.append(random.uniform(0.001, 0.03, (2, rows, columns, anchors, CLASSES)))
+    cells = [(c, r) for c in range(4) for r in range(3)]  # of 56 x 53 pixels: no two objects overlap
+    for picture in range(2):
+        for cell in random.permutation(len(cells))[:5]:
+            column, row = cells[cell]
+            centre = np.array([column * 56 + 28, row * 53 + 27]) + random.uniform(-3, 3, 2)
+            half = random.uniform(12, 22, 2)
+            box, kind, score = (
+                np.concatenate([centre - half, centre + half]),
+                int(random.integers(CLASSES)),
+                random.uniform(0.65, 0.95),
+            )
+            objects[picture].append((box, kind, float(score)))
+            level = int(random.integers(2))
+            stride = strides[level]
+            at_x, at_y = int(centre[0] // stride), int(centre[1] // stride)
+            for r, c in ((at_y, at_x), (at_y, min(at_x + 1, WIDTH // stride - 1))):
+                boxes[level][picture, r, c, :] = box + random.uniform(-1, 1, 4)
+                scores[level][picture, r, c, :, kind] = score * 0.9
+            boxes[level][picture, at_y, at_x, 0] = box
+            scores[level][picture, at_y, at_x, 0, kind] = score
+    return Scene(boxes, scores, strides, objects)
+
+
+def centred(corners: Array) -> Array:
+    return np.concatenate([(corners[..., :2] + corners[..., 2:]) / 2, corners[..., 2:] - corners[..., :2]], axis=-1)
+
+
+def logit(share: Array) -> Array:
+    return np.asarray(np.log(share / (1 - share)))
+
+
+def with_objectness(scores: Array) -> Array:
+    there = scores.max(axis=-1, keepdims=True)
+    return np.concatenate([there, scores / there], axis=-1)
+
+
+def maps_first(scene: Scene, level: int, numbers: Array) -> Array:
+    """(2, anchors, numbers) as a map (2, anchors of a place * numbers, rows, columns)."""
+    _, rows, columns, anchors, _ = scene.boxes[level].shape
+    each = numbers.reshape(2, rows, columns, anchors, -1)
+    return each.transpose(0, 3, 4, 1, 2).reshape(2, -1, rows, columns)
+
+
+def in_bins(distances: Array, bins: int) -> Array:
+    """Logits of bins (..., 4 * bins) whose expectation is the distances (..., 4)."""
+    low = np.clip(np.floor(distances), 0, bins - 2)
+    high = np.clip(distances - low, 1e-6, 1 - 1e-6)
+    at = np.arange(bins)
+    shares = np.where(at == low[..., None], 1 - high[..., None], 0) + np.where(
+        at == low[..., None] + 1, high[..., None], 0
+    )
+    return np.log(shares + 1e-9).reshape(*distances.shape[:-1], -1)
+
+
+def distances(scene: Scene, level: int) -> Array:
+    corners, (centres, strides) = scene.rows(level)[0], scene.places(level)
+    return np.concatenate([centres - corners[..., :2], corners[..., 2:] - centres], axis=-1) / strides
+
+
+def offsets(scene: Scene, level: int | None = None) -> Array:
+    boxes, (centres, strides) = centred(scene.rows(level)[0]), scene.places(level)
+    return np.concatenate(
+        [boxes[..., :2] / strides - (centres / strides - 0.5), np.log(boxes[..., 2:] / strides)], axis=-1
+    )
+
+
+def before_sigmoid(scene: Scene, level: int) -> Array:
+    """YOLOv5's t of (2 sigmoid(t) - 0.5 + place) stride and (2 sigmoid(t))^2 anchor, and all scores."""
+    boxes, scores = scene.rows(level)
+    (centres, strides), box = scene.places(level), centred(boxes)
+    anchors = scene.boxes[level].shape[3]
+    sides = np.tile(np.geomspace(2, 4, anchors), len(strides) // anchors)[:, None] * strides
+    shares = np.concatenate([(box[..., :2] - centres) / strides / 2 + 0.5, np.sqrt(box[..., 2:] / sides) / 2], axis=-1)
+    return np.concatenate([logit(np.clip(shares, 1e-3, 1 - 1e-3)), logit(with_objectness(scores) * 0.999)], axis=-1)
+
+
+def softmax_of(scores: Array) -> Array:
+    """Shares of a background in front of them, which add up to 1."""
+    whole = np.maximum(scores.sum(axis=-1, keepdims=True), 1.0)
+    return np.concatenate([1 - scores.sum(axis=-1, keepdims=True) / whole, scores / whole], axis=-1)
+
+
+def parts(axis: int, *stops: int) -> OutputEnd:
+    """Four numbers of a box, then shares up to each stop."""
+    shares = [Part(a, b, "sigmoid") for a, b in zip((4, *stops), stops, strict=False)]
+    return OutputEnd("parts", axis, parts=(Part(0, 4, "other"), *shares), fixed=True)
+
+
+def yolo8(seed: int) -> tuple[Scene, Found]:
+    scene = draw_scene(seed)
+    boxes, scores = scene.rows()
+    rows = np.concatenate([centred(boxes), scores], axis=-1)
+    return scene, ({"o": rows.transpose(0, 2, 1)}, {"o": OutputEnd("parts", 1, parts=parts(1, 7).parts)})
+
+
+def yolo8_values_alone(seed: int) -> tuple[Scene, Found]:
+    scene, (outputs, _) = yolo8(seed)
+    return scene, (outputs, {})
+
+
+def yolo8_turned_round(seed: int) -> tuple[Scene, Found]:
+    scene, (outputs, _) = yolo8(seed)
+    return scene, ({"o": outputs["o"].transpose(0, 2, 1)}, {"o": parts(2, 7)})
+
+
+def yolo8_masks(seed: int) -> tuple[Scene, Found]:
+    scene, (outputs, _) = yolo8(seed)
+    masks = np.random.default_rng(seed).normal(size=(2, 8, outputs["o"].shape[2]))
+    protos = np.random.default_rng(seed).normal(size=(2, 8, 40, 56))
+    return scene, ({"o": np.concatenate([outputs["o"], masks], axis=1), "p": protos}, {})
+
+
+def yolo5(seed: int) -> tuple[Scene, Found]:
+    """Three anchors a place, one behind another."""
+    scene = draw_scene(seed, anchors=3)
+    levels = []
+    for level in range(3):
+        boxes, scores = scene.rows(level)
+        rows = np.concatenate([centred(boxes), with_objectness(scores)], axis=-1)
+        levels.append(rows.reshape(2, -1, 3, 8).transpose(0, 2, 1, 3).reshape(2, -1, 8))
+    return scene, ({"o": np.concatenate(levels, axis=1)}, {"o": parts(2, 8)})
+
+
+def yolox(seed: int) -> tuple[Scene, Found]:
+    scene = draw_scene(seed)
+    rows = np.concatenate([offsets(scene), with_objectness(scene.rows()[1])], axis=-1)
+    return scene, ({"o": rows}, {"o": parts(2, 5, 8)})
+
+
+def yolox_decoded(seed: int) -> tuple[Scene, Found]:
+    scene = draw_scene(seed)
+    boxes, scores = scene.rows()
+    return scene, ({"o": np.concatenate([centred(boxes), with_objectness(scores)], axis=-1)}, {"o": parts(2, 5, 8)})
+
+
+def ssd(seed: int) -> tuple[Scene, Found]:
+    scene = draw_scene(seed, anchors=2)
+    boxes, scores = scene.rows()
+    outputs = {"scores": softmax_of(scores), "boxes": boxes / [WIDTH, HEIGHT, WIDTH, HEIGHT]}
+    return scene, (outputs, {"scores": OutputEnd("softmax", 2), "boxes": OutputEnd("other")})
+
+
+def yolo4(seed: int) -> tuple[Scene, Found]:
+    scene = draw_scene(seed, anchors=3)
+    boxes, scores = scene.rows()
+    return scene, ({"boxes": (boxes / [WIDTH, HEIGHT, WIDTH, HEIGHT])[:, :, None], "confs": scores}, {})
+
+
+def retinaface(seed: int) -> tuple[Scene, Found]:
+    scene = draw_scene(seed, anchors=2)
+    boxes, scores = scene.rows()
+    centres, strides = scene.places()
+    sides = np.tile([[2.0], [4.0]], (len(strides) // 2, 1)) * strides
+    box = centred(boxes)
+    located = np.concatenate([(box[..., :2] - centres) / (0.1 * sides), np.log(box[..., 2:] / sides) / 0.2], axis=-1)
+    points = np.random.default_rng(seed).normal(size=(2, len(strides), 10))
+    ends = {"loc": OTHER, "conf": OutputEnd("softmax", 2, fixed=True), "points": OTHER}
+    return scene, ({"loc": located, "conf": softmax_of(scores), "points": points}, ends)
+
+
+def picodet(seed: int) -> tuple[Scene, Found]:
+    scene = draw_scene(seed)
+    outputs = {f"scores{i}": scene.rows(i)[1] for i in range(3)}
+    outputs |= {f"boxes{i}": in_bins(distances(scene, i), 8) for i in range(3)}
+    return scene, (outputs, {})
+
+
+def yolo8_maps(seed: int) -> tuple[Scene, Found]:
+    scene = draw_scene(seed)
+    outputs = {}
+    for i in range(3):
+        numbers = np.concatenate([in_bins(distances(scene, i), 16), logit(scene.rows(i)[1])], axis=-1)
+        outputs[f"map{i}"] = maps_first(scene, i, numbers)
+    return scene, (outputs, {})
+
+
+def yolo5_maps(seed: int) -> tuple[Scene, Found]:
+    scene = draw_scene(seed, anchors=3)
+    return scene, ({f"map{i}": maps_first(scene, i, before_sigmoid(scene, i)) for i in range(3)}, {})
+
+
+def yolo5_maps_apart(seed: int) -> tuple[Scene, Found]:
+    scene = draw_scene(seed, anchors=3)
+    outputs = {}
+    for i in range(3):
+        _, rows, columns, anchors, _ = scene.boxes[i].shape
+        outputs[f"map{i}"] = before_sigmoid(scene, i).reshape(2, rows, columns, anchors, -1).transpose(0, 3, 1, 2, 4)
+    return scene, (outputs, {})
+
+
+def scrfd(seed: int) -> tuple[Scene, Found]:
+    scene = draw_scene(seed, anchors=2)
+    random, outputs = np.random.default_rng(seed), {}
+    for i in range(3):
+        count = scene.rows(i)[0].shape[1]
+        outputs[f"scores{i}"] = scene.rows(i)[1]
+        outputs[f"boxes{i}"] = np.maximum(distances(scene, i), 0)
+        outputs[f"points{i}"] = random.normal(size=(2, count, 10))
+    return scene, (outputs, {})
+
+
+def fcos(seed: int) -> tuple[Scene, Found]:
+    scene, outputs = draw_scene(seed), {}
+    for i in range(3):
+        there = with_objectness(scene.rows(i)[1])
+        outputs[f"class{i}"] = maps_first(scene, i, there[..., 1:])
+        outputs[f"sides{i}"] = maps_first(scene, i, np.maximum(distances(scene, i), 0))
+        outputs[f"centre{i}"] = maps_first(scene, i, there[..., :1])
+    return scene, (outputs, {})
+
+
+def yolox_maps(seed: int) -> tuple[Scene, Found]:
+    scene, outputs = draw_scene(seed), {}
+    for i in range(3):
+        numbers = np.concatenate([offsets(scene, i), with_objectness(scene.rows(i)[1])], axis=-1)
+        outputs[f"map{i}"] = maps_first(scene, i, numbers)
+    return scene, (outputs, {})
+
+
+HEADS: list[tuple[Callable[[int], tuple[Scene, Found]], str]] = [
+    (yolo8, "centre and size"), (yolo8_values_alone, "centre and size"), (yolo8_turned_round, "centre and size"),
+    (yolo8_masks, "centre and size"), (yolo5, "centre and size"), (yolox, "offsets"), (yolox_decoded, "centre and size"),
+    (ssd, "corners"), (yolo4, "corners"), (retinaface, "priors"), (picodet, "bins"), (yolo8_maps, "bins"),
+    (yolo5_maps, "logits"), (yolo5_maps_apart, "logits"), (scrfd, "distances"), (fcos, "distances"), (yolox_maps, "offsets"),
+]  # fmt: skip
+
+
+def overlap(one: Array, other: Array) -> float:
+    across = min(one[2], other[2]) - max(one[0], other[0])
+    down = min(one[3], other[3]) - max(one[1], other[1])
+    both = max(across, 0.0) * max(down, 0.0)
+    areas = [(each[2] - each[0]) * (each[3] - each[1]) for each in (one, other)]
+    return float(both / (sum(areas) - both))
+
+
+def fix(ends: dict[str, OutputEnd], outputs: dict[str, Array]) -> dict[str, OutputEnd]:
+    return {name: ends.get(name, OTHER) for name in outputs}
+
+
+@pytest.mark.parametrize(("write", "coding"), HEADS)
+@pytest.mark.parametrize("seed", range(3))
+def test_objects_written_as_a_head_writes_them_are_found(
+    write: Callable[[int], tuple[Scene, Found]], coding: str, seed: int
+) -> None:
+    """Each object once, of its class, with its box: by what was drawn, in pixels or in shares of the picture."""
+    scene, (outputs, ends) = write(seed)
+    outputs = {name: array.astype(np.float32) for name, array in outputs.items()}
+    head = find_anchor_head(outputs, fix(ends, outputs), SIZE)
+    assert head is not None
+    assert head.coding == coding
+    for found, objects in zip(head.read(outputs, 2), scene.objects, strict=True):
+        assert sorted(found.classes.tolist()) == sorted(kind for _, kind, _ in objects)
+        shares = found.boxes.max() <= 2
+        for box, kind, score in objects:
+            near = [
+                at for at, each in enumerate(found.boxes * ([WIDTH, HEIGHT] * 2 if shares else 1.0))
+                if overlap(each, box) > 0.8 and found.classes[at] == kind
+            ]  # fmt: skip
+            assert len(near) == 1
+            assert found.scores[near[0]] == pytest.approx(score, abs=2e-2)
+
+
+@pytest.mark.parametrize("write", [yolox, retinaface, picodet, yolo8_maps, yolo5_maps])
+def test_what_is_not_decoded_needs_pictures_of_one_size(write: Callable[[int], tuple[Scene, Found]]) -> None:
+    _, (outputs, ends) = write(0)
+    loose = {name: OutputEnd(end.kind, end.axis, parts=end.parts) for name, end in fix(ends, outputs).items()}
+    assert find_anchor_head(outputs, loose, SIZE) is None
+    assert find_anchor_head(outputs, fix(ends, outputs), None) is None
+
+
+def count_in_plain_python(head: AnchorHead, f: Array, q: Array, least: float) -> tuple[int, int]:
+    """Boxes matched, twice, and all of two answers (anchors, 4 + classes), by greedy suppression and greedy matching."""
+
+    def keep(rows: Array) -> list[tuple[Array, int]]:
+        kept: list[tuple[Array, int]] = []
+        ranked = sorted(((row[4:].max(), -at) for at, row in enumerate(rows) if row[4:].max() >= least), reverse=True)
+        for _, at in ranked:
+            row = rows[-at].astype(float)
+            box, kind = np.concatenate([row[:2] - row[2:4] / 2, row[:2] + row[2:4] / 2]), int(row[4:].argmax())
+            if all(kind != other or overlap(box, each) <= head.overlap for each, other in kept):
+                kept.append((box, kind))
+        return kept
+
+    one, other = keep(f), keep(q)
+    pairs = sorted(
+        ((overlap(a[0], b[0]), -i, -j) for i, a in enumerate(one) for j, b in enumerate(other) if a[1] == b[1]),
+        reverse=True,
+    )
+    left, right = set[int](), set[int]()
+    for near, i, j in pairs:
+        if near >= 0.5 and i not in left and j not in right:
+            left.add(i)
+            right.add(j)
+    return 2 * len(left), len(one) + len(other)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.2, 0.9), st.floats(0, 12))
+@settings(deadline=None, max_examples=40)
+def test_boxes_are_compared_as_plain_python_compares_them(seed: int, threshold: float, moved: float) -> None:
+    """Suppressed at each score anew, where the head suppresses once: random boxes that overlap much, two classes."""
+    random = np.random.default_rng(seed)
+    f = np.concatenate(
+        [random.uniform(0, 60, (2, 40, 2)), random.uniform(5, 40, (2, 40, 2)), random.random((2, 40, 2))], -1
+    )
+    q = np.concatenate(
+        [f[..., :4] + random.normal(size=(2, 40, 4)) * moved, f[..., 4:] + random.normal(size=(2, 40, 2)) / 9], -1
+    )
+    q[..., 2:4] = np.maximum(q[..., 2:4], 1)
+    head = AnchorHead(
+        (Level(Columns("o", "anchors first", 0, 4), Columns("o", "anchors first", 4)),), "centre and size", threshold
+    )
+    rows = head.compare(head.read({"o": f}, 2), head.read({"o": q}, 2))
+    expected = np.mean([[count_in_plain_python(head, f[i], q[i], t) for i in range(2)] for t in SHOWN_FROM], axis=0)
+    np.testing.assert_allclose(rows, expected)
+
+
+def test_numbers_behind_the_scores_are_compared_where_boxes_are() -> None:
+    """Shares of masks: of anchors without a box they may be anything."""
+    _, (outputs, ends) = yolo8_masks(1)
+    head = find_anchor_head(outputs, fix(ends, outputs), SIZE)
+    assert head is not None
+    shown = outputs["o"][:, 4:7].max(axis=1) >= SHOWN_FROM[0]
+    worse = outputs["o"].copy()
+    noise = np.random.default_rng(3).normal(size=worse[:, 7:].shape)
+    worse[:, 7:] += np.where(shown[:, None], 0.1, 100) * noise
+    measured = head.measure(outputs, {**outputs, "o": worse}, 2)
+    rest = measured["o: behind the scores"]
+    signal, error = (
+        (outputs["o"][:, 7:].transpose(0, 2, 1)[shown] ** 2).sum(),
+        0.01 * (noise.transpose(0, 2, 1)[shown] ** 2).sum(),
+    )
+    assert rest.sqnr_db == pytest.approx(10 * math.log10(signal / error))
+    assert measured["o"].noise == 0
+
+
+def test_noise_is_of_anchors_that_may_become_boxes() -> None:
+    """Of the others only those that rank highest count; a box that is off by a tenth of its sides is 20 dB and more."""
+    _, (outputs, ends) = yolo8(0)
+    head = find_anchor_head(outputs, fix(ends, outputs), SIZE)
+    assert head is not None
+    low = outputs["o"][:, 4:].max(axis=1) < 0.02
+    other = outputs["o"].copy()
+    other[:, :2] += np.where(low[:, None], 50.0, 0.0)
+    assert head.measure(outputs, {"o": other}, 2)["o"].noise == 0
+    moved = outputs["o"].copy()
+    moved[:, 0] += 0.1 * moved[:, 2]
+    assert 15 < head.measure(outputs, {"o": moved}, 2)["o"].sqnr_db < 25
+
+
+PLACES = sum((HEIGHT // s) * (WIDTH // s) for s in (8, 16, 32))
+
+
+def quiet(random: np.random.Generator, *shape: int) -> Array:
+    return np.asarray(random.beta(0.1, 20, shape))
+
+
+def draw_no_head(kind: str, random: np.random.Generator) -> Found:
+    """Answers in shapes of a head, which are something else."""
+    several, classes = int(random.choice([1, 2, 3])), int(random.integers(1, 12))
+    count = several * PLACES
+    pixels = random.uniform(0, 1, (2, count, 4)) * [WIDTH, HEIGHT, 80, 80] + 1
+    levels = [(HEIGHT // s, WIDTH // s) for s in (8, 16, 32)]
+    if kind == "features":
+        return {"o": random.normal(size=(2, count, 5 + classes))}, {}
+    if kind == "boxes in no order":
+        return {"o": np.concatenate([pixels, quiet(random, 2, count, classes)], -1)}, {}
+    if kind == "boxes apart in no order":
+        return {"b": pixels, "s": quiet(random, 2, count, classes)}, {}
+    if kind == "embeddings beside labels":
+        return {"e": random.normal(size=(2, count, 4)), "s": random.dirichlet(np.ones(3), (2, count))}, {}
+    if kind == "points of a body":
+        return {"o": random.uniform(0, HEIGHT, (2, count, 51))}, {}
+    if kind == "a class at each place":
+        return {"o": random.dirichlet(np.ones(classes + 5), (2, count))}, {"o": OutputEnd("softmax", 2)}
+    if kind == "a pyramid of features":
+        return {f"p{i}": random.normal(size=(2, 3 * (5 + classes), *level)) for i, level in enumerate(levels)}, {}
+    if kind == "a wide pyramid of features":
+        return {f"p{i}": random.normal(size=(2, 64 + classes, *level)) for i, level in enumerate(levels)}, {}
+    if kind == "a pyramid behind ReLU":
+        return {f"p{i}": np.maximum(random.normal(size=(2, 96, *level)), 0) for i, level in enumerate(levels)}, {}
+    if kind == "maps of shares":
+        ends = {f"p{i}": OutputEnd("sigmoid") for i in range(3)}
+        return {f"p{i}": quiet(random, 2, classes, *level) for i, level in enumerate(levels)}, ends
+    if kind == "a map and features of several sizes":
+        shares = {f"s{i}": random.random((2, 1, *level)) for i, level in enumerate(levels)}
+        return shares | {f"f{i}": random.normal(size=(2, 32, *level)) for i, level in enumerate(levels)}, {}
+    assert kind == "a turned box"
+    centres = np.concatenate([yolo8(int(random.integers(100)))[1][0]["o"][:, :4]], axis=1)
+    angles = random.uniform(0.4, 0.9, (2, 1, centres.shape[2]))
+    return {"o": np.concatenate([centres, angles], axis=1)}, {}
+
+
+NO_HEADS = [
+    "features", "boxes in no order", "boxes apart in no order", "embeddings beside labels", "points of a body",
+    "a class at each place", "a pyramid of features", "a wide pyramid of features", "a pyramid behind ReLU",
+    "maps of shares", "a map and features of several sizes", "a turned box",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", NO_HEADS)
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=15)
+def test_shapes_alone_make_no_head(kind: str, seed: int) -> None:
+    outputs, ends = draw_no_head(kind, np.random.default_rng(seed))
+    outputs = {name: array.astype(np.float32) for name, array in outputs.items()}
+    assert find_anchor_head(outputs, fix(ends, outputs), SIZE) is None
+
+
+def test_pictures_are_told_from_other_inputs() -> None:
+    zeros = np.zeros
+    assert find_picture_size({"x": zeros((2, 3, 160, 224)), "scale": zeros((2, 2))}) == (160, 224)
+    assert find_picture_size({"x": zeros((2, 160, 224, 1))}) == (160, 224)
+    assert find_picture_size({"tokens": zeros((2, 640))}) is None
+    assert find_picture_size({"x": zeros((2, 64, 8, 8))}) is None
+    assert find_picture_size({"x": zeros((2, 3, 8, 8)), "y": zeros((2, 3, 8, 8))}) is None
+
+
+def detector(folder: Path) -> Path:
+    """A network with YOLOX's head: bright squares of 8 and 16 pixels are objects of one of two classes."""
+    net = Net(0)
+    x = net.input("x", 3, 64, 64)
+    levels = []
+    for stride in (8, 16):
+        mean = net.op("AveragePool", x, kernel_shape=[stride] * 2, strides=[stride] * 2)
+        body = net.op("Relu", net.conv(mean, 3, 16, (1, 1)))
+        box = net.conv(body, 16, 4, (1, 1))
+        bright = net.op("Conv", mean, net.constant(np.full((1, 3, 1, 1), 10.0)), net.constant([-17.0]))
+        colours = np.zeros((2, 3, 1, 1))
+        colours[0, 0], colours[1, 2] = 12.0, 12.0
+        kinds = net.op("Conv", mean, net.constant(colours), net.constant([-9.0, -9.0]))
+        parts = [net.op("Mul", box, net.constant(0.2)), net.op("Sigmoid", bright), net.op("Sigmoid", kinds)]
+        joined = net.op("Concat", *parts, axis=1)
+        levels.append(net.op("Reshape", joined, net.constant([0, 7, -1], np.int64)))
+    rows = net.op("Transpose", net.op("Concat", *levels, axis=2), perm=[0, 2, 1])
+    return net.output(rows).save(folder / "detector.onnx")
+
+
+def draw_squares(seed: int, count: int) -> Array:
+    random = np.random.default_rng(seed)
+    x = random.uniform(0, 0.2, (count, 3, 64, 64)).astype(np.float32)
+    for picture in x:
+        for _ in range(random.integers(1, 4)):
+            r, c = (16 * random.integers(0, 4, 2)).tolist()
+            side = int(random.choice([8, 16]))
+            colour = [1.0, 0.6, 0.3] if random.random() < 0.5 else [0.3, 0.6, 1.0]
+            picture[:, r : r + side, c : c + side] = np.array(colour)[:, None, None] + random.uniform(
+                -0.1, 0.1, (3, 1, 1)
+            )
+    return x
+
+
+def test_quantize_judges_by_boxes_and_validate_says_the_same(tmp_path: Path, save_npz: Callable[..., Path]) -> None:
+    model, out = detector(tmp_path), tmp_path / "int8.onnx"
+    report = quantize(model, data=save_npz(x=draw_squares(0, 60)), output=out, target="x86-avx2", costs="none")
+    assert any("of boxes found by both" in line for line in report.lines), report.lines
+    told = validate(out, against=model, data=save_npz(x=draw_squares(1, 40)))
+    assert told.values["metric"] == "boxes"
+    assert told.values["int8"] > 0.9
+    assert "boxes of scores from 0.25 to 0.6 after suppression" in told.values["why"]
+    assert told.values["outputs"][0]["kind"] == "boxes of anchors"
