@@ -211,6 +211,30 @@ def merge_histograms(a: Histogram, b: Histogram) -> Histogram:
     return Histogram(codes.astype(np.uint16), dense[codes], low, high)
 
 
+def carry_over_tails(rescaled: Histogram, few: Histogram, many: Histogram) -> Histogram:
+    """The histogram of a rescaled tensor over few elements, with the tails that it would have over many, estimated.
+
+    `few` and `many` are of the tensor as it was.  What lies beyond the ends of `few` is taken to be as far beyond those of
+    `rescaled`, in proportion, and as frequent.
+    """
+    if not few.total or few.ends_only or many.ends_only or (few.low <= many.low and many.high <= few.high):
+        return rescaled
+    times = max(1, round(many.total / few.total))
+    values = (many.codes.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+    values = np.clip(np.where(np.isfinite(values), values, 0.0), many.low, many.high)
+    up = rescaled.high / few.high if few.high else 1.0
+    down = rescaled.low / few.low if few.low else 1.0
+    tail = (values > few.high) & (few.high > 0) | (values < few.low) & (few.low < 0)
+    moved = np.where(values > 0, values * up, values * down)[tail].astype(np.float32)
+    dense = np.zeros(BINS, np.int64)
+    dense[rescaled.codes] += rescaled.counts * times
+    np.add.at(dense, moved.view(np.uint16)[UPPER::2], many.counts[tail])
+    codes = np.flatnonzero(dense != 0)
+    low = min(rescaled.low, many.low * down) if few.low < 0 else rescaled.low
+    high = max(rescaled.high, many.high * up) if few.high > 0 else rescaled.high
+    return Histogram(codes.astype(np.uint16), dense[codes], low, high)
+
+
 def get_bin_edges(h: Histogram) -> tuple[Float64, Float64, NDArray[np.int64]]:
     """Lower edges, upper edges and counts of the finite bins, ascending in value and cut at the exact ends."""
     finite = (h.codes & 0x7F80) != 0x7F80

@@ -19,6 +19,7 @@ from fcdeploy.arithmetic.histogram import (
     LARGEST_MOMENT,
     POSITIONS,
     HistogramBuilder,
+    carry_over_tails,
     compute_moments,
     get_bin_edges,
     make_histogram,
@@ -302,3 +303,26 @@ def test_moments_of_nothing(shape) -> None:
     found = compute_moments(np.zeros(shape, np.float32), 1)
     assert found.limbs.shape == (shape[1], 2, 2)
     assert not found.limbs.any()
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.25, 1.0, 3.7]))
+def test_tails_carried_over_are_those_of_the_whole_where_all_channels_are_rescaled_alike(
+    seed: int, factor: float
+) -> None:
+    random = np.random.default_rng(seed)
+    whole = (random.standard_t(2, size=4000) - random.uniform(-1, 1)).astype(np.float32)
+    few = whole[:400]
+    rescaled = make_histogram((few * np.float32(factor)).astype(np.float32))
+    made = carry_over_tails(rescaled, make_histogram(few), make_histogram(whole))
+    expected = (float(whole.min()) * factor, float(whole.max()) * factor)
+    np.testing.assert_allclose((made.low, made.high), expected, rtol=1e-5)
+    beyond = whole[(whole > few.max()) | (whole < few.min())]
+    ends = np.array([few.min(), few.max()]).view(np.uint32) >> 16
+    in_their_bins = np.isin(beyond.view(np.uint32) >> 16, ends)  # of what a bin holds one cannot tell which are beyond
+    assert made.total == 10 * rescaled.total + int((~in_their_bins).sum())
+
+
+def test_nothing_is_carried_over_of_what_few_samples_show() -> None:
+    x = np.linspace(-1, 1, 100, dtype=np.float32)
+    rescaled = make_histogram(x * 2)
+    assert carry_over_tails(rescaled, make_histogram(x), make_histogram(np.tile(x, 5))) is rescaled
