@@ -73,8 +73,9 @@ def compute_fidelity_rows(reference: Array, approximation: Array) -> Float64:
     q = np.ascontiguousarray(approximation, np.float64).reshape(n, size)
     with np.errstate(invalid="ignore"):  # infinite values on both sides, whose difference is NaN
         e = f - q
-    largest = np.abs(e).max(axis=1) if e.size else np.zeros(n)
-    sums = [(a * b).sum(axis=1) for a, b in ((f, f), (q, q), (f, q), (e, e))]
+    products = np.empty_like(e)  # one for all: of large arrays most of the time goes into memory that is new
+    largest = np.abs(e, out=products).max(axis=1) if e.size else np.zeros(n)
+    sums = [np.multiply(a, b, out=products).sum(axis=1) for a, b in ((f, f), (q, q), (f, q), (e, e))]
     return np.stack([*sums, largest, np.full(n, float(size))], axis=1)
 
 

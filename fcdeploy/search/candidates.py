@@ -99,7 +99,7 @@ def is_of_weights(best: Candidate, judge: Judge) -> bool:
                 index, add_constant(model.graph, f"{node.name}/b", real.reshape(shape).astype(np.float32))
             )
         set_constant(weight, (integers * scale).astype(np.float32))
-    return judge.measure(model, RANKED).noise >= OF_WEIGHTS * judge.measure(best.int8, RANKED).noise
+    return judge.measure_errors(model, RANKED).noise >= OF_WEIGHTS * judge.measure_errors(best.int8, RANKED).noise
 
 
 def round_by_inputs(problem: Problem, best: Candidate, judge: Judge, on_step: OnStep | None) -> list[Candidate]:

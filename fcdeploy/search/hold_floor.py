@@ -198,8 +198,8 @@ def _rescale_channels(
     except ValueError:  # float32 cannot hold such weights
         return []
     few = _count_looked(problem)
-    least = judge.measure(usual, few).decisive_db + WORTH_DB
-    better = judge.measure(other.build(_plan(other, basis)), few).decisive_db >= least
+    least = judge.measure_errors(usual, few).decisive_db + WORTH_DB
+    better = judge.measure_errors(other.build(_plan(other, basis)), few).decisive_db >= least
     return [(RESCALED, other)] if better else []
 
 
@@ -211,12 +211,13 @@ def _find_better_ranges(
     All are compared as they come, without corrections on samples: what those add is found out for the best ones.
     """
     few = _count_looked(problem)
-    least = judge.measure(usual.int8, few).decisive_db + WORTH_DB
+    least = judge.measure_errors(usual.int8, few).decisive_db + WORTH_DB
     found = []
     for method in OTHER_METHODS:
         other = replace(problem, ranges=method)
         if method != problem.ranges:
-            found.append((judge.measure(other.build(_plan(other, basis)), few).decisive_db, method, other))
+            db = judge.measure_errors(other.build(_plan(other, basis)), few).decisive_db
+            found.append((db, method, other))
     better = sorted((row for row in found if row[0] >= least), key=lambda row: -row[0])
     return [(join_names(usual.start, f"{method} ranges"), other) for _, method, other in better[:FOLLOWED]]
 
@@ -231,10 +232,11 @@ def _fit_ranges(
     few = max(RANKED, int(MOST_LOOKED / work))  # of a small network all: what is rare shows on many alone
 
     def measure(other: Problem) -> float:
-        return judge.measure(other.build(_plan(other, basis)), max(few, _count_looked(problem))).decisive_db
+        model = other.build(_plan(other, basis))
+        return judge.measure_errors(model, max(few, _count_looked(problem))).decisive_db
 
     chosen = choose_by_tensor(
-        problem, basis, lambda model: judge.measure(model, few).noise, measure, on_step or (lambda *_: None)
+        problem, basis, lambda model: judge.measure_errors(model, few).noise, measure, on_step or (lambda *_: None)
     )
     if chosen is None or chosen[0] < measure(problem) + WORTH_DB:
         return []
@@ -294,7 +296,7 @@ def _find_cheapest(builder: Builder, judge: Judge, floor: Floor, on_step: OnStep
     tensors = sum(group.kind == "tensor" for group in builder.groups)
     tried = list[PathStep]()
     if sum(builder.macs.values()) * tensors * RANKED <= MOST_WORK:
-        tried = leave_by_price(builder, measure, lambda model: judge.measure(model, RANKED).noise, step)
+        tried = leave_by_price(builder, measure, lambda model: judge.measure_errors(model, RANKED).noise, step)
     integer = builder.list_integer()
     in_float = builder.cost(dict.fromkeys(integer, "float"))
     if not any(ladder.meets_bound(each.score, 0.0) and each.score.cost < NEARLY * in_float for each in tried):

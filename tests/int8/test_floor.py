@@ -32,13 +32,12 @@ from fcdeploy.int8.judging.floor import Floor, parse_floor
 from fcdeploy.int8.judging.judge import Judge, _compare
 from fcdeploy.int8.judging.judgement import Judgement
 from fcdeploy.int8.judging.margins import (
+    TextAnswer,
     estimate_error,
     expect_equal,
     list_text_margins,
     measure_class_margins,
     measure_class_moves,
-    measure_text_moves,
-    measure_text_noise,
 )
 from fcdeploy.int8.judging.samples_apart import APART, MOST_APART, USED, _leave_out_judged, set_apart, split_samples
 from fcdeploy.int8.problem import Problem
@@ -163,13 +162,40 @@ def test_steps_that_decide_a_text_are_those_whose_second_class_makes_another(see
                 expected.append((gap, line))
     margins = list_text_margins(scores, blank)
     np.testing.assert_allclose(np.stack([margins.values, margins.sample], axis=1), np.reshape(expected, (-1, 2)))
-    assert measure_text_moves(scores, scores, blank)[:, 0].tolist() == margins.values.tolist()
+    assert TextAnswer.of(scores, blank).measure_moves(scores)[:, 0].tolist() == margins.values.tolist()
     shares = np.exp(scores) / np.exp(scores).sum(axis=-1, keepdims=True)
     assert list_text_margins(shares, blank).sample.tolist() == margins.sample.tolist()
     # adding to all scores of a step moves no share, and taking half of their differences half of each margin
-    np.testing.assert_allclose(measure_text_noise(shares, shares, blank), 0.0)
+    np.testing.assert_allclose(TextAnswer.of(shares, blank).measure_noise(shares), 0.0)
     halves = np.exp(scores / 2) / np.exp(scores / 2).sum(axis=-1, keepdims=True)
-    np.testing.assert_allclose(measure_text_noise(shares, halves, blank), 0.25)
+    np.testing.assert_allclose(TextAnswer.of(shares, blank).measure_noise(halves), 0.25)
+
+
+def test_errors_alone_are_those_of_a_whole_judgement_of_texts() -> None:
+    """And of each step that decides its text, by collapsing it anew with the second letter: how far the margin moved."""
+    net = Net()
+    x = net.input("x", 12, 6)
+    logits = net.op("Add", net.op("MatMul", x, net.constant(2 * net.normal(6, 6))), net.constant(np.eye(6)[0] * 6))
+    model = ir.from_proto(net.output(net.op("Softmax", logits, axis=-1)).model())
+    other = model.clone()
+    weight = next(v for v in other.graph.initializers.values() if v.shape == (6, 6))
+    weight.const_value = ir.tensor(weight.const_value.numpy() * np.float32(0.9), name=weight.name)
+    x = np.random.default_rng(0).normal(size=(20, 12, 6)).astype(np.float32)
+    judge = Judge(model, model, [{"x": x}], find_ends(model))
+    assert [decision.blank for decision in judge.decisions.values()] == [0]
+    whole, errors = judge.measure(other), judge.measure_errors(other, 20)
+    assert (errors.noise, errors.decisive_db) == (whole.noise, whole.decisive_db)
+    assert judge.measure_errors(model, 20).noise == 0.0
+    f, q = (np.log(np.maximum(Session(each).run({"x": x})[0].astype(np.float64), 1e-12)) for each in (model, other))
+    first, second = np.argsort(-f, axis=-1)[..., :2].transpose(2, 0, 1)
+    moved = []
+    for line, path in enumerate(first):
+        for step, letters in enumerate(zip(path, second[line], strict=True)):
+            changed = np.where(np.arange(len(path)) == step, letters[1], path)
+            if collapse_steps(path, 0) != collapse_steps(changed, 0):
+                margin, now = (rows[line, step, letters[0]] - rows[line, step, letters[1]] for rows in (f, q))
+                moved.append(min(abs(now - margin) / margin, 1.0) ** 2)
+    assert whole.noise == pytest.approx(np.mean(moved))
 
 
 def test_texts_to_be_expected_are_those_of_many_lines() -> None:
@@ -186,7 +212,7 @@ def test_texts_to_be_expected_are_those_of_many_lines() -> None:
         equal, _ = decision.count_equal(decision(scores), decision(others))
         estimates = []
         for at in range(0, 20 * 72, 72):
-            moves = measure_text_moves(scores[at : at + 24], others[at : at + 24], 0)
+            moves = TextAnswer.of(scores[at : at + 24], 0).measure_moves(others[at : at + 24])
             estimates.append(1 - list_text_margins(scores[at : at + 72], 0).expect_equal(moves).mean())
         assert np.mean(estimates) == pytest.approx(1 - equal.mean(), rel=0.25)
 

@@ -27,13 +27,12 @@ from fcdeploy.int8.judging.floor import Floor
 from fcdeploy.int8.judging.judgement import REGIONS, Judgement
 from fcdeploy.int8.judging.margins import (
     Margins,
+    TextAnswer,
     expect_alike,
     join_margins,
     list_class_margins,
     list_text_margins,
     measure_class_moves,
-    measure_text_moves,
-    measure_text_noise,
     measure_threshold_moves,
 )
 from fcdeploy.runtime.engine import Engine
@@ -54,8 +53,17 @@ class _Tally:
         self.sums = defaultdict[str, Fidelity](Fidelity)
         self.equal, self.moves, self.noise, self.lengths = (defaultdict[str, list[Float64]](list) for _ in range(4))
 
-    def add(self, name: str, one: Array, other: Array, decision: Decision | None, *, streams: bool) -> None:
-        """The answers of both models to a chunk; where values decide how many rows there are, they may differ in shape."""
+    def add_errors(self, name: str, one: Array, other: Array, text: TextAnswer | None) -> None:
+        """By how much the answers to a chunk differ, which are of one shape; `text` is what `one` says where it is texts."""
+        if one.dtype.kind == "f":
+            self.sums[name] += measure_fidelity(one, other)
+        if text is not None:
+            self.noise[name].append(text.measure_noise(other))
+
+    def add_decisions(
+        self, name: str, one: Array, other: Array, decision: Decision | None, text: TextAnswer | None, *, streams: bool
+    ) -> None:
+        """What the answers to a chunk decide; where values decide how many rows there are, they may differ in shape."""
         if decision is None:
             self.lengths[name].append(_count_alike(one, other))
         if one.shape != other.shape and not (decision and decision.rows):
@@ -65,15 +73,12 @@ class _Tally:
             elif decision is not None:
                 self.equal[name].append(np.array([[0.0, max(_count_rows(one), _count_rows(other), 1)]]))
             return
-        if one.dtype.kind == "f":
-            self.sums[name] += measure_fidelity(one, other)
         if decision is None:
             return
         for key, rows in _compare(name, decision, one, other):
             self.equal[key].append(rows)
-        if decision.blank is not None:
-            self.moves[name].append(measure_text_moves(one, other, decision.blank))
-            self.noise[name].append(measure_text_noise(one, other, decision.blank))
+        if text is not None:
+            self.moves[name].append(text.measure_moves(other))
         elif _is_class(decision, one):
             self.moves[name].append(measure_class_moves(one, other, decision.axis or 0))
         elif streams and decision.threshold is not None:
@@ -138,6 +143,11 @@ class Judge:
         if self.found is not None:
             self.decisions[self.found.boxes] = Decision(None, None, sparse=True, rows=True)
         self.margins = self._measure_margins(session, [] if others is None else split_into_chunks(model, others))
+        blanks = {name: d.blank for name, d in self.decisions.items() if d.blank is not None}
+        self._texts = [
+            {name: TextAnswer.of(answer[name], blank) for name, blank in blanks.items() if name in answer}
+            for answer in self.answers
+        ]
 
     def _find_head(self, ends: Mapping[str, OutputEnd]) -> AnchorHead | None:
         """Boxes of anchors in the answers to pictures of the first one's size."""
@@ -154,16 +164,9 @@ class Judge:
     def measure(self, int8: ir.Model, most: int | None = None, *, least: Floor | None = None) -> Judgement:
         """A model's answers to all samples, or the first chunks of at least `most`; of one that is far below `least`, fewer."""
         tally, done, look = _Tally(), 0, FIRST
-        for (count, _), answer, other in zip(self.chunks, self.answers, self._answer(Session(int8)), strict=False):
-            if self.found is not None:
-                boxes, others = self.found.read(answer, count), self.found.read(other, count)
-                tally.equal[self.found.boxes].append(self.found.compare(boxes, others))
-                for name, new in self.found.measure(answer, other, count).items():
-                    tally.sums[name] += new
-            boxed = () if self.found is None else self.found.names
-            for name, f in answer.items():
-                if name not in boxed:
-                    tally.add(name, f, other[name], self.decisions.get(name), streams=bool(self._states))
+        for index, (count, other) in enumerate(self._answer(Session(int8))):
+            self._add_errors(tally, index, other)
+            self._add_decisions(tally, index, other)
             done += count
             if most is not None and done >= most:
                 break
@@ -173,6 +176,39 @@ class Judge:
                     return told
         return tally.judge(done, self.decisions, self._states, self.margins)
 
+    def measure_errors(self, int8: ir.Model, most: int) -> Judgement:
+        """The errors alone of a model's answers to the first chunks of at least `most` samples, not what they decide."""
+        tally, done = _Tally(), 0
+        for index, (count, other) in enumerate(self._answer(Session(int8))):
+            self._add_errors(tally, index, other)
+            done += count
+            if done >= most:
+                break
+        return tally.judge(done, {}, self._states)
+
+    def _add_errors(self, tally: _Tally, index: int, other: Arrays) -> None:
+        """Count by how much a model's answer to a chunk differs."""
+        count, answer = self.chunks[index][0], self.answers[index]
+        boxed = () if self.found is None else self.found.names
+        if self.found is not None:
+            for name, new in self.found.measure(answer, other, count).items():
+                tally.sums[name] += new
+        for name, f in answer.items():
+            if name not in boxed and f.shape == other[name].shape:
+                tally.add_errors(name, f, other[name], self._texts[index].get(name))
+
+    def _add_decisions(self, tally: _Tally, index: int, other: Arrays) -> None:
+        """Count what a model's answer to a chunk decides otherwise."""
+        count, answer = self.chunks[index][0], self.answers[index]
+        boxed = () if self.found is None else self.found.names
+        if self.found is not None:
+            boxes, others = self.found.read(answer, count), self.found.read(other, count)
+            tally.equal[self.found.boxes].append(self.found.compare(boxes, others))
+        for name, f in answer.items():
+            if name not in boxed:
+                known = self.decisions.get(name), self._texts[index].get(name)
+                tally.add_decisions(name, f, other[name], *known, streams=bool(self._states))
+
     def _measure_margins(self, session: Session, others: Iterable[tuple[int, Arrays]]) -> dict[str, Margins]:
         """Of outputs with one class or text a sample, how far what the float model says is from another."""
         first = self.answers[0] if self.answers else {}
@@ -180,13 +216,13 @@ class Judge:
         answers = [*self.answers, *(self._run(session, *chunk) for chunk in others if names)]
         return {name: join_margins([_list_margins(self.decisions[name], a[name]) for a in answers]) for name in names}
 
-    def _answer(self, session: Session) -> Iterator[Arrays]:
-        """A model's answers to the chunks in turn, with states of its own within a stretch."""
+    def _answer(self, session: Session) -> Iterator[tuple[int, Arrays]]:
+        """How many samples are in each chunk, and a model's answer to it, with states of its own within a stretch."""
         stream = StreamingSession(session, self._inputs) if self._states else None
         for index, (count, feeds) in enumerate(self.chunks):
             if stream is not None and index in self._begins:
                 stream.begin({spec.name: feeds[spec.name] for spec in self._inputs if spec.state})
-            yield self._run(stream or session, count, feeds)
+            yield count, self._run(stream or session, count, feeds)
 
     def _run(self, session: Engine, samples: int, feeds: Arrays) -> Arrays:
         def run_first() -> Arrays:

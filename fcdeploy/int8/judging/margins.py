@@ -48,9 +48,8 @@ def list_class_margins(scores: Array, axis: int) -> Margins:
 def list_text_margins(scores: Array, blank: int) -> Margins:
     """Those of the steps that decide each text, of scores (n, steps, classes)."""
     rows = np.asarray(squeeze(scores), np.float64)
-    order = _find_first_two(rows)
-    sample, step = np.nonzero(_decides_text(order, blank))
-    return Margins(_measure_gaps(rows, order)[sample, step], sample, len(rows))
+    steps = TextSteps.of(rows, blank)
+    return Margins(steps.margins, steps.where[0], len(rows))
 
 
 def join_margins(parts: list[Margins]) -> Margins:
@@ -60,25 +59,62 @@ def join_margins(parts: list[Margins]) -> Margins:
     return Margins(np.concatenate([part.values for part in parts]), np.concatenate(sample), int(before[-1]))
 
 
-def measure_text_moves(one: Array, other: Array, blank: int) -> Float64:
-    """The margin of each step that decides a text, and by how much it moved, (m, 2).
+@dataclass(frozen=True)
+class TextSteps:
+    """The steps that decide the texts of a float model's answer: where they are, their two classes in front, and the margins.
 
     Most steps near a tie lie where one letter begins or ends, and the text is the same either way: they are left out.
     """
-    f, q = (np.asarray(squeeze(scores), np.float64) for scores in (one, other))
-    order = _find_first_two(f)
-    decides = _decides_text(order, blank)
-    margins, others = _measure_gaps(f, order)[decides], _measure_gaps(q, order)[decides]
-    return np.stack([margins, np.abs(others - margins)], axis=1)
+
+    where: tuple[NDArray[np.intp], NDArray[np.intp]]
+    classes: NDArray[np.intp]
+    margins: Float64
+
+    @classmethod
+    def of(cls, rows: Float64, blank: int) -> TextSteps:
+        """Those of scores (n, steps, classes)."""
+        order = _find_first_two(rows)
+        where = np.nonzero(_decides_text(order, blank))
+        return cls((where[0], where[1]), order[where], _measure_gaps(rows, order)[where])
+
+    def measure_moves(self, other: Array) -> Float64:
+        """The margins, and by how much they moved in another model's scores, (m, 2)."""
+        first, second = self.take(other).T
+        return np.stack([self.margins, np.abs((first - second) - self.margins)], axis=1)
+
+    def take(self, scores: Array) -> Float64:
+        """What another model's scores say of the two classes in front, (m, 2)."""
+        return np.asarray(scores[(*(axis[:, None] for axis in self.where), self.classes)], np.float64)
 
 
-def measure_text_noise(one: Array, other: Array, blank: int) -> Float64:
-    """How far the margin of each step that decides a text moved, squared and relative to it, (m,): 1 where it is gone.
+@dataclass(frozen=True)
+class TextAnswer:
+    """A float model's answer that says texts, read once for all that it is compared with: as it is, and as logarithms."""
 
-    Of shares in logarithms, where all steps tell how large an error is, and not those near a tie alone.
-    """
-    moves = measure_text_moves(_read_logits(one), _read_logits(other), blank)
-    return np.asarray(np.minimum(moves[:, 1] / np.maximum(moves[:, 0], 1e-300), 1.0) ** 2)
+    steps: TextSteps
+    logits: TextSteps
+
+    @classmethod
+    def of(cls, scores: Array, blank: int) -> TextAnswer:
+        """That of scores (n, steps, classes)."""
+        rows = np.asarray(squeeze(scores), np.float64)
+        return cls(TextSteps.of(rows, blank), TextSteps.of(_read_logits(rows), blank))
+
+    def measure_moves(self, other: Array) -> Float64:
+        """The margin of each step that decides a text, and by how much it moved, (m, 2)."""
+        return self.steps.measure_moves(squeeze(other))
+
+    def measure_noise(self, other: Array) -> Float64:
+        """How far the margin of each step that decides a text moved, squared and relative to it, (m,): 1 where it is gone.
+
+        Of shares in logarithms, where all steps tell how large an error is, and not those near a tie alone.
+        """
+        scores = squeeze(other)
+        (first, second), margins = self.logits.take(scores).T, self.logits.margins
+        if _are_shares(scores):
+            first, second = (np.log(np.maximum(shares, LEAST_SHARE)) for shares in (first, second))
+        moved = np.abs((first - second) - margins)
+        return np.asarray(np.minimum(moved / np.maximum(margins, 1e-300), 1.0) ** 2)
 
 
 def measure_class_margins(scores: Array, axis: int) -> Float64:
@@ -145,11 +181,14 @@ def estimate_error(share: float, samples: int) -> float:
     return math.sqrt((1 - share) * SPREAD / max(samples, 1))
 
 
-def _read_logits(scores: Array) -> Float64:
+def _read_logits(scores: Float64) -> Float64:
     """Logarithms of shares that add up to 1; other scores as they are."""
-    rows = np.asarray(squeeze(scores), np.float64)
-    shares = rows.min(initial=0.0) >= 0 and np.abs(rows.sum(axis=-1) - 1).max(initial=0.0) < WHOLE
-    return np.log(np.maximum(rows, LEAST_SHARE)) if shares else rows
+    return np.log(np.maximum(scores, LEAST_SHARE)) if _are_shares(scores) else scores
+
+
+def _are_shares(scores: Array) -> bool:
+    sums = scores.sum(axis=-1, dtype=np.float64)
+    return bool(scores.min(initial=0.0) >= 0 and np.abs(sums - 1).max(initial=0.0) < WHOLE)
 
 
 def _find_first_two(rows: Float64) -> NDArray[np.intp]:
