@@ -19,8 +19,20 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.records.signature import TensorSpec, is_shape_alike
 
 Kind = tuple[np.dtype[Any], tuple[int, ...]]
-VERSION = 1
+VERSION = 2
+LARGE = 16384  # bytes of an input from which on finding its address takes less time than a copy
 AGAIN = "compile it again: fcdeploy compile MODEL.int8.onnx -o MODEL.so"
+
+
+class _Run(ctypes.Structure):
+    """struct fcdeploy_run of kernels/library.h."""
+
+    _fields_ = (
+        ("inputs", ctypes.c_void_p),
+        ("outputs", ctypes.c_void_p),
+        ("arena", ctypes.c_void_p),
+        ("count", ctypes.c_size_t),
+    )
 
 
 class _Table(ctypes.Structure):
@@ -32,7 +44,7 @@ class _Table(ctypes.Structure):
         ("level", ctypes.c_char_p),
         ("description", ctypes.c_char_p),
         ("arena_bytes", ctypes.c_size_t),
-        ("run", ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)),
+        ("run", ctypes.CFUNCTYPE(None, ctypes.c_void_p)),
         (
             "some",
             ctypes.CFUNCTYPE(None, ctypes.c_int32, ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p),
@@ -108,11 +120,15 @@ class NativeModel:
             places = self._places
         if len(feeds) != len(places.inputs):
             return self._run_many(feeds)
-        for name, place, dtype, shape in places.inputs:  # a small network takes less than a look at an attribute more
+        lent = []
+        for name, place, dtype, shape, lend in places.inputs:  # a small network takes less than an attribute more
             given = feeds.get(name)
             if type(given) is not np.ndarray or given.dtype is not dtype or given.shape != shape:
                 return self._run_many(feeds)
-            place[...] = given
+            if lend is None:
+                place[...] = given
+            else:
+                lent.append(lend(given))
         places.run()
         results = {}
         for name, place in places.outputs:
@@ -140,7 +156,8 @@ class NativeModel:
             return results
         inputs = (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
         outputs = (ctypes.c_void_p * len(results))(*(array.ctypes.data for array in results.values()))
-        self._run(ctypes.addressof(inputs), ctypes.addressof(outputs), self.arena.ctypes.data, samples)
+        run = _Run(ctypes.addressof(inputs), ctypes.addressof(outputs), self.arena.ctypes.data, samples)
+        self._run(ctypes.addressof(run))
         return results
 
     def _take(self, name: str, feeds: Mapping[str, Array]) -> Array:
@@ -211,20 +228,44 @@ def time_steps(model: NativeModel, feeds: Mapping[str, Array], runs: int) -> tup
 
 
 class _Places:
-    """The memory of one thread, with its addresses: looking them up takes longer than a small network."""
+    """The memory of one thread, with its addresses: looking them up takes longer than a small network.
+
+    Small inputs are copied, large ones are read where they lie: the address of the last run's stays until the next one.
+    """
 
     def __init__(
         self, run: Callable[..., None], arena_bytes: int, inputs: Mapping[str, Kind], outputs: Mapping[str, Kind]
     ) -> None:
         self.arena = aligned(arena_bytes)
-        self.inputs = [(name, np.zeros(shape, dtype), dtype, shape) for name, (dtype, shape) in inputs.items()]
+        own = [np.zeros(shape, dtype) for dtype, shape in inputs.values()]
         self.outputs = [(name, np.zeros(shape, dtype)) for name, (dtype, shape) in outputs.items()]
-        self._pointers = [
-            (ctypes.c_void_p * len(each))(*(row[1].ctypes.data for row in each)) for each in (self.inputs, self.outputs)
+        self._given = (ctypes.c_void_p * len(own))(*(each.ctypes.data for each in own))
+        self._written = (ctypes.c_void_p * len(outputs))(*(each.ctypes.data for _, each in self.outputs))
+        self.given, self.written = (ctypes.c_void_p(ctypes.addressof(each)) for each in (self._given, self._written))
+        self.inputs = [
+            (name, place, dtype, shape, self._make_lender(number, place) if place.nbytes >= LARGE else None)
+            for number, (place, (name, (dtype, shape))) in enumerate(zip(own, inputs.items(), strict=True))
         ]
-        self.given, self.written = (ctypes.c_void_p(ctypes.addressof(each)) for each in self._pointers)
-        self.begin, self.one = ctypes.c_void_p(self.arena.ctypes.data), ctypes.c_size_t(1)
-        self.run = partial(run, self.given, self.written, self.begin, self.one)
+        self.begin = ctypes.c_void_p(self.arena.ctypes.data)
+        self._one = _Run(self.given, self.written, self.begin, 1)
+        self.run = partial(run, ctypes.c_void_p(ctypes.addressof(self._one)))
+
+    def _make_lender(self, number: int, place: Array) -> Callable[[Array], object]:
+        """A function that has an input read from an array; what it returns keeps the array for as long."""
+        given, own = self._given, place.ctypes.data
+        find: Callable[[Any], Any] = (ctypes.c_char * place.nbytes).from_buffer
+
+        def lend(array: Array) -> object:
+            try:
+                held = find(array)
+            except (TypeError, ValueError):  # it cannot be written, or does not lie in one piece
+                place[...] = array
+                given[number] = own
+                return None
+            given[number] = ctypes.addressof(held)
+            return held
+
+        return lend
 
 
 def aligned(nbytes: int, to: int = 64) -> Array:

@@ -118,7 +118,7 @@ def measure(name: str, float_model: Path, int8: Path, folder: Path, rounds: int,
     runs["native"] = lambda: model.run(feeds)
     runs["limited"] = lambda: limited.run(feeds)
     times = time_in_turn(runs, rounds)
-    runs_c = {"c": lambda: model._run(places.given, places.written, places.begin, places.one)}
+    runs_c = {"c": places.run}
     in_c = time_in_turn(runs_c, max(3, rounds // 4))["c"].min()
 
     least = {key: float(each.min()) for key, each in times.items()}

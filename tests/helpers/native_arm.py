@@ -56,7 +56,7 @@ int main(int count, char **arguments)
             }
         for (int run = count > 2 ? atoi(arguments[2]) : 1; run > 0; run--) {
             getppid(); /* a plugin of qemu may count from one to the next */
-            table->run(inputs, outputs, arena, 1);
+            table->run(&(struct fcdeploy_run){inputs, outputs, arena, 1});
         }
         getppid();
         for (int i = 0; out_bytes[i]; i++)

@@ -52,6 +52,7 @@ SHARED = {
     "layer_dsp.h",
     "layer_mve.h",
     "interleave_sse.h",
+    "layer_alone.h",
     "layer_avx512.h",
     "layer_lanes.h",
     "layer_neon.h",

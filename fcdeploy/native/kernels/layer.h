@@ -304,6 +304,10 @@ FC_INLINE void fc_layer_write_all(
 #endif
 }
 
+#if defined(FC_STORED)
+#include "layer_alone.h"
+#endif
+
 #if defined(FC_SIXTEEN)
 #include "layer_avx512.h"
 #include "layer_lanes.h"
@@ -348,10 +352,6 @@ FC_INLINE void fc_layer_block(
 #if defined(FC_OPAQUE)
                 if (even)
                     FC_OPAQUE(four); /* else compilers make eight addresses of it again */
-#endif
-#if defined(FC_AHEAD)
-                if (positions == 1)
-                    FC_AHEAD(weights + 1024);
 #endif
                 FC_UNROLL
                 for (int p = 0; p < positions; p++) {
@@ -410,6 +410,12 @@ FC_INLINE void fc_layer_tile(
 FC_INLINE void fc_layer_run(
     const struct fc_written *all, const uint8_t *x, const int8_t *weights, const int32_t *bias, const struct fc_layer *layer)
 {
+#if defined(FC_STORED)
+    if (layer->images * layer->rows * layer->columns == 1) {
+        fc_layer_alone(all, x, weights, bias, layer);
+        return;
+    }
+#endif
 #if defined(FC_SMALL)
     const struct fc_layer *l = layer;
 #else
@@ -460,19 +466,6 @@ FC_INLINE void fc_layer_run(
                 const int wide = FC_PAIRS && l->wide && l->wide[tile];
 #if defined(FC_SIXTEEN)
                 (void)wide;
-                if (positions == 1 && left >= 2 * FC_TILE) { /* several tiles at once */
-                    const int tiles = left >= 4 * FC_TILE ? 4 : 2;
-                    const ptrdiff_t size = (ptrdiff_t)l->runs_y * l->runs_x * l->steps * 4 * FC_TILE;
-                    if (tiles == 4)
-                        fc_layer_alone(4, own + from[0], w, size, b, l, &to, at[0]);
-                    else
-                        fc_layer_alone(2, own + from[0], w, size, b, l, &to, at[0]);
-                    w += tiles * size;
-                    channel += tiles * FC_TILE;
-                    done += tiles * FC_TILE;
-                    tile += tiles - 1;
-                    continue;
-                }
                 if (width == 16)
                     fc_layer_tile(16, positions, own, from, w, b, l, &to, at, left);
                 else

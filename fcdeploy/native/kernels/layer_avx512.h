@@ -32,7 +32,6 @@ FC_INLINE void fc_layer_block(
             for (int b = 0; b < bases && fours; b++)
                 window[b] = start[b] + run;
             for (; ways > 1 && k + ways <= l->steps; k += ways, run += 4 * ways, weights += ways * 4 * width) {
-                FC_AHEAD(weights + 1024);
                 FC_UNROLL
                 for (int i = 0; i < ways * positions; i++)
                     sums[i] = fc_dot(
@@ -64,47 +63,6 @@ FC_INLINE void fc_layer_block(
     for (int i = positions; i < positions * ways; i++)
         sums[i % positions] = _mm512_add_epi32(sums[i % positions], sums[i]);
     fc_layer_write_all(to, at, count, positions, 1, sums);
-}
-
-/* One position for `tiles` full tiles of channels, whose weights lie `size` bytes apart: bytes of the window are read once for all. */
-FC_INLINE void fc_layer_alone(
-    const int tiles, const uint8_t *x, const int8_t *weights, ptrdiff_t size, const int32_t *bias, const struct fc_layer *l,
-    const struct fc_written *all, int32_t at)
-{
-    enum { WAYS = 2 };
-    fc_ints sums[4 * WAYS];
-    struct fc_written to = *all;
-    FC_UNROLL
-    for (int i = 0; i < tiles * WAYS; i++)
-        sums[i] = i < tiles ? fc_load_ints(bias + i * FC_LANES) : _mm512_setzero_si512();
-    for (int ry = 0; ry < l->runs_y; ry++) {
-        for (int rx = 0; rx < l->runs_x; rx++) {
-            const uint8_t *window = x + (ptrdiff_t)ry * l->run_y + (ptrdiff_t)rx * l->run_x - (ry & l->early);
-            int k = 0;
-            for (; k + WAYS <= l->steps; k += WAYS, weights += WAYS * 4 * FC_LANES) {
-                FC_UNROLL
-                for (int i = 0; i < tiles * WAYS; i++)
-                    sums[i] = fc_dot(
-                        sums[i], fc_splat(window + 4 * (k + i / tiles)),
-                        fc_weights(weights + i % tiles * size + i / tiles * 4 * FC_LANES));
-            }
-            if (k < l->steps) {
-                FC_UNROLL
-                for (int i = 0; i < tiles; i++)
-                    sums[i] = fc_dot(sums[i], fc_splat(window + 4 * k), fc_weights(weights + i * size));
-                weights += 4 * FC_LANES;
-            }
-        }
-    }
-    FC_UNROLL
-    for (int i = 0; i < tiles; i++) {
-        const fc_ints sum = _mm512_add_epi32(sums[i], sums[tiles + i]);
-        fc_layer_write(&to, at, FC_LANES, 1, &sum);
-        to.bytes = to.bytes ? to.bytes + FC_LANES : 0;
-        to.reals = to.reals ? to.reals + FC_LANES : 0;
-        to.factor += FC_LANES;
-        to.bias = to.bias ? to.bias + FC_LANES : 0;
-    }
 }
 
 /* Columns of a row with those that are computed twice, so that each four lie side by side: none where rows follow each other, or where

@@ -5,15 +5,22 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FC_LIBRARY_VERSION 1
+#define FC_LIBRARY_VERSION 2
+
+/* What is run, in one argument: a call from another language takes longer for each. */
+struct fcdeploy_run {
+    const void *const *inputs; /* `count` samples, one behind the other in each input and output */
+    void *const *outputs;
+    void *arena;
+    size_t count;
+};
 
 struct fcdeploy_native {
     uint32_t version, steps; /* FC_LIBRARY_VERSION, and how many steps one run has */
     const char *level;       /* the instructions that are used */
     const char *description; /* JSON: inputs, outputs, steps */
     size_t arena_bytes;      /* aligned to 64 bytes; nothing in it is kept */
-    /* `count` samples, one behind the other in each input and output. */
-    void (*run)(const void *const *inputs, void *const *outputs, void *arena, size_t count);
+    void (*run)(const struct fcdeploy_run *run);
     /* Steps from `first` to before `last` of one sample. */
     void (*some)(int32_t first, int32_t last, const void *const *inputs, void *const *outputs, void *arena);
 };

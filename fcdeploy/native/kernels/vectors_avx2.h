@@ -18,6 +18,9 @@ typedef __m256 fc_reals;
 
 FC_INLINE fc_ints fc_load_ints(const int32_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
 
+FC_INLINE fc_ints fc_no_ints(void) { return _mm256_setzero_si256(); }
+FC_INLINE fc_ints fc_add_ints(fc_ints a, fc_ints b) { return _mm256_add_epi32(a, b); }
+
 FC_INLINE fc_ints fc_splat(const uint8_t *p)
 {
     int32_t four;
@@ -127,7 +130,6 @@ FC_INLINE int fc_bounded(const float *factor)
 #if defined(__GNUC__)
 #define FC_OPAQUE(n) __asm__("" : "+r"(n))
 #endif
-#define FC_AHEAD(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
 
 FC_INLINE void fc_store_count(uint8_t *y, int count, __m128i bytes)
 {
@@ -179,6 +181,11 @@ FC_INLINE void fc_store_rows(uint8_t *y, const fc_reals *x, const struct fc_code
 FC_INLINE __m256i fc_bytes_of(const fc_reals *x, const struct fc_code *code)
 {
     return _mm256_permutevar8x32_epi32(fc_bytes_by_turns(x, code), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
+
+FC_INLINE void fc_store_vectors(uint8_t *y, const fc_reals *x, const struct fc_code *code)
+{
+    _mm256_storeu_si256((__m256i *)y, fc_bytes_of(x, code));
 }
 
 /* Four vectors that are four positions of up to eight channels, or two of up to sixteen, `count` of them written. */

@@ -17,6 +17,9 @@ typedef __m512 fc_reals;
 
 FC_INLINE fc_ints fc_load_ints(const int32_t *p) { return _mm512_loadu_si512(p); }
 
+FC_INLINE fc_ints fc_no_ints(void) { return _mm512_setzero_si512(); }
+FC_INLINE fc_ints fc_add_ints(fc_ints a, fc_ints b) { return _mm512_add_epi32(a, b); }
+
 FC_INLINE fc_ints fc_splat(const uint8_t *p)
 {
     int32_t four;
@@ -129,7 +132,6 @@ FC_INLINE fc_reals fc_quotient(fc_reals x, const struct fc_divisor *by)
 #if defined(__GNUC__)
 #define FC_OPAQUE(n) __asm__("" : "+r"(n))
 #endif
-#define FC_AHEAD(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
 
 FC_INLINE void fc_store_count(uint8_t *y, int count, __m128i bytes)
 {
@@ -156,6 +158,12 @@ FC_INLINE __m512i fc_bytes_by_turns(const fc_reals *x, const struct fc_code *cod
 FC_INLINE void fc_store_rows(uint8_t *y, const fc_reals *x, const struct fc_code *code)
 {
     _mm512_storeu_si512(y, fc_bytes_by_turns(x, code));
+}
+
+/* One vector's sixteen bytes after the other's. */
+FC_INLINE void fc_store_vectors(uint8_t *y, const fc_reals *x, const struct fc_code *code)
+{
+    _mm512_storeu_si512(y, fc_quarters(fc_bytes_by_turns(x, code))); /* in each quarter there were four channels of all */
 }
 
 /* Four vectors that are four positions of up to sixteen channels, `count` of them written; numbers below 2^31. */

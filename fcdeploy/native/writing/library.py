@@ -19,23 +19,23 @@ enum {{ INPUTS = sizeof input_bytes / sizeof *input_bytes, OUTPUTS = sizeof outp
 
 typedef void (*some_steps)(int32_t first, int32_t last, {parameters});
 
-static void run(some_steps some, {parameters}, size_t count)
+static void run(some_steps some, const struct fcdeploy_run *run)
 {{
     const void *in[INPUTS + 1];
     void *out[OUTPUTS + 1];
-    for (size_t n = 0; n < count; n++) {{
+    for (size_t n = 0; n < run->count; n++) {{
         for (size_t i = 0; i < INPUTS; i++)
-            in[i] = (const uint8_t *)inputs[i] + n * input_bytes[i];
+            in[i] = (const uint8_t *)run->inputs[i] + n * input_bytes[i];
         for (size_t i = 0; i < OUTPUTS; i++)
-            out[i] = (uint8_t *)outputs[i] + n * output_bytes[i];
-        some(0, {count}, in, out, arena);
+            out[i] = (uint8_t *)run->outputs[i] + n * output_bytes[i];
+        some(0, {count}, in, out, run->arena);
     }}
 }}
 """
 RUN_LEVEL = """
-static void run_{level}({parameters}, size_t count)
+static void run_{level}(const struct fcdeploy_run *all)
 {{
-    run({steps}_{level}, inputs, outputs, arena, count);
+    run({steps}_{level}, all);
 }}
 """
 CHOOSE = """
@@ -62,7 +62,7 @@ def format_library(program: Program, calls: Sequence[KernelCall], memory: Memory
         f"static const size_t output_bytes[] = {{{', '.join(str(t.nbytes) for t in program.outputs)}}};",
         RUN.strip("\n").format(parameters=PARAMETERS, count=count),
     ]
-    lines += [RUN_LEVEL.rstrip("\n").format(level=level.name, parameters=PARAMETERS, steps=steps) for level in levels]
+    lines += [RUN_LEVEL.rstrip("\n").format(level=level.name, steps=steps) for level in levels]
     description = describe(program, calls, memory)
     lines += ["", *_format_tables(steps, count, levels, json.dumps(description), description["arena_bytes"])]
     return "\n".join(lines) + CHOOSE
