@@ -24,6 +24,7 @@ import click
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, Table, merge_alike
+from fcdeploy.wording import shorten_name
 
 PATIENCE = 1.0  # seconds of work before a bar appears; a bar that flashes by tells nobody anything
 ENDLESS = 100_000  # columns of something that is no terminal: cells are never wrapped or cut there
@@ -207,20 +208,12 @@ def _shorten_column(cells: Sequence[str]) -> list[str]:
     words = {word for cell in cells for word in cell.split() if len(word) > NAME}  # bars of a histogram are none
     words = {word for word in words if any(map(str.isalnum, word))}
     letters = NAME
-    while len({_shorten(word, letters) for word in words}) < len(words):
+    while len({shorten_name(word, letters) for word in words}) < len(words):
         letters += 8
-    shown = {word: _shorten(word, letters) for word in words}
+    shown = {word: shorten_name(word, letters) for word in words}
     return (
         [re.sub(r"\S+", lambda match: shown.get(match[0], match[0]), cell) for cell in cells] if words else list(cells)
     )
-
-
-def _shorten(word: str, letters: int) -> str:
-    """The ends of a name, more of its last letters, which tell it from others."""
-    if len(word) <= letters:
-        return word
-    first = letters // 3
-    return f"{word[:first]}…{word[first + 1 - letters :]}"
 
 
 def _show_table(table: Table) -> None:

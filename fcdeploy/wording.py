@@ -1,4 +1,4 @@
-"""How counts are said, and how paths are written into commands."""
+"""How counts and names are said, and how paths are written into commands."""
 
 from __future__ import annotations
 
@@ -16,6 +16,14 @@ def list_some(texts: Sequence[str], most: int, separator: str = ", ") -> str:
     """The first of many texts, and how many more there are: "a, b and 3 more"."""
     more = f"{';' if separator == '; ' else ''} and {len(texts) - most:,} more" if len(texts) > most else ""
     return separator.join(texts[:most]) + more
+
+
+def shorten_name(name: str, letters: int = 48) -> str:
+    """The ends of a long name of a node or tensor, more of its last letters, which tell it from others."""
+    if len(name) <= letters:
+        return name
+    first = letters // 3
+    return f"{name[:first]}…{name[first + 1 - letters :]}"
 
 
 def quote_path(path: str | Path) -> str:

@@ -42,7 +42,7 @@ from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report, format_next
 from fcdeploy.reporting.device import add_device, format_next_compile
 from fcdeploy.reporting.exactness import add_ties
-from fcdeploy.reporting.floor import add_floor, build_refusal
+from fcdeploy.reporting.floor import add_floor, build_refusal, lead_with_share
 from fcdeploy.reporting.quantization import QuantizationOutcome, build_dry_run_report, build_report, describe_purpose
 from fcdeploy.reporting.search import add_search
 from fcdeploy.runtime.cpu import find_target
@@ -253,6 +253,7 @@ def _describe(
     if held is not None:
         times = time_result(problem, int8, planned.basis, changed=bool(held.left_out))
         report = add_floor(report, held, planned.basis, macs, times)
+    report = lead_with_share(report)
     if built is not None:
         report = add_native(report, built)
         if request.limits is not None:

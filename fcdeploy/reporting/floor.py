@@ -18,7 +18,7 @@ from fcdeploy.reporting.times import list_ratios
 from fcdeploy.search.candidates import Candidate
 from fcdeploy.search.hold_floor import FloorResult
 from fcdeploy.sensitivity.advice import NO_CHANGE
-from fcdeploy.wording import list_some, quote_path, say_count
+from fcdeploy.wording import list_some, quote_path, say_count, shorten_name
 
 NAMED = 3  # tensors with a tail or an outlier channel, the furthest, that are named as likely causes
 MUCH = 0.5  # of the multiplications: where more left int8, that is what is said first
@@ -55,6 +55,15 @@ def add_floor(
         lines=(*report.lines[:-1], *lines, *report.lines[-1:]),
         warnings=warnings,
     )
+
+
+def lead_with_share(report: Report) -> Report:
+    """The report, whose first line does not say that all is well where less than half of the multiplications are in integers."""
+    share = report.values.get("integer_share")
+    if share is None or share >= MUCH or not report.advice.startswith(NO_CHANGE):
+        return report
+    advice = f"{100 * share:.0f} % of the multiplications are in integers: {report.advice.removeprefix(NO_CHANGE)}"
+    return replace(report, advice=advice, values={**report.values, "advice": advice})
 
 
 def lead_with_cost(advice: str, share: float, usual: TimeTrial | None) -> str:
@@ -130,7 +139,8 @@ def _describe_left_out(held: FloorResult, macs: Mapping[str, int]) -> list[str]:
     if not held.left_out:
         return []
     share = _share_left_out(held, macs)
-    nodes = ", ".join(map(repr, held.left_out[:3])) + (", ..." if len(held.left_out) > 3 else "")
+    nodes = ", ".join(repr(shorten_name(name)) for name in held.left_out[:3])
+    nodes += ", ..." if len(held.left_out) > 3 else ""
     before = max((candidate.judgement for candidate in held.tried), key=lambda judgement: judgement.worst_db)
     return [
         f"{say_count(len(held.left_out), 'node')} with {100 * share:.0f} % of the multiplications left int8 to hold the floor "
@@ -150,7 +160,8 @@ def _find_outliers(held: FloorResult) -> list[Outlier]:
 
 def _describe_outliers(held: FloorResult) -> list[str]:
     found = _find_outliers(held)
-    return [f"one scale does not fit all: {list_some([*map(str, found)], NAMED, '; ')}"] if found else []
+    shown = [replace(outlier, tensor=shorten_name(outlier.tensor)) for outlier in found]
+    return [f"one scale does not fit all: {list_some([*map(str, shown)], NAMED, '; ')}"] if found else []
 
 
 def _values(held: FloorResult, unseen: bool | None) -> dict[str, Any]:

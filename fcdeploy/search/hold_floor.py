@@ -54,7 +54,7 @@ from fcdeploy.search.candidates import (
     start_alike,
 )
 from fcdeploy.search.ladder import Forms, PathStep, Score
-from fcdeploy.wording import list_some, say_count
+from fcdeploy.wording import list_some, say_count, shorten_name
 
 GOOD_DB = 50.0  # of the worst output: from there on other methods for the ranges are not tried
 PERFECT_DB = 80.0  # from there on nothing is compared: what is left of the error is the judged samples' chance
@@ -241,7 +241,7 @@ def _fit_ranges(
     if chosen is None or chosen[0] < measure(problem) + WORTH_DB:
         return []
     own = chosen[1].own_ranges
-    named = list_some([f"{method} for {name!r}" for name, method in own.items()], NAMED_RANGES)
+    named = list_some([f"{method} for {shorten_name(name)!r}" for name, method in own.items()], NAMED_RANGES)
     return [(join_names(start, f"ranges of {say_count(len(own), 'tensor')} by other methods ({named})"), chosen[1])]
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fcdeploy.records.costs import Choice, TimeTrial
-from fcdeploy.reporting.floor import lead_with_cost
+from fcdeploy.records.report import Report
+from fcdeploy.reporting.floor import lead_with_cost, lead_with_share
 
 NEAR = "no change needed: the outputs match float's to 40.6 dB"
 LEFT = "84 % of the multiplications left int8 to hold the floor"
@@ -24,3 +25,20 @@ LEFT = "84 % of the multiplications left int8 to hold the floor"
 def test_what_it_cost_is_said_before_how_near_it_is(advice: str, share: float, ratio: float | None, said: str) -> None:
     usual = None if ratio is None else TimeTrial(Choice(), ratio, ratio - 0.02, ratio + 0.02)
     assert lead_with_cost(advice, share, usual) == said
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [
+        (0.49, "49 % of the multiplications are in integers: the outputs match float's to 40.6 dB"),
+        (0.0, "0 % of the multiplications are in integers: the outputs match float's to 40.6 dB"),
+        (0.5, NEAR),
+        (None, NEAR),
+    ],
+)
+def test_all_is_not_well_where_most_is_left_in_float(share: float | None, said: str) -> None:
+    """Whatever kept it there: the floor, the time, or operators without a kernel."""
+    report = lead_with_share(Report("quantize", {"integer_share": share, "advice": NEAR}, (), (), advice=NEAR))
+    assert (report.advice, report.values["advice"]) == (said, said)
+    other = Report("quantize", {"integer_share": share}, (), (), advice="the outputs match float's to 20 dB")
+    assert lead_with_share(other) == other
