@@ -18,7 +18,7 @@ Who reads boxes has a threshold of his own: they are counted at several, a mean 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -36,6 +36,7 @@ SHOWN_FROM = (
     0.5,
     0.6,
 )  # scores: what Ultralytics and YOLOX show, SSD counts, and who wants to be surer
+MOST_HALVED = 3  # times: below 0.03 there is background
 MOST_CANDIDATES, MOST_BOXES = 1000, 300  # of a sample, before and after overlapping ones are left out: that takes time
 CANDIDATE = 0.1  # of the score: anchors that may become boxes
 ALWAYS = 20  # anchors of a sample with the highest scores are compared, whatever they score
@@ -108,7 +109,7 @@ class Level:
 class AnchorHead:
     """Which numbers of which outputs are boxes and scores, how boxes are coded, and what becomes of those that overlap.
 
-    `background` is a class of none, `logits` are scores before a Sigmoid.
+    `background` is a class of none, `logits` are scores before a Sigmoid.  Boxes are shown from several scores.
     """
 
     levels: tuple[Level, ...]
@@ -116,9 +117,10 @@ class AnchorHead:
     overlap: float
     background: int | None = None
     logits: bool = False
+    shown_from: tuple[float, ...] = SHOWN_FROM
 
     def __str__(self) -> str:
-        shown = f"{SHOWN_FROM[0]:g} to {SHOWN_FROM[-1]:g}"
+        shown = f"{self.shown_from[0]:g} to {self.shown_from[-1]:g}"
         return (
             f"boxes of scores from {shown} after suppression, of the same class, that overlap by {MATCH_IOU:g} or more"
         )
@@ -141,12 +143,24 @@ class AnchorHead:
     def read(self, outputs: Mapping[str, Array], count: int) -> list[FoundBoxes]:
         """The boxes that are shown at the lowest score, sample by sample."""
         boxes, scores = self._read_anchors(outputs)
-        return [choose_boxes(boxes[at], scores[at], SHOWN_FROM[0], self.overlap) for at in range(count)]
+        return [choose_boxes(boxes[at], scores[at], self.shown_from[0], self.overlap) for at in range(count)]
+
+    def show_more(self, outputs: Mapping[str, Array], count: int) -> AnchorHead:
+        """The same head, with boxes shown from lower scores where some answers have less than a box a sample.
+
+        By those few an error would not be seen, and it moves high and low scores by alike shares.
+        """
+        head = self
+        for _ in range(MOST_HALVED):
+            if sum(len(each.boxes) for each in head.read(outputs, count)) >= count:
+                break
+            head = replace(head, shown_from=tuple(score / 2 for score in head.shown_from))
+        return head
 
     def compare(self, one: Iterable[FoundBoxes], other: Iterable[FoundBoxes]) -> Float64:
         """Per sample (n, 2): boxes of either that the other has too, and boxes of either; means over scores to be shown from."""
         rows = [
-            np.mean([_compare_from(least, f, q) for least in SHOWN_FROM], axis=0)
+            np.mean([_compare_from(least, f, q) for least in self.shown_from], axis=0)
             for f, q in zip(one, other, strict=True)
         ]
         return np.array(rows).reshape(-1, 2)
@@ -165,7 +179,7 @@ class AnchorHead:
     def _measure_rest(self, f: Mapping[str, Array], q: Mapping[str, Array]) -> dict[str, Fidelity]:
         if any(level.rest is None for level in self.levels):
             return {}
-        shown = self._read_anchors(f)[1].max(axis=2) >= SHOWN_FROM[0]
+        shown = self._read_anchors(f)[1].max(axis=2) >= self.shown_from[0]
         one, other = (
             np.concatenate([level.rest.read(each) for level in self.levels if level.rest is not None], axis=1)[shown]
             for each in (f, q)

@@ -62,6 +62,11 @@ def find_scores(output: Array, end: OutputEnd) -> AnchorScores | None:
 
 def find_anchor_head(outputs: Arrays, ends: Mapping[str, OutputEnd], size: tuple[int, int] | None) -> AnchorHead | None:
     """The boxes and scores of anchors among the first answers to pictures of a size (height, width); None without such."""
+    head = _find_head(outputs, ends, size)
+    return head and head.show_more(outputs, len(outputs[head.boxes]))
+
+
+def _find_head(outputs: Arrays, ends: Mapping[str, OutputEnd], size: tuple[int, int] | None) -> AnchorHead | None:
     floats = {
         name: array
         for name, array in outputs.items()

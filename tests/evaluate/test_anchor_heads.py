@@ -387,6 +387,20 @@ def test_boxes_are_compared_as_plain_python_compares_them(seed: int, threshold: 
     np.testing.assert_allclose(rows, expected)
 
 
+@pytest.mark.parametrize("factor", [1.0, 0.35, 0.25, 0.14, 0.06, 0.001])
+def test_where_less_than_a_box_a_picture_is_found_lower_scores_are_shown(factor: float) -> None:
+    """Scores are halved up to three times, until two of the objects drawn in two pictures reach the lowest."""
+    scene, (outputs, ends) = yolo8(2)
+    lower = outputs["o"].copy()
+    lower[:, 4:] *= factor
+    scores = [factor * score for objects in scene.objects for _, _, score in objects]
+    halved = next((h for h in range(3) if sum(score >= 0.25 / 2**h for score in scores) >= 2), 3)
+    head = find_anchor_head({"o": lower}, fix(ends, outputs), SIZE)
+    assert head is not None
+    assert head.shown_from == tuple(score / 2**halved for score in SHOWN_FROM)
+    assert f"boxes of scores from {0.25 / 2**halved:g} to" in str(head)
+
+
 def test_numbers_behind_the_scores_are_compared_where_boxes_are() -> None:
     """Shares of masks: of anchors without a box they may be anything."""
     _, (outputs, ends) = yolo8_masks(1)
