@@ -83,7 +83,8 @@ class Plan:
     `costs` is the hash of the choice of kernels by time, empty where time was not weighed.  `weights` and
     `activations` are the types that were asked for, a row of tables/types.py.  `rescaled` are activations of the prepared
     model whose channels are divided by these factors, one a channel, before anything else is done (prepare/channels.py);
-    `absorbed` are what is then taken off channels and added to the biases behind them (int8/refining/absorb.py).
+    `absorbed` are what is then taken off channels and added to the biases behind them (int8/refining/absorb.py).  Where it is
+    `reconstructed`, weights and biases are then learnt together on samples (int8/refining/reconstruct.py).
     """
 
     target: str
@@ -95,6 +96,7 @@ class Plan:
     effort: Effort = ""
     rescaled: dict[str, tuple[float, ...]] = field(default_factory=dict)
     absorbed: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    reconstructed: bool = False
 
     @property
     def kinds(self) -> dict[str, Kind]:
@@ -113,7 +115,8 @@ WORDS_OF_1 = {
 }  # fmt: skip
 """Kinds and roundings as version 1 of the format has them, which differs in nothing else."""
 KINDS, ROUNDINGS, CAUSES, EFFORTS = map(get_args, (Kind, Rounding, Cause, Effort))
-OPTIONAL = {"why", "block", "pixels", "rounding", "cause", "effort", "rescaled", "absorbed"}
+OPTIONAL = {"why", "block", "pixels", "rounding", "cause"}
+OPTIONAL_OF_PLAN = {"effort", "rescaled", "absorbed", "reconstructed"}
 FACTORS = (2.0**-32, 2.0**32)  # of `rescaled`
 DTYPES = tuple(LIMITS)
 BLOCKS = (16, 32, 64, 128, 256)
@@ -129,6 +132,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "weights": plan.weights,
         "activations": plan.activations,
         **({"effort": plan.effort} if plan.effort else {}),
+        **({"reconstructed": True} if plan.reconstructed else {}),
         **{key: {name: list(row) for name, row in rows.items()} for key, rows in _changes(plan).items() if rows},
         "nodes": [_node(decision) for decision in plan.nodes],
         "tensors": {name: _row(q) for name, q in plan.tensors.items()},
@@ -194,8 +198,10 @@ def from_json(data: Any, source: str) -> Plan:
         data = _translate(data, SCHEMA, WORDS_OF_1)
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         raise FcdeployError(f"{source} is no plan: its schema is not {SCHEMA!r}", HINT)
-    keys = {"schema", "target", "costs", "weights", "activations", "effort", "rescaled", "absorbed", "nodes", "tensors"}
-    check_keys(data, keys, source, HINT, optional=OPTIONAL)
+    keys = {"schema", "target", "costs", "weights", "activations", "nodes", "tensors"}
+    check_keys(data, keys | OPTIONAL_OF_PLAN, source, HINT, optional=OPTIONAL_OF_PLAN)
+    if type(reconstructed := data.get("reconstructed", False)) is not bool:
+        raise FcdeployError(f"{source} has reconstructed {str(reconstructed)[:40]!r}, expected true or false", HINT)
     if (effort := data.get("effort", "")) not in EFFORTS:
         raise FcdeployError(f"{source} has effort {str(effort)[:40]!r}, expected {', '.join(EFFORTS[1:])}", HINT)
     if not isinstance(data["nodes"], list):
@@ -209,7 +215,7 @@ def from_json(data: Any, source: str) -> Plan:
     return Plan(
         str(data["target"]), nodes, tensors, str(data["costs"]), str(data["weights"]), str(data["activations"]), effort,
         rescaled=_rows_of_numbers(data, "rescaled", FACTORS[0], source),
-        absorbed=_rows_of_numbers(data, "absorbed", -FACTORS[1], source),
+        absorbed=_rows_of_numbers(data, "absorbed", -FACTORS[1], source), reconstructed=reconstructed,
     )  # fmt: skip
 
 

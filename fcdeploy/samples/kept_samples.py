@@ -97,7 +97,7 @@ def merge_kept(*parts: tuple[Sequence[Arrays], NDArray[np.uint64]]) -> tuple[Arr
     """The groups of all samples of these parts: the groups that each has, and the hashes of all samples it saw."""
     smallest = SmallestSamples()
     for groups, seen in parts:
-        for number, sample in zip(_get_hashes(groups, seen), _iterate_samples(groups), strict=True):
+        for number, sample in zip(_get_hashes(groups, seen), iterate_samples(groups), strict=True):
             smallest.offer(number, sample)
     return smallest.groups()
 
@@ -106,9 +106,9 @@ def _get_hashes(groups: Sequence[Arrays], seen: NDArray[np.uint64]) -> list[int]
     """Of each kept sample, in order: a single group holds the smallest that were seen, which need not be computed."""
     number = sum(map(count_samples, groups))
     smallest: list[int] = np.unique(seen)[:number].tolist()
-    if len(groups) == 1 and len(smallest) == number and smallest[0] == hash_sample(next(_iterate_samples(groups))):
+    if len(groups) == 1 and len(smallest) == number and smallest[0] == hash_sample(next(iterate_samples(groups))):
         return smallest
-    return [hash_sample(sample) for sample in _iterate_samples(groups)]  # stretches of steps, or several shapes
+    return [hash_sample(sample) for sample in iterate_samples(groups)]  # stretches of steps, or several shapes
 
 
 def keep_smallest(source: Source, *, most: int | None = None, room: int | None = None) -> SmallestSamples:
@@ -124,7 +124,7 @@ def keep_smallest(source: Source, *, most: int | None = None, room: int | None =
 
 def open_kept(model: ir.Model, groups: Sequence[Arrays], without: Set[int] = frozenset()) -> Source:
     """The samples of some groups as a source, but those with these hashes."""
-    few = [sample for sample in _iterate_samples(groups) if not without or hash_sample(sample) not in without]
+    few = [sample for sample in iterate_samples(groups) if not without or hash_sample(sample) not in without]
 
     def read() -> Iterator[tuple[str, Load]]:
         return ((f"sample {index}", partial(dict, sample)) for index, sample in enumerate(few))
@@ -134,7 +134,7 @@ def open_kept(model: ir.Model, groups: Sequence[Arrays], without: Set[int] = fro
 
 def hash_samples(groups: Sequence[Arrays]) -> set[int]:
     """The content hashes of all samples of some groups."""
-    return set(map(hash_sample, _iterate_samples(groups)))
+    return set(map(hash_sample, iterate_samples(groups)))
 
 
 def count_samples(group: Arrays) -> int:
@@ -166,7 +166,8 @@ def take_run(model: ir.Model, samples: Arrays) -> Arrays:
     return arrange_samples({name: array[:few] for name, array in samples.items()}, inputs)
 
 
-def _iterate_samples(groups: Iterable[Arrays]) -> Iterator[Arrays]:
+def iterate_samples(groups: Iterable[Arrays]) -> Iterator[Arrays]:
+    """Each sample of some groups by itself, in their order."""
     for group in groups:
         for i in range(len(next(iter(group.values())))):
             yield {name: stacked[i, ...] for name, stacked in group.items()}  # an array, where it is one text too

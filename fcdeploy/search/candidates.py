@@ -15,7 +15,8 @@ from fcdeploy.int8.judging.judge import Judge
 from fcdeploy.int8.judging.judgement import Judgement
 from fcdeploy.int8.planning.weights import bias_name, find_int8_layers, round_layers
 from fcdeploy.int8.problem import Problem
-from fcdeploy.int8.refining.refine import is_refined, refine_built
+from fcdeploy.int8.refining.reconstruct import why_not_reconstructed
+from fcdeploy.int8.refining.refine import is_refined, refine_built, take_learnable
 from fcdeploy.prepare.cost_model import count_macs_by_node
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
@@ -23,6 +24,8 @@ from fcdeploy.records.progress import OnStep
 STEADY_DB = 3.0  # by which corrections must be better for models to be repaired with them
 PLAIN = "no corrections on samples"
 ROUNDED = "weights rounded by what their layers read"
+RECONSTRUCTED = "weights and biases of all layers learnt together"
+WORTH_LEARNING = 0.5  # dB on the judged samples: for less nobody needs weights that another CPU would learn otherwise
 OF_WEIGHTS = 0.2  # of the error, that comes of weights alone: of less, better rounding cannot take off 1 dB
 MOST_CORRECTED = 2e10  # of the samples that corrections run on: more take as long as ten trials
 RANKED = 8  # samples on which roundings are compared
@@ -112,6 +115,21 @@ def round_by_inputs(problem: Problem, best: Candidate, judge: Judge, on_step: On
     int8 = problem.build(plan, correctable=True)
     refine_built(problem, plan, int8, on_step)
     return [Candidate(best.start, problem, plan, int8, judge.measure(int8), ROUNDED)]
+
+
+def reconstruct(problem: Problem, best: Candidate, judge: Judge, on_step: OnStep | None) -> list[Candidate]:
+    """A candidate with its weights and biases learnt together, where that can be and all judged samples say that it is better.
+
+    `problem` is what its plan starts from, with the effort that was asked for.
+    """
+    if problem.large or why_not_reconstructed(problem.model, take_learnable(problem)):
+        return []
+    plan = replace(best.plan, effort=problem.effort, reconstructed=True)
+    int8 = problem.build(plan, correctable=True)
+    refine_built(problem, plan, int8, on_step)
+    made = Candidate(best.start, problem, plan, int8, judge.measure(int8), RECONSTRUCTED)
+    gain = made.judgement.decisive_db - best.judgement.decisive_db
+    return [made] if gain >= WORTH_LEARNING and made.judgement.changed <= best.judgement.changed else []
 
 
 def join_names(*parts: str) -> str:

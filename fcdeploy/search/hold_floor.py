@@ -7,9 +7,10 @@ same plan: each tool that can do harm is kept only where it helps.
 2. Unless the outputs are good, channels that share a scale are brought nearer to each other (refining/smooth.py).  Then
    other methods for the ranges on a few samples, without corrections; the two that do most better than the usual one on
    all samples, with and without corrections.  Below the floor also other methods for a few tensors alone (by_tensor.py).
-3. Where they are below the floor and rounded weights have a part in that, all weights are rounded by what their layers
+3. With effort `best`, weights and biases learnt together, where judged samples say that it is better (refining/reconstruct.py).
+4. Where they are below the floor and rounded weights have a part in that, all weights are rounded by what their layers
    read: no slower, and now and then enough.
-4. Where that is not, nodes leave int8 by the price of the errors that they cause (by_price.py).  Of large networks, and
+5. Where that is not, nodes leave int8 by the price of the errors that they cause (by_price.py).  Of large networks, and
    where that saves little of the time in float, all nodes before a place, or all behind one (by_place.py).  The usual setting
    is repaired, too, where another is better in integers; the cheapest is taken.
 """
@@ -50,6 +51,7 @@ from fcdeploy.search.candidates import (
     count_macs,
     is_of_weights,
     join_names,
+    reconstruct,
     round_by_inputs,
     start_alike,
 )
@@ -78,12 +80,13 @@ MOST_LOOKED = 2e10  # multiplications of a look at one of several methods: 16 sa
 @dataclass(frozen=True)
 class Remedies:
     """What may be tried: the plan without corrections, other methods for the ranges of all tensors or a few, rescaled channels,
-    float nodes."""
+    weights learnt together, float nodes."""
 
     compare: bool
     choose_ranges: bool
     fit_ranges: bool
     rescale: bool
+    reconstruct: bool
     repair: bool
 
 
@@ -143,6 +146,11 @@ def hold_floor(
 
     if allowed.fit_ranges and best.judgement.shortfall(floor) > 0:
         carry_out(_fit_ranges(replace(best.problem, effort=problem.effort), best.start, basis, judge, on_step))
+
+    if allowed.reconstruct:
+        learnt = reconstruct(replace(best.problem, effort=problem.effort), best, judge, on_step)
+        tried += learnt
+        best = learnt[0] if learnt else best
 
     left_out: tuple[str, ...] = ()
     if allowed.repair and best.judgement.shortfall(floor) > 0 and is_of_weights(best, judge):

@@ -117,5 +117,8 @@ def judge_planned(request: Request, planned: Planned, on_step: OnStep | None) ->
     free = request.plan is None and request.types == INT8 and problem.effort != "fast"
     starts = free and problem.effort != "best"  # which has tried them
     asked = request.ranges is not None
-    allowed = Remedies(request.plan is None, starts and not asked, free and not asked, rescale=starts, repair=free)
+    allowed = Remedies(
+        request.plan is None, starts and not asked, free and not asked, rescale=starts,
+        reconstruct=request.plan is None and problem.effort == "best", repair=free,
+    )  # fmt: skip
     return hold_floor(problem, planned.plan, planned.basis, judge, request.floor, allowed, on_step=on_step)

@@ -16,10 +16,11 @@ from fcdeploy.int8.planning.weights import find_int8_layers
 from fcdeploy.int8.problem import NO_SAMPLES, Problem
 from fcdeploy.int8.refining.correct_layers import correct_layers
 from fcdeploy.int8.refining.gptq_blocks import MANY, MANY_BYTES, gptq_round_blocks
+from fcdeploy.int8.refining.reconstruct import NEEDS, is_installed, reconstruct_layers
 from fcdeploy.records.calibration import flatten_stretches
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
-from fcdeploy.samples.kept_samples import KEPT_LEAST, keep_smallest
+from fcdeploy.samples.kept_samples import KEPT_LEAST, hash_sample, hash_samples, iterate_samples, keep_smallest
 from fcdeploy.samples.source import Source, get_fixed_batch
 
 # Biases corrected on 256 samples come within 0.1 dB of those on 128, in twice the time (resnet, cnn, keywords, anomalies)
@@ -61,6 +62,19 @@ def refine_built(problem: Problem, plan: Plan, int8: ir.Model, on_step: OnStep |
         gptq_round_blocks(problem.model, int8, plan, many, on_step=on_step)
     some = problem.samples if plan.gptq_nodes else select_correction_samples(problem)
     correct_layers(problem.model, int8, plan, some, target=problem.target, on_step=on_step)
+    if plan.reconstructed:
+        limit = problem.target.pair_limit
+        reconstruct_layers(problem.model, int8, plan, take_learnable(problem), pair_limit=limit, on_step=on_step)
+
+
+def take_learnable(problem: Problem) -> Arrays:
+    """The samples that weights may be learnt on: those of DATA, if there is any, that are not judged."""
+    if problem.source is None or problem.ranges_apart or problem.calibration.states:
+        return problem.samples
+    judged = hash_samples(problem.judged)
+    many = _take_many(problem.source)
+    kept = [at for at, sample in enumerate(iterate_samples([many])) if hash_sample(sample) not in judged]
+    return {name: array[kept] for name, array in many.items()}
 
 
 def _take_many(source: Source) -> Arrays:
@@ -96,10 +110,12 @@ def select_layerwise_samples(problem: Problem, plan: Plan) -> Arrays:
 
 def warn_left_out(problem: Problem, plan: Plan) -> list[str]:
     """Warnings of the tools that had nothing to run the model on."""
-    if problem.samples:
-        return []
-    kinds = set(plan.kinds.values()) if plan.effort != "fast" else set()
     warnings = []
+    if plan.effort == "best" and problem.samples and not is_installed():
+        warnings.append(f"weights were not learnt together: {NEEDS}")
+    if problem.samples:
+        return warnings
+    kinds = set(plan.kinds.values()) if plan.effort != "fast" else set()
     if "int8" in kinds and not select_layerwise_samples(problem, plan):
         warnings.append(f"bias correction left out: {_why_not_layerwise(problem)}")
     if "blockwise" in kinds:
