@@ -158,6 +158,7 @@ class ValidateResult(Result):
     agreement: Number | None
     sqnr_db: Number | None
     kernel_sqnr_db: Number | None
+    kernels_exact: bool | None
     outputs: tuple[OutputError, ...]
     layers: tuple[LayerError, ...] = ()
     culprit: Culprit | None = None

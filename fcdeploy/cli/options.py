@@ -170,7 +170,7 @@ def data_option(*, required: bool) -> Callable[[Function], Function]:
         "--data",
         metavar="DATA",
         required=required,
-        help="Samples: .npz, folder of .npy, folder of images, .csv, .parquet, MNIST or CIFAR-10 files, or FILE.py:FUNCTION.",
+        help="Samples: .npz, folder of .npz, .npy or images, .csv, .parquet, MNIST or CIFAR-10 files, or FILE.py:FUNCTION.",
     )
 
 

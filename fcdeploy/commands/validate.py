@@ -37,6 +37,7 @@ from fcdeploy.native.engine_file import open_engine_file
 from fcdeploy.prepare.pipeline import prepare
 from fcdeploy.prepare.shape_inference import infer_shapes
 from fcdeploy.preprocessing.read import Given
+from fcdeploy.proof.exact import Exactness, check_exactness
 from fcdeploy.proof.sample_axes import declare_samples, parse_axes, share_layout
 from fcdeploy.records import origin
 from fcdeploy.records.data_format import choose_format, from_metadata
@@ -48,18 +49,25 @@ from fcdeploy.reporting.sensitivity import (
     make_sensitivity_lines,
     make_sensitivity_tables,
 )
-from fcdeploy.reporting.validation import CLEAN_KERNELS_DB, make_lines, make_tables, make_warnings
+from fcdeploy.reporting.validation import (
+    CLEAN_KERNELS_DB,
+    make_lines,
+    make_tables,
+    make_warnings,
+    may_compute_wrongly,
+)
 from fcdeploy.runtime.cpu import detect_target
 from fcdeploy.runtime.trust import refuse_untrusted
 from fcdeploy.runtime.workers import open_pool
 from fcdeploy.samples.kinds import Samples
-from fcdeploy.samples.source import Batch
+from fcdeploy.samples.source import Batch, get_fixed_batch
 from fcdeploy.samples.states import parse_states
 from fcdeploy.sensitivity.advice import advise
 from fcdeploy.sensitivity.analysis import Sensitivity, analyze_sensitivity, read_effort
 from fcdeploy.sensitivity.error_sources import find_sources
 from fcdeploy.wording import quote_path
 
+EXACT = 2  # samples on which kernels are held against exact arithmetic
 FEW = 192  # samples for the looks at kernels and layers, which are sums over many values
 LAYER_BATCH, LAYER_BYTES = 8, 1 << 20  # every activation of a batch is in memory at once there
 NOT_KNOWN = "the model does not say which samples it was calibrated on: whether these are among them is not known"
@@ -126,8 +134,10 @@ def validate(
     if max_drop is not None:
         require_decisions(answers.metric, found=loss is not None)
     kernel_db = min((one.sqnr_db for one in kernel.values()), default=None)
+    doubtful = kernel_db is not None and kernel_db < CLEAN_KERNELS_DB and engine == "onnxruntime"
+    exactness = _check_kernels(pair, samples, step) if doubtful else None
     sums = _compare_layers(pair, samples, step) if layers else None
-    report = _make_report(answers, loss, kernel_db, sums, max_drop, samples.format.classes)
+    report = _make_report(answers, loss, (kernel_db, exactness), sums, max_drop, samples.format.classes)
     if sums and pair.rounds:
         causes = _find_causes(pair, job, answers, sums, step)
         report = _add_explanation(report, answers, loss, causes, read_effort(pair.int8))
@@ -216,6 +226,16 @@ def _compare_layers(pair: ModelPair, samples: EvaluationData, step: OnStep) -> L
     )
 
 
+def _check_kernels(pair: ModelPair, samples: EvaluationData, step: OnStep) -> Exactness | None:
+    """Whether each kernel by itself is exact: layers behind one another may make much of ties. None where nothing tells."""
+    if not is_quantized(pair.int8):
+        return None
+    count = get_fixed_batch(input_specs(pair.int8)) or EXACT
+    batches = (batch.inputs for batch in samples.read(count, count, LAYER_BYTES))
+    exactness = check_exactness(pair.int8, batches, on_step=step)
+    return exactness if exactness.rows and exactness.undisturbed else None
+
+
 def _find_causes(pair: ModelPair, job: EvaluationJob, answers: Answers, sums: LayerSums, step: OnStep) -> Sensitivity:
     """Without labels the error of the outputs ranks, not the decisions: those that change are too few to tell from."""
 
@@ -234,12 +254,13 @@ def _find_causes(pair: ModelPair, job: EvaluationJob, answers: Answers, sums: La
 def _make_report(
     answers: Answers,
     loss: Loss | None,
-    kernel_db: float | None,
+    kernels: tuple[float | None, Exactness | None],
     sums: LayerSums | None,
     max_drop: float | None,
     classes: tuple[str, ...],
 ) -> Report:
     metric = answers.metric
+    kernel_db, exactness = kernels
     rows = tensors.compute_layer_errors(sums.quantized, sums.tensors, sums.sums) if sums else []
     passed = loss is None or max_drop is None or loss.drop <= max_drop + 1e-9  # 100 * 3 / 300 may come out above 1
     values: dict[str, Any] = {
@@ -259,6 +280,7 @@ def _make_report(
         "sqnr_db": min((one.sqnr_db for one in answers.fidelity.values()), default=None),
         "outputs": make_output_values(answers),
         "kernel_sqnr_db": kernel_db,
+        "kernels_exact": None if exactness is None else exactness.passed,
         "confusion": compute_confusion(answers),
         "classes": list(classes),
     }
@@ -271,7 +293,7 @@ def _make_report(
         tables=tuple(make_tables(answers, loss, values)),
         lines=tuple(make_lines(metric, loss, values)),
         passed=passed,
-        warnings=tuple(make_warnings(answers, loss, values, sums)),
+        warnings=tuple(make_warnings(answers, loss, values, sums, exactness)),
     )
 
 
@@ -284,7 +306,6 @@ def _add_explanation(
     made: Report, answers: Answers, loss: Loss | None, causes: Sensitivity, effort: str | None
 ) -> Report:
     """The report with the causes of the loss, and the advice that follows on top."""
-    kernel_db = made.values["kernel_sqnr_db"]
     advice = advise(
         answers=answers,
         loss=loss,
@@ -292,7 +313,7 @@ def _add_explanation(
         ranking=causes.ranking,
         rows=causes.rows,
         ranges=causes.ranges,
-        saturates=_may_saturate(causes) and kernel_db is not None and kernel_db < CLEAN_KERNELS_DB,
+        saturates=_may_saturate(causes) and may_compute_wrongly(made.values),
         effort=effort,
     )
     rows = make_group_values(causes.ranking, causes.rows, causes.ranges, causes.proofs)

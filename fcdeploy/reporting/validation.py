@@ -10,7 +10,9 @@ from fcdeploy.errors import quote_names
 from fcdeploy.evaluate.compare import Answers, LayerSums
 from fcdeploy.evaluate.loss import NOTHING, Loss, digits_of, format_amount
 from fcdeploy.evaluate.metric import SHARE, Metric
+from fcdeploy.proof.exact import Exactness
 from fcdeploy.records.report import Table
+from fcdeploy.reporting.exactness import describe_exactness
 from fcdeploy.reporting.units import format_decibels
 from fcdeploy.runtime.cpu import detect_target
 from fcdeploy.wording import say_count
@@ -51,6 +53,8 @@ def make_tables(answers: Answers, loss: Loss | None, values: dict[str, Any]) -> 
         lines += _make_decision_rows(row, answers, metric)
     if values["kernel_sqnr_db"] is not None:
         text = f"integer kernels against exact arithmetic; {CLEAN_KERNELS_DB:.0f} dB or more is sound"
+        if values["kernels_exact"]:
+            text = "by themselves all kernels are exact but for ties: what follows them makes so much of these"
         lines.append(("kernel SQNR", "", _format_decibels(values["kernel_sqnr_db"]), text))
     yield Table(say_count(answers.samples, "sample"), ("", "float", "int8", ""), tuple(lines))
     matrix = values["confusion"]
@@ -102,17 +106,28 @@ def make_lines(metric: Metric | None, loss: Loss | None, values: dict[str, Any])
         yield f"drop {drop}: {'a real loss' if loss.drop > 0 else 'int8 is better'} (p = {loss.p_value:.2g})"
 
 
+def may_compute_wrongly(values: dict[str, Any]) -> bool:
+    """Whether kernels are far from exact arithmetic, and more than ties may be the cause."""
+    kernel_db = values["kernel_sqnr_db"]
+    return kernel_db is not None and kernel_db < CLEAN_KERNELS_DB and not values["kernels_exact"]
+
+
 def make_warnings(
-    answers: Answers, loss: Loss | None, values: dict[str, Any], layers: LayerSums | None
+    answers: Answers,
+    loss: Loss | None,
+    values: dict[str, Any],
+    layers: LayerSums | None,
+    exactness: Exactness | None = None,
 ) -> Iterator[str]:
     """What puts the figures in doubt."""
-    metric, kernel_db, max_drop = answers.metric, values["kernel_sqnr_db"], values["max_drop"]
-    if kernel_db is not None and kernel_db < CLEAN_KERNELS_DB:
+    metric, max_drop = answers.metric, values["max_drop"]
+    if may_compute_wrongly(values):
         saturates = detect_target().pair_limit is not None
         cause = "byte products saturate on this CPU, or operators were" if saturates else "operators were"
+        why = f"{cause} fused wrongly" if exactness is None else describe_exactness(exactness)
         yield (
-            f"integer kernels change the outputs: {kernel_db:.1f} dB against exact arithmetic, sound is "
-            f"{CLEAN_KERNELS_DB:.0f} or more: {cause} fused wrongly"
+            f"integer kernels change the outputs: {values['kernel_sqnr_db']:.1f} dB against exact arithmetic, sound is "
+            f"{CLEAN_KERNELS_DB:.0f} or more: {why}"
         )
     if metric and loss:
         yield from _warn_of_few_samples(answers.samples, metric, loss, max_drop)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import TensorSpec, make_no_inputs_error
 from fcdeploy.records.data_format import UNSAID, DataFormat
-from fcdeploy.samples import checks, cifar, columnar, csv, generator, idx, images, listing, npy, npz
+from fcdeploy.samples import checks, cifar, columnar, csv, generator, idx, images, listing, npy, npz, npz_folder
 from fcdeploy.samples.class_labels import number_labels
 from fcdeploy.samples.source import Source, get_fixed_batch
 from fcdeploy.samples.states import open_steps, without_states
@@ -38,6 +38,11 @@ KINDS = (  # the first that fits
     Kind("a .csv or .tsv, plain or .gz", csv.is_csv, csv.open_csv, table=True),
     Kind("a .parquet, .arrow or .feather", columnar.is_columnar, columnar.open_columnar, table=True),
     Kind("a folder of .npy files", lambda path: path.is_dir() and listing.has_files(path, {".npy"}), npy.open_npy),
+    Kind(
+        "a folder of .npz files",
+        lambda path: path.is_dir() and listing.has_files(path, {".npz"}),
+        npz_folder.open_npz_folder,
+    ),
     Kind("MNIST idx files", idx.is_idx, idx.open_idx, pictures=True),
     Kind("CIFAR-10 binary batches", cifar.is_cifar, cifar.open_cifar, pictures=True),
     Kind(

@@ -25,6 +25,7 @@ from fcdeploy.cli.validate import command
 from fcdeploy.commands.quantize import quantize
 from fcdeploy.commands.validate import validate
 from fcdeploy.graph.model import is_quantized
+from fcdeploy.proof.exact import Exactness, LayerExactness
 from fcdeploy.runtime.probes.answers import find_answer
 from fcdeploy.runtime.probes.ask import PROBES
 from fcdeploy.tables.targets import TARGETS
@@ -197,12 +198,24 @@ def test_saturating_kernels_are_a_warning(save_npz: Callable[..., Path], tmp_pat
 
 
 @pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ("ties", ""),
+        (
+            "wrong",
+            "30.0 dB against exact arithmetic, sound is 38 or more: not exact: 1 of 1 layer differ from 32-bit sums",
+        ),
+        ("nothing", "30.0 dB against exact arithmetic, sound is 38 or more: {cause} fused wrongly"),
+    ],
+)
+@pytest.mark.parametrize(
     ("target", "cause"),
     [("x86-avx2", "byte products saturate on this CPU, or operators were"), ("x86-vnni", "operators were")],
 )
-def test_kernels_that_change_the_outputs_are_a_warning(
-    nets: dict[str, Path], save_npz: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, target: str, cause: str
-) -> None:
+def test_kernels_that_change_the_outputs_are_a_warning_unless_each_is_exact_by_itself(
+    nets: dict[str, Path], save_npz: Callable[..., Path], monkeypatch: pytest.MonkeyPatch,
+    target: str, cause: str, found: str, said: str,
+) -> None:  # fmt: skip
     monkeypatch.setattr("fcdeploy.reporting.validation.detect_target", lambda: TARGETS[target])
 
     def kernels(*_: Any) -> tuple[dict[str, Fidelity], str]:
@@ -210,12 +223,17 @@ def test_kernels_that_change_the_outputs_are_a_warning(
 
     data = save_npz(x=samples(20, 3, 8, 8))
     clean = validate(nets["residual"], against=nets["residual"], data=data)
-    assert not [text for text in clean.warnings if "byte products" in text]
+    assert clean.values["kernels_exact"] is None
     monkeypatch.setattr("fcdeploy.commands.validate.compare_kernels", kernels)
+    if found != "ties":  # which are what these kernels have
+        row = LayerExactness("conv", "Conv", 100, 100, 50, 3.0, floats=False)
+        exactness = Exactness((row,) if found == "wrong" else (), (), undisturbed=True)
+        monkeypatch.setattr("fcdeploy.commands.validate.check_exactness", lambda *_, **__: exactness)
     report = validate(nets["residual8"], against=nets["residual"], data=data)
     assert report.values["kernel_sqnr_db"] == pytest.approx(30.0)
-    said = f"30.0 dB against exact arithmetic, sound is 38 or more: {cause} fused wrongly"
-    assert any(said in text for text in report.warnings)
+    assert report.values["kernels_exact"] is {"ties": True, "wrong": False, "nothing": None}[found]
+    warned = [text for text in report.warnings if text.startswith("integer kernels change the outputs")]
+    assert [said.format(cause=cause) in text for text in warned] == [True] * bool(said)
 
 
 def test_a_file_that_does_not_run_with_32_bit_sums_is_compared_without_them(

@@ -196,3 +196,33 @@ def test_npy_single_file_and_damage(tmp_path: Path) -> None:
     np.save(folder / "label.npy", np.zeros(3))
     with fails("only_labels holds no samples"):
         open_source(folder, [X])
+
+
+# --- a folder of npz
+
+
+def test_a_folder_of_npz_gives_samples_of_different_shapes(tmp_path: Path) -> None:
+    inputs = [spec("text", None, None, dtype=np.int64), spec("length", None, dtype=np.int64)]
+    texts = [RNG.integers(0, 9, (count, length)) for count, length in ((1, 4), (3, 7), (1, 2))]
+    for index, text in enumerate(texts):
+        label = RNG.integers(0, 2, len(text))
+        np.savez(tmp_path / f"{index:03}.npz", text=text, length=np.full(len(text), text.shape[1]), label=label)
+    source = open_source(tmp_path, inputs)
+    assert (source.count, source.labelled) == (5, True)
+    for _ in range(2):
+        found = list(source)
+        rows = [row for text in texts for row in text]
+        for sample, row in zip(found, rows, strict=True):
+            np.testing.assert_array_equal(sample.inputs["text"], row)
+            assert sample.inputs["length"] == len(row)
+    assert found[3].name == f"{tmp_path.name}, 001.npz, sample 2"
+
+
+def test_a_folder_of_npz_says_which_file_is_wrong(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.zeros((2, 3, 4), np.float32))
+    np.savez(tmp_path / "b.npz", y=np.zeros((2, 3, 4), np.float32))
+    with fails("b.npz: input 'x' is missing, it has 'y'"):
+        open_source(tmp_path, [X])
+    np.savez(tmp_path / "b.npz", x=np.zeros((2, 3, 4), np.float32), label=np.zeros(2, np.int64))
+    with fails("some files have labels and some have none"):
+        open_source(tmp_path, [X])
