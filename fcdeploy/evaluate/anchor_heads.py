@@ -109,14 +109,14 @@ class Level:
 class AnchorHead:
     """Which numbers of which outputs are boxes and scores, how boxes are coded, and what becomes of those that overlap.
 
-    `background` is a class of none, `logits` are scores before a Sigmoid.  Boxes are shown from several scores.
+    `background` is a class of none, `left` what scores have still to go through.  Boxes are shown from several scores.
     """
 
     levels: tuple[Level, ...]
     coding: Coding
     overlap: float
     background: int | None = None
-    logits: bool = False
+    left: Literal["", "sigmoid", "softmax"] = ""
     shown_from: tuple[float, ...] = SHOWN_FROM
 
     def __str__(self) -> str:
@@ -194,13 +194,13 @@ class AnchorHead:
 
     def _read_scores(self, level: Level, outputs: Mapping[str, Array]) -> Float64:
         scores = np.asarray(level.scores.read(outputs), np.float64)
-        scores = _squash(scores) if self.logits else scores
+        scores = _take_shares(scores) if self.left == "softmax" else _squash(scores) if self.left else scores
         if self.background is not None:
             scores = np.delete(scores, self.background, axis=2)
         if level.objectness is None:
             return scores
         there = np.asarray(level.objectness.read(outputs), np.float64)
-        there = _squash(there) if self.logits else there
+        there = _squash(there) if self.left else there
         return scores * there
 
 
@@ -278,8 +278,13 @@ def _list_prior_sizes(grid: Grid) -> Float64:
 
 def _expect(logits: Float64) -> Float64:
     """What bins (..., bins) of 0, 1, ... are to be expected to be."""
+    return np.asarray((_take_shares(logits) * np.arange(logits.shape[-1])).sum(axis=-1))
+
+
+def _take_shares(logits: Float64) -> Float64:
+    """Those of a Softmax along the last axis."""
     shares = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray((shares * np.arange(logits.shape[-1])).sum(axis=-1) / shares.sum(axis=-1))
+    return np.asarray(shares / shares.sum(axis=-1, keepdims=True))
 
 
 def _exponential(logarithms: Float64) -> Float64:

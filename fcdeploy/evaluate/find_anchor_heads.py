@@ -33,13 +33,17 @@ from fcdeploy.evaluate.box_layouts import FEW, OVERLAPS, find_pair
 from fcdeploy.evaluate.decision import AnchorScores
 from fcdeploy.evaluate.detections import CONFIDENT
 from fcdeploy.evaluate.output_ends import BOX, OutputEnd
+from fcdeploy.evaluate.standing_out import stands_out
 
 NO_SCORES = OutputEnd("other")
 WITH_OBJECTNESS, WITHOUT = OVERLAPS["anchors first"], OVERLAPS["anchors last"]
 LARGE = 6.0  # of a logarithm of a side in strides, or a shift in tenths of a side, over ten: 400 strides, 6 sides
+SHARE_OF_NONE = 0.5  # of the queries: more of them see no object
 ALL_QUIET = 0.9  # of the anchors: in a head that is not decoded as many score next to nothing
 QUIET = 0.1  # the score of such an anchor; a map of features has one half there
 BINS = 16  # of each side in YOLOv8's maps
+FEWEST_BINS, MOST_BINS = 6, 33  # PicoDet has 8, GFL 17, D-FINE 33
+SMOOTH_BINS = 0.75  # of the steps between numbers in no order: 0.26 in YOLOv8, 0.47 to 0.55 in PicoDet
 AFTER_BOX = BOX + 1
 
 
@@ -79,7 +83,7 @@ def _find_head(outputs: Arrays, ends: Mapping[str, OutputEnd], size: tuple[int, 
         if head is not None:
             return head
     fixed = all(ends.get(name, NO_SCORES).fixed for name in floats)
-    decoded = _find_decoded_pair(floats, ends, size)
+    decoded = _find_decoded_pair(floats, ends, size) or _find_queries(floats, ends)
     if decoded is not None or not fixed:  # what is not decoded has to be told by one size
         return decoded
     return _find_offsets(floats, ends, size) or _find_levels(floats, size)
@@ -169,6 +173,27 @@ def _find_decoded_pair(outputs: Arrays, ends: Mapping[str, OutputEnd], size: tup
     return AnchorHead((level,), FORMS[pair.form], WITH_OBJECTNESS if ordered else 1.0, background)
 
 
+def _find_queries(outputs: Arrays, ends: Mapping[str, OutputEnd]) -> AnchorHead | None:
+    """Boxes of a DETR's queries, which a Sigmoid makes shares of the picture, beside logits of classes: no two are of one object.
+
+    Where most queries have the last class, it is that of no object, and a Softmax is left to do; else a Sigmoid.
+    """
+    for name, boxes in outputs.items():
+        shares = ends.get(name, NO_SCORES).kind == "sigmoid" and boxes.ndim == 3 and boxes.shape[2] == BOX
+        for other, scores in outputs.items() if shares else ():
+            if ends.get(other, NO_SCORES).kind != "dense" or scores.ndim != 3 or scores.shape[:2] != boxes.shape[:2]:
+                continue
+            last = scores.shape[2] - 1
+            softmax = last > 0 and find_background(scores) == last
+            quiet = float((scores.max(axis=2) <= 0).mean()) > SHARE_OF_NONE  # of each class less than one half
+            level = Level(Columns(name, "anchors first"), Columns(other, "anchors first"))
+            if softmax:
+                return AnchorHead((level,), "centre and size", 1.0, last, "softmax")
+            if quiet:
+                return AnchorHead((level,), "centre and size", 1.0, left="sigmoid")
+    return None
+
+
 def _find_offsets(outputs: Arrays, ends: Mapping[str, OutputEnd], size: tuple[int, int]) -> AnchorHead | None:
     """Offsets to prior boxes (n, anchors, 4) beside scores (n, anchors, classes) that the graph makes shares of."""
     for name, boxes in outputs.items():
@@ -247,9 +272,11 @@ def _split_maps(outputs: Arrays, size: tuple[int, int], by_stride: Mapping[int, 
     """One output a stride, in which numbers of boxes stand beside scores."""
     maps = {stride: found[0] for stride, found in by_stride.items()}
     rows = [line_up(outputs[one.name], one.layout, one.anchors) for one in maps.values()]
-    numbers = next(iter(maps.values())).numbers
+    numbers, anchors = next(iter(maps.values())).numbers, next(iter(maps.values())).anchors
+    if any(stands_out(each.reshape(len(each), -1, numbers * anchors), 2) for each in rows):
+        return None  # logits of classes, at several sizes
     joined = np.concatenate([each.reshape(-1, numbers) for each in rows])
-    for start, coding, logits in _list_splits(joined, next(iter(maps.values())).anchors):
+    for start, coding, logits in _list_splits(joined, anchors):
         objectness = coding != "bins"
         levels = [
             Level(
@@ -262,7 +289,9 @@ def _split_maps(outputs: Arrays, size: tuple[int, int], by_stride: Mapping[int, 
             )
             for stride, one in maps.items()
         ]
-        return AnchorHead(tuple(levels), coding, WITH_OBJECTNESS if objectness else WITHOUT, None, logits)
+        return AnchorHead(
+            tuple(levels), coding, WITH_OBJECTNESS if objectness else WITHOUT, None, "sigmoid" if logits else ""
+        )
     return None
 
 
@@ -280,6 +309,8 @@ def _list_splits(rows: Array, anchors: int) -> Iterator[tuple[int, Coding, bool]
     elif not shares and anchors > 1 and float((behind[:, 0] <= _find_logit(QUIET)).mean()) >= ALL_QUIET:
         yield BOX, "logits", True
     elif anchors == 1 and rows.shape[1] > BOX * BINS:
+        if not _are_bins(boxes := rows[:, : BOX * BINS], BINS):
+            return
         scores = rows[:, BOX * BINS :]
         if scores.min() < 0 and float((scores.max(axis=1) <= _find_logit(QUIET)).mean()) >= ALL_QUIET:
             yield BOX * BINS, "bins", True
@@ -289,52 +320,55 @@ def _list_splits(rows: Array, anchors: int) -> Iterator[tuple[int, Coding, bool]
 
 def _join_maps(outputs: Arrays, size: tuple[int, int], by_stride: Mapping[int, list[_MapFound]]) -> AnchorHead | None:
     """Several outputs a stride: scores, boxes, and perhaps shares of being an object."""
-    kinds = [_sort_maps(outputs, maps) for maps in by_stride.values()]
-    if any(kind is None for kind in kinds):
-        return None
     levels = list[Level]()
-    for (stride, maps), kind in zip(by_stride.items(), kinds, strict=True):
-        assert kind is not None
-        boxes, scores, objectness = (
-            None if one is None else Columns(one.name, one.layout, anchors=one.anchors) for one in kind
-        )
-        assert boxes is not None and scores is not None
-        levels.append(Level(boxes, scores, objectness, (make_grid(*size, stride, maps[0].anchors),)))
-    numbers = np.concatenate([level.boxes.read(outputs).ravel() for level in levels])
-    coding = _find_coding(numbers, kinds)
+    for stride, maps in by_stride.items():
+        level = _sort_maps(outputs, maps, make_grid(*size, stride, maps[0].anchors))
+        if level is None:
+            return None
+        levels.append(level)
+    numbers = [level.boxes.read(outputs) for level in levels]
+    coding = _find_coding(np.concatenate([each.reshape(-1, each.shape[2]) for each in numbers]), levels[0])
     return None if coding is None else AnchorHead(tuple(levels), coding, WITH_OBJECTNESS)
 
 
-_Sorted = tuple[_MapFound, _MapFound, _MapFound | None]
-
-
-def _find_coding(numbers: Array, kinds: list[_Sorted | None]) -> Coding | None:
-    """What the numbers of all boxes may be."""
-    boxes, _, objectness = kinds[0] or (None, None, None)
-    if boxes is None:
-        return None
-    if boxes.numbers > BOX:
-        return "bins"
+def _find_coding(numbers: Array, level: Level) -> Coding | None:
+    """What the numbers of all boxes (rows, 4 and more) may be."""
+    if numbers.shape[1] > BOX:
+        return "bins" if _are_bins(numbers, numbers.shape[1] // BOX) else None
     if float((numbers >= 0).mean()) >= IN_PLACE:
         return "distances"
-    return "offsets" if objectness is not None and boxes.anchors == 1 else "priors"
+    return "offsets" if level.objectness is not None and level.boxes.anchors == 1 else "priors"
 
 
-def _sort_maps(outputs: Arrays, maps: list[_MapFound]) -> _Sorted | None:
-    """Which of the outputs of one stride are boxes, scores and shares of being an object; None where they are none of a head."""
+def _sort_maps(outputs: Arrays, maps: list[_MapFound], grid: Grid) -> Level | None:
+    """The outputs of one stride that are boxes, scores and shares of being an object; None where they are none of a head.
+
+    Channels of a map that could be those of several boxes could be anything.
+    """
+    if maps[0].anchors > 1 and any(one.layout.startswith("map,") or one.layout == "map" for one in maps):
+        return None
     arrays = {one.name: line_up(outputs[one.name], one.layout, one.anchors) for one in maps}
     shares = [one for one in maps if arrays[one.name].min() >= 0 and arrays[one.name].max() <= 1]
     others = [one for one in maps if one not in shares and one.numbers % BOX == 0]
-    if not shares or len(shares) > 2 or not others:
+    there = [one for one in shares if one.numbers == 1][-1:] if len(shares) == 2 else []
+    kinds = [one for one in shares if one not in there]
+    if len(kinds) != 1 or not others:
+        return None
+    product = arrays[kinds[0].name] * (arrays[there[0].name] if there else 1.0)
+    if not _are_quiet(product):
         return None
     boxes = min(others, key=lambda one: (one.numbers != BOX, one.numbers))
-    there = [one for one in shares if one.numbers == 1] if len(shares) == 2 else []
-    objectness = there[-1] if there else None
-    scores = next(one for one in shares if one is not objectness)
-    product = arrays[scores.name] * (arrays[objectness.name] if objectness is not None else 1.0)
-    if len(shares) == 2 and objectness is None:
-        return None
-    return (boxes, scores, objectness) if _are_quiet(product) else None
+    columns = [Columns(one.name, one.layout, anchors=one.anchors) for one in (boxes, *kinds, *there)]
+    return Level(columns[0], columns[1], columns[2] if there else None, (grid,))
+
+
+def _are_bins(numbers: Array, bins: int) -> bool:
+    """Whether numbers are logits of distances, several bins for each: those of bins side by side are near each other."""
+    if not FEWEST_BINS <= bins <= MOST_BINS:
+        return False
+    rows = np.asarray(numbers, np.float64).reshape(-1, bins)
+    random = rows.std(axis=1).mean() * 2 / np.sqrt(np.pi)  # the mean difference of two drawn from a normal one
+    return bool(np.abs(np.diff(rows, axis=1)).mean() <= SMOOTH_BINS * random)
 
 
 def _are_quiet(scores: Array) -> bool:

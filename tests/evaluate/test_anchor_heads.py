@@ -116,13 +116,15 @@ def maps_first(scene: Scene, level: int, numbers: Array) -> Array:
 
 def in_bins(distances: Array, bins: int) -> Array:
     """Logits of bins (..., 4 * bins) whose expectation is the distances (..., 4)."""
-    low = np.clip(np.floor(distances), 0, bins - 2)
-    high = np.clip(distances - low, 1e-6, 1 - 1e-6)
     at = np.arange(bins)
-    shares = np.where(at == low[..., None], 1 - high[..., None], 0) + np.where(
-        at == low[..., None] + 1, high[..., None], 0
-    )
-    return np.log(shares + 1e-9).reshape(*distances.shape[:-1], -1)
+    middle = np.clip(distances, 0.01, bins - 1.01)[..., None]
+    for _ in range(60):  # of a bell around the distance, which the ends of the bins cut
+        shares = np.exp(-((at - middle) ** 2))
+        shares /= shares.sum(axis=-1, keepdims=True)
+        middle = middle + 0.5 * (
+            np.clip(distances, 0.01, bins - 1.01)[..., None] - (shares * at).sum(axis=-1, keepdims=True)
+        )
+    return (-((at - middle) ** 2)).reshape(*distances.shape[:-1], -1)
 
 
 def distances(scene: Scene, level: int) -> Array:
@@ -144,7 +146,9 @@ def before_sigmoid(scene: Scene, level: int) -> Array:
     anchors = scene.boxes[level].shape[3]
     sides = np.tile(np.geomspace(2, 4, anchors), len(strides) // anchors)[:, None] * strides
     shares = np.concatenate([(box[..., :2] - centres) / strides / 2 + 0.5, np.sqrt(box[..., 2:] / sides) / 2], axis=-1)
-    return np.concatenate([logit(np.clip(shares, 1e-3, 1 - 1e-3)), logit(with_objectness(scores) * 0.999)], axis=-1)
+    there = np.minimum(scores.max(axis=-1, keepdims=True) / 0.5, 0.999)  # where nothing is, no class is sure either
+    kinds = np.clip(scores / there, 1e-3, 0.999)
+    return np.concatenate([logit(np.clip(shares, 1e-3, 1 - 1e-3)), logit(there), logit(kinds)], axis=-1)
 
 
 def softmax_of(scores: Array) -> Array:
@@ -290,11 +294,33 @@ def yolox_maps(seed: int) -> tuple[Scene, Found]:
     return scene, (outputs, {})
 
 
+def detr(seed: int) -> tuple[Scene, Found]:
+    """Queries in no order, each object by one; the last class is that of no object."""
+    scene, random = draw_scene(seed), np.random.default_rng(seed)
+    boxes, shares = random.uniform(0.2, 0.6, (2, 100, 4)), np.tile([0.01, 0.01, 0.01, 0.97], (2, 100, 1))
+    for picture, objects in enumerate(scene.objects):
+        for at, (box, kind, score) in zip(random.permutation(100), objects, strict=False):
+            boxes[picture, at] = centred(box) / [WIDTH, HEIGHT, WIDTH, HEIGHT]
+            shares[picture, at] = (1 - score) / 3
+            shares[picture, at, kind] = score
+    ends = {"boxes": OutputEnd("sigmoid"), "logits": OutputEnd("dense", 2)}
+    return scene, ({"logits": np.log(shares) + random.normal(size=(2, 100, 1)), "boxes": boxes}, ends)
+
+
+def rt_detr(seed: int) -> tuple[Scene, Found]:
+    """The same with a Sigmoid left to do, of each class."""
+    scene, (outputs, ends) = detr(seed)
+    shares = np.exp(outputs["logits"])
+    shares /= shares.sum(axis=2, keepdims=True)
+    return scene, ({"logits": logit(shares[..., :3]), "boxes": outputs["boxes"]}, ends)
+
+
 HEADS: list[tuple[Callable[[int], tuple[Scene, Found]], str]] = [
     (yolo8, "centre and size"), (yolo8_values_alone, "centre and size"), (yolo8_turned_round, "centre and size"),
     (yolo8_masks, "centre and size"), (yolo5, "centre and size"), (yolox, "offsets"), (yolox_decoded, "centre and size"),
     (ssd, "corners"), (yolo4, "corners"), (retinaface, "priors"), (picodet, "bins"), (yolo8_maps, "bins"),
     (yolo5_maps, "logits"), (yolo5_maps_apart, "logits"), (scrfd, "distances"), (fcos, "distances"), (yolox_maps, "offsets"),
+    (detr, "centre and size"), (rt_detr, "centre and size"),
 ]  # fmt: skip
 
 
@@ -468,6 +494,21 @@ def draw_no_head(kind: str, random: np.random.Generator) -> Found:
     if kind == "maps of shares":
         ends = {f"p{i}": OutputEnd("sigmoid") for i in range(3)}
         return {f"p{i}": quiet(random, 2, classes, *level) for i, level in enumerate(levels)}, ends
+    if kind == "shares beside features":
+        shares = {f"s{i}": quiet(random, 2, classes, *level) for i, level in enumerate(levels)}
+        width = int(random.choice([16, 32, 64, 68]))
+        return shares | {f"f{i}": random.normal(size=(2, width, *level)) for i, level in enumerate(levels)}, {}
+    if kind in ("classes of several sizes", "rare classes of several sizes"):
+        count = int(random.choice([21, 27, 33, 80, 150]))
+        often = 1 / np.arange(1, count + 1) ** (1.2 if kind == "rare classes of several sizes" else 0)
+        outputs = {}
+        for i, level in enumerate(levels):
+            each = random.choice(count, size=(2, *level), p=often / often.sum())
+            logits = (
+                8.0 * (each[:, None] == np.arange(count)[:, None, None]) - 5 + random.normal(size=(2, count, *level))
+            )
+            outputs[f"p{i}"] = logits
+        return outputs, {name: OutputEnd("convolution", 1) for name in outputs}
     if kind == "a map and features of several sizes":
         shares = {f"s{i}": random.random((2, 1, *level)) for i, level in enumerate(levels)}
         return shares | {f"f{i}": random.normal(size=(2, 32, *level)) for i, level in enumerate(levels)}, {}
@@ -480,7 +521,8 @@ def draw_no_head(kind: str, random: np.random.Generator) -> Found:
 NO_HEADS = [
     "features", "boxes in no order", "boxes apart in no order", "embeddings beside labels", "points of a body",
     "a class at each place", "a pyramid of features", "a wide pyramid of features", "a pyramid behind ReLU",
-    "maps of shares", "a map and features of several sizes", "a turned box",
+    "maps of shares", "shares beside features", "classes of several sizes", "rare classes of several sizes",
+    "a map and features of several sizes", "a turned box",
 ]  # fmt: skip
 
 

@@ -17,7 +17,8 @@ from fcdeploy.evaluate.compare import add_batch, run_model, start_answers
 from fcdeploy.evaluate.decision import READ_AT, AnchorScores, Decision
 from fcdeploy.evaluate.metric import choose_metric
 from fcdeploy.evaluate.output_ends import OutputEnd, find_ends
-from fcdeploy.evaluate.outputs import decide_by, read_outputs, stands_out
+from fcdeploy.evaluate.outputs import decide_by, read_outputs
+from fcdeploy.evaluate.standing_out import stands_out
 from fcdeploy.prepare.shape_inference import infer_shapes
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.session import Session
