@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 
 VARIABLE = "FCDEPLOY_CACHE"
@@ -10,7 +11,12 @@ VARIABLE = "FCDEPLOY_CACHE"
 
 def cache_folder() -> Path:
     """`FCDEPLOY_CACHE`, else `fcdeploy` in `XDG_CACHE_HOME` or ~/.cache."""
-    if own := os.environ.get(VARIABLE):
+    return _choose_folder(*map(os.environ.get, (VARIABLE, "XDG_CACHE_HOME", "HOME")))
+
+
+@cache  # a search asks a hundred thousand times
+def _choose_folder(own: str | None, shared: str | None, _home: str | None) -> Path:
+    if own:
         return Path(own)
-    base = Path(os.environ.get("XDG_CACHE_HOME") or "")
+    base = Path(shared or "")
     return (base if base.is_absolute() else Path.home() / ".cache") / "fcdeploy"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import onnx_ir as ir
 
@@ -37,6 +38,11 @@ class Builder:
     macs: Mapping[str, int]
     goal: str = WHY
     groups: list[NodeGroup] = field(default_factory=list)
+
+    @cached_property
+    def usual(self) -> Plan:
+        """The plan in which no node has left int8."""
+        return self.plan({})
 
     def plan(self, forms: Forms, moved: Collection[str] = ()) -> Plan:
         why = explain_moves(self.groups, forms, moved, self.goal)
@@ -74,11 +80,11 @@ class Builder:
 
     def list_integer(self) -> list[str]:
         """Nodes that compute with integers in the plan, in the graph's order."""
-        return [node for node, kind in self.plan({}).kinds.items() if kind not in ("float", "weight_only")]
+        return [node for node, kind in self.usual.kinds.items() if kind not in ("float", "weight_only")]
 
     def list_rounded(self) -> dict[str, QParams]:
         """Tensors that the plan rounds, with their scales; a picture's bytes are what they were."""
-        plan = self.plan({})
+        plan = self.usual
         scales = {s.name: plan.tensors.get(s.name) for s in find_sources(self.model({})) if s.kind == "tensor"}
         return {name: q for name, q in scales.items() if q is not None and not q.pixels}
 
@@ -119,5 +125,5 @@ def begin_building(problem: Problem, costs: Costs | None, goal: str = WHY) -> Bu
     everything = problem.plan()
     base = Choice() if costs is None else choose(problem.model, everything, problem.calibration, costs)
     builder = Builder(problem, everything, base, costs, count_macs_by_node(problem.model), goal)
-    builder.groups = find_groups(problem, builder.plan({}), builder.model({}))
+    builder.groups = find_groups(problem, builder.usual, builder.model({}))
     return builder

@@ -64,7 +64,7 @@ def leave_all(builder: Builder, measure: Measure) -> PathStep | None:
 
 def leave(builder: Builder, measure: Measure, some: Collection[str], wide: Collection[str] = ()) -> PathStep:
     """Some nodes in float, and weights of 16 bits where nodes are `wide`."""
-    kinds = builder.plan({}).kinds
+    kinds = builder.usual.kinds
     stored = {name_of(node) for node in builder.problem.model.graph if weight_only_inputs(node)}
     forms = {node: "wide" for node in wide if kinds[node] == "weight_only"}
     forms |= {node: _choose_rung(node, stored, wide) for node in some}

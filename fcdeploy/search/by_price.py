@@ -72,7 +72,7 @@ def measure_alone(
     for done, (tensor, q) in enumerate(tensors.items(), start=1):
         if stop():
             break
-        model = round_alone(builder.problem.model, tensor, q)
-        errors[tensor] = 0.0 if model is None else noise(model)
+        with round_alone(builder.problem.model, tensor, q) as model:
+            errors[tensor] = 0.0 if model is None else noise(model)
         on_step("what each rounding costs", done, len(tensors))
     return errors

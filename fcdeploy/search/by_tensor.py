@@ -55,7 +55,7 @@ def find_better_methods(
 ) -> list[tuple[list[str], str]]:
     """Tensors of one scale, and the method with which they cost clearly less than with the usual one; the largest gain first."""
     builder = begin_building(replace(problem, effort="fast"), basis.costs)
-    errors, usual = measure_alone(builder, noise, on_step), builder.plan({}).tensors
+    errors, usual = measure_alone(builder, noise, on_step), builder.usual.tensors
     others = {method: replace(problem, ranges=method).plan().tensors for method in METHODS if method != problem.ranges}
     least = COSTLY * sum(errors.values())
     costly = [name for name in sorted(errors, key=lambda name: -errors[name])[:MOST] if errors[name] >= least]
@@ -69,9 +69,9 @@ def find_better_methods(
             q = tensors.get(name)
             if q is None or _key(q) in tried:
                 continue
-            model = round_alone(problem.model, name, q)
-            if model is not None:
-                tried[_key(q)] = (noise(model), method)
+            with round_alone(problem.model, name, q) as model:
+                if model is not None:
+                    tried[_key(q)] = (noise(model), method)
         error, method = min(tried.values())
         if error < CLEARLY * errors[name]:
             alike = [other for other, q in usual.items() if q.dtype == "uint8" and _key(q) == _key(usual[name])]

@@ -286,13 +286,16 @@ def _leave_int8(
 def _find_cheapest(builder: Builder, judge: Judge, floor: Floor, on_step: OnStep | None) -> PathStep:
     """Of what was tried, the cheapest that holds the floor, else what comes nearest to it."""
     step: OnStep = on_step or (lambda *_: None)
-    trials, moves = 0, list[tuple[float, float]]()
+    moves = list[tuple[float, float]]()
+
+    known: dict[frozenset[tuple[str, str]], Judgement] = {}
 
     def measure(forms: Forms) -> Score:
-        nonlocal trials
-        trials += 1
-        step("models judged to hold the floor", trials, None)
-        judgement = judge.measure(builder.model(forms), least=floor)
+        key = frozenset(forms.items())  # some are tried by price and by place
+        if key not in known:
+            step("models judged to hold the floor", len(known) + 1, None)
+            known[key] = judge.measure(builder.model(forms), least=floor)
+        judgement = known[key]
         score = _score(judgement, floor, builder.cost(forms))
         if (changed := judgement.changed_finds) is None:
             return score

@@ -6,6 +6,9 @@ shows on a few samples, and such errors add up: each is small, and they know not
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import onnx_ir as ir
 
 from fcdeploy.graph.nodes import name_of, tensors_of
@@ -13,13 +16,18 @@ from fcdeploy.int8.writing.conversions import Conversions, producer
 from fcdeploy.records.plan import QParams
 
 
-def round_alone(model: ir.Model, tensor: str, q: QParams) -> ir.Model | None:
-    """A copy of a float model whose nodes read a tensor from its bytes; None where it has no tensor of that name."""
-    copy = model.clone()
-    value = next((value for value in tensors_of(copy.graph) if name_of(value) == tensor), None)
+@contextmanager
+def round_alone(model: ir.Model, tensor: str, q: QParams) -> Iterator[ir.Model | None]:
+    """A float model whose nodes read a tensor from its bytes while the block lasts; None where it has no tensor of that name.
+
+    It is the model itself: a copy for each of hundreds of tensors would take longer than the runs.
+    """
+    graph = model.graph
+    value = next((value for value in tensors_of(graph) if name_of(value) == tensor), None)
     if value is None:
-        return None
-    uses, conversions = list(value.uses()), Conversions(copy.graph)
+        yield None
+        return
+    uses, constants, conversions = list(value.uses()), set(graph.initializers), Conversions(graph)
     integers = conversions.quantize(value, q, f"{tensor}/q")
     real = conversions.dequantize(integers, q, f"{tensor}/dq")
     for node, index in uses:
@@ -27,7 +35,14 @@ def round_alone(model: ir.Model, tensor: str, q: QParams) -> ir.Model | None:
     pair = [producer(integers), producer(real)]
     writer = value.producer()
     if writer is None:
-        copy.graph.insert_before(copy.graph[0], pair)
+        graph.insert_before(graph[0], pair)
     else:
-        copy.graph.insert_after(writer, pair)
-    return copy
+        graph.insert_after(writer, pair)
+    try:
+        yield model
+    finally:
+        for node, index in uses:
+            node.replace_input_with(index, value)
+        graph.remove(pair, safe=True)
+        for name in set(graph.initializers) - constants:
+            del graph.initializers[name]

@@ -47,9 +47,9 @@ from fcdeploy.runtime.cpu import find_target
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples.kept_samples import KEPT_LEAST, count_samples
 from fcdeploy.samples.kinds import open_source
-from fcdeploy.search.builder import begin_building
+from fcdeploy.search.builder import Builder, begin_building
 from fcdeploy.search.candidates import Candidate, is_of_weights, round_by_inputs
-from fcdeploy.search.hold_floor import _carry_out, make_judge
+from fcdeploy.search.hold_floor import _carry_out, _find_cheapest, make_judge
 from fcdeploy.search.ladder import PathStep, Score
 
 DATA = random_data(0, 96, x=(12,))
@@ -534,6 +534,30 @@ def test_rounding_that_misses_the_floor_in_the_end_is_left_out(tmp_path: Path) -
         assert (made.judgement.worst_db, left) == (taken, ())
         assert bool(made.plan.gptq_nodes) is rounding
         assert judge.measure(made.int8).worst_db == taken
+
+
+def test_what_is_tried_by_price_and_by_place_is_judged_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No split of this network holds the floor but everything in float, so that all ways are tried."""
+    net = Net(0)
+    x = net.op("Relu", net.dense(net.input("x", 12), 12, 16, name="a"))
+    model = ir.from_proto(
+        net.output(net.dense(net.op("Relu", net.dense(x, 16, 16, name="b")), 16, 6, name="c")).model()
+    )
+    prepare(model)
+    seen = observe(model, in_memory(DATA, model), model_hash="")
+    of = {"samples": DATA, "judged": (DATA,), "unseen": True, "effort": "fast"}
+    problem = Problem(Path("net.onnx"), model, seen, target=find_target("host"), ranges="mse", keep_float=(), **of)
+    judge = Judge(model, model, [DATA], {})
+    built = list[frozenset[tuple[str, str]]]()
+    build = Builder.model
+    builder = begin_building(problem, None)
+    monkeypatch.setattr(
+        Builder, "model", lambda self, forms: built.append(frozenset(forms.items())) or build(self, forms)
+    )
+    step = _find_cheapest(builder, judge, Floor(0.99, 60.0), None)
+    assert step.score.drop == 0
+    built = [forms for forms in built if forms]
+    assert len(built) == len(set(built)) > 3
 
 
 def test_ranges_that_fit_are_taken(tmp_path: Path) -> None:

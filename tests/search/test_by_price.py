@@ -11,7 +11,8 @@ import pytest
 from networks import Net, in_memory, random_data
 
 from fcdeploy.graph.model import name_everything
-from fcdeploy.graph.nodes import name_of
+from fcdeploy.graph.nodes import name_of, tensors_of
+from fcdeploy.graph.protobuf import proto_of
 from fcdeploy.int8.calibrating.observe import observe
 from fcdeploy.int8.planning.elementwise import find_gelus
 from fcdeploy.int8.planning.plan_graph import Overrides
@@ -67,13 +68,19 @@ def gelus(front: str = "Div") -> Problem:
 
 @pytest.mark.parametrize("tensor", ["x", "b_out", "d_out"])
 def test_one_tensor_alone_is_rounded(tensor: str) -> None:
-    """Against the float model run up to the tensor and from its rounded numbers on."""
+    """Against the float model run up to the tensor and from its rounded numbers on; and then the model is as it was."""
     problem = chain()
     q = problem.plan().tensors[tensor]
-    made = round_alone(problem.model, tensor, q)
-    assert made is not None
-    assert round_alone(problem.model, "nothing", q) is None
-    (answer,) = Session(made).run(DATA)
+    before, readers = proto_of(problem.model), [list(value.uses()) for value in tensors_of(problem.model.graph)]
+    with round_alone(problem.model, tensor, q) as made:
+        assert made is not None
+        (answer,) = Session(made).run(DATA)
+    with round_alone(problem.model, "nothing", q) as made:
+        assert made is None
+    with pytest.raises(ValueError, match="stop"), round_alone(problem.model, tensor, q):
+        raise ValueError("stop")
+    assert proto_of(problem.model) == before
+    assert [list(value.uses()) for value in tensors_of(problem.model.graph)] == readers
 
     def run(first: str, value: np.ndarray, last: str) -> np.ndarray:
         """The model from one tensor to another."""

@@ -39,7 +39,7 @@ def holds(name: str) -> bool:
 
 def collect_answers() -> dict[str, str]:
     """Every fact -> the answer; what cannot be asked is taken to be as expected."""
-    return _collect_answers(_find_file())
+    return _collect_answers(_name_file(cache_folder(), _make_key()))
 
 
 def harms(kind: str) -> bool:
@@ -80,9 +80,10 @@ def _collect_answers(file: Path) -> dict[str, str]:
     return {name: known.get(name, fact.expected) for name, fact in FACTS.items()}
 
 
-def _find_file() -> Path:
+@cache
+def _name_file(folder: Path, key: str) -> Path:
     """Where answers are kept."""
-    return cache_folder() / "probes" / f"{_make_key()}.json"
+    return folder / "probes" / f"{key}.json"
 
 
 @cache
