@@ -21,8 +21,8 @@ from fcdeploy.native.reading.operators import read_program
 from fcdeploy.runtime.cpu import this_machine
 from fcdeploy.tables.native import MACHINES
 from scripts.checkout import ROOT, list_families
-from scripts.devices.arm_counts import make_model
 from scripts.devices.cortex_m import DIGITS, FAMILIES, make_int8
+from scripts.shipped import make_model
 
 SEEDS = 3
 SAMPLES = 200

@@ -22,18 +22,16 @@ from typing import Any
 
 import click
 import numpy as np
-import onnx_ir as ir
 from native_arm import build_program, find_qemu
 from onnx import TensorProto, helper, save
 
-import fcdeploy
 from fcdeploy.graph.model import read_model
 from fcdeploy.native.build import Built, build
 from fcdeploy.native.reading.operators import read_program
-from scripts.checkout import ROOT, list_families
+from scripts.checkout import list_families
+from scripts.shipped import DIGITS, make_model
 
 CPUS = ("cortex-a53", "neoverse-n1")
-DIGITS = {"lenet5": "digits", "dense": "digits64", "resnet": "digits"}
 BAR = 0.5
 SECONDS = 1800
 RUNS = 3
@@ -73,28 +71,6 @@ def main(names: list[str]) -> int:
                 missed += native > BAR * other
                 click.echo(f"{name:<20} {cpu:<12} {native:>12,} {other:>12,} {native / other:>6.2f}")
     return 1 if missed else 0
-
-
-def make_model(name: str, families: Mapping[str, Any], folder: Path) -> tuple[Path, dict[str, np.ndarray[Any, Any]]]:
-    """The int8 model as `quantize --engine native` makes it without measuring anything, and one sample."""
-    if name in DIGITS:
-        source, weights, inputs = f"models/{name}.py:{name}", f"models/{name}.safetensors", []
-        with np.load(ROOT / "calib_data" / f"{DIGITS[name]}.calib.npz") as stored:
-            arrays = dict(stored)
-    else:
-        family = families[name]
-        source, weights, inputs = family.function, family.weights, [family.input] if family.input else []
-        arrays = family.calibration()
-    report = fcdeploy.export(f"{ROOT / source}", state=ROOT / weights, output=folder / "float.onnx", inputs=inputs)
-    data = {row["name"]: arrays[row["name"]] for row in report.values["inputs"]}
-    np.savez(folder / "data.npz", **data)
-    fcdeploy.quantize(
-        folder / "float.onnx", data=folder / "data.npz", output=folder / "int8.onnx", costs="none", floor="none", engine="native"
-    )  # fmt: skip
-    graph: ir.Model = read_model(folder / "int8.onnx")
-    feeds = {value.name: data[value.name][:1].astype(value.dtype.numpy()) for value in graph.graph.inputs}
-    np.savez(folder / "feeds.npz", **feeds)
-    return folder / "int8.onnx", feeds
 
 
 def count_native(built: Built, feeds: Mapping[str, np.ndarray[Any, Any]], folder: Path, cpu: str) -> int:

@@ -5,20 +5,24 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
 import numpy as np
+import onnx_ir as ir
 
 from fcdeploy.graph.model import input_specs, read_model
 from fcdeploy.native.build import Built, build, compile_library, find_machine
 from fcdeploy.native.reading.operators import read_program
 from fcdeploy.native.toolchain import Compiler, find_compiler
+from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.cpu import read_cpu_flags
 from fcdeploy.runtime.feeds import draw_feeds, fix_shapes
 from fcdeploy.runtime.native_library import NativeModel
 from fcdeploy.tables.native import Machine
+from scripts.checkout import list_families
+from scripts.shipped import DIGITS, make_model
 
 SLOW = 20  # without optimization each of so many samples is run
 
@@ -64,20 +68,44 @@ def compare(built: Built, machine: Machine, samples: list[dict[str, np.ndarray]]
     return ran, unequal
 
 
+def read_models(models: Sequence[str]) -> Iterator[tuple[str, ir.Model, list[TensorSpec]]]:
+    """Their names, graphs and inputs; what is no file is a network of models/, all of them where nothing is given."""
+    families = list_families()
+    for model in models or [*DIGITS, *families]:
+        if Path(model).exists():
+            graph = read_model(Path(model))
+            yield (
+                Path(model).name.removesuffix(".onnx").removesuffix(".int8"),
+                graph,
+                fix_shapes(input_specs(graph), None),
+            )
+            continue
+        if model not in DIGITS and model not in families:
+            raise click.UsageError(
+                f"{model!r} is no file, expected one or a network: {', '.join([*DIGITS, *families])}"
+            )
+        with tempfile.TemporaryDirectory() as folder:
+            path, one = make_model(model, families, Path(folder))
+            yield model, read_model(path), [TensorSpec(name, x.dtype, x.shape) for name, x in one.items()]
+
+
 @click.command()
-@click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@click.argument("models", nargs=-1)
 @click.option("--samples", type=int, default=1000, show_default=True)
-def main(models: tuple[Path, ...], samples: int) -> None:
-    """Compile int8 MODELS with every compiler and compare the bits of all levels on drawn samples; 1 where any differ."""
+@click.option(
+    "--macs", type=int, default=10**10, show_default=True, help="Fewer samples of networks that would take more."
+)
+def main(models: tuple[str, ...], samples: int, macs: int) -> None:
+    """Compile int8 MODELS, or networks of models/, with every compiler and compare the bits of all levels; 1 where any differ."""
     machine, failed = find_machine("host"), False
-    for path in models:
-        graph = read_model(path)
-        specs = fix_shapes(input_specs(graph), None)
-        drawn = [dict(draw_feeds(specs, seed=seed)) for seed in range(samples)]
-        ran, unequal = compare(build(read_program(graph, "net", {})), machine, drawn)
+    click.echo(f"{'network':<20} {'MACs':>12} {'samples':>8} {'runs':>5}  differing")
+    for name, graph, specs in read_models(models):
+        built = build(read_program(graph, "net", {spec.name: spec.shape for spec in specs}))
+        count = min(samples, max(2 * SLOW, macs // max(built.program.macs, 1)))
+        drawn = [dict(draw_feeds(specs, seed=seed)) for seed in range(count)]
+        ran, unequal = compare(built, machine, drawn)
         failed |= bool(unequal)
-        said = "; ".join(unequal) or f"the same bits from all {ran} libraries and levels"
-        click.echo(f"{path.name:28} {samples:,} samples: {said}")
+        click.echo(f"{name:<20} {built.program.macs:>12,} {count:>8,} {ran:>5}  {'; '.join(unequal) or 'none'}")
     raise SystemExit(int(failed))
 
 

@@ -67,6 +67,21 @@ _FORMULAS: dict[str, Callable[..., Array]] = {
 UNARY: dict[str, Function] = {name: _in_64(function) for name, function in _FORMULAS.items()}
 """ONNX operators on one tensor: float32 and the numbers of the node to float32."""
 
+_TABLED: dict[str, Callable[..., Array]] = {
+    "Acos": np.arccos,
+    "Acosh": np.arccosh,
+    "Asin": np.arcsin,
+    "Asinh": np.arcsinh,
+    "Atan": np.arctan,
+    "Atanh": np.arctanh,
+    "Cosh": np.cosh,
+    "Shrink": lambda x, lambd, bias: np.where(x < -lambd, x + bias, np.where(x > lambd, x - bias, 0)),
+    "Sinh": np.sinh,
+    "Tan": np.tan,
+}
+TABLED: dict[str, Function] = {name: _in_64(function) for name, function in _TABLED.items()}
+"""The same of those that have no kernel on floats: of bytes each is a table."""
+
 BINARY: dict[str, Function] = {
     "Add": np.add,
     "Sub": np.subtract,

@@ -10,7 +10,7 @@ import numpy as np
 
 from fcdeploy.native.program.layers import Layer
 from fcdeploy.native.program.pairs import stays_in_16_bits
-from fcdeploy.native.program.steps import Ends, LookupTable, Move, Program, Step
+from fcdeploy.native.program.steps import Ends, Lookup, LookupTable, Move, Program, Step
 from fcdeploy.native.program.tensors import CODES, Bytes
 
 
@@ -18,6 +18,8 @@ def simplify(program: Program, *, pairs: bool) -> Program:
     """Every rewrite, until none applies; `pairs` where it may run on a CPU that adds pairs of products in 16 bits."""
     while True:
         steps = clip_where_it_is_written(program)
+        if steps == program.steps:
+            steps = join_tables(program)
         if steps == program.steps:
             steps = leave_out_channels_of_zeros(program, pairs=pairs)
         if steps == program.steps:
@@ -42,6 +44,25 @@ def clip_where_it_is_written(program: Program) -> tuple[Step, ...]:
             steps[before] = replace(maker, outputs=(step.output,), low=low, high=high)
             del steps[number]
             return tuple(steps)
+    return program.steps
+
+
+def join_tables(program: Program) -> tuple[Step, ...]:
+    """A table of what another table wrote, which nothing else reads, is one table."""
+    readers = Counter(tensor.name for step in program.steps for tensor in step.inputs)
+    readers.update(tensor.name for tensor in program.outputs)
+    makers = {step.output.name: step for step in program.steps if isinstance(step, LookupTable)}
+    for number, step in enumerate(program.steps):
+        first = makers.get(step.inputs[0].name) if isinstance(step, LookupTable | Lookup) else None
+        if not isinstance(step, LookupTable | Lookup) or first is None or readers[first.output.name] > 1:
+            continue
+        if {first.inputs[0].dtype, first.output.dtype} != {"uint8"} or (first.table.ndim > 1 and step.table.ndim > 1):
+            continue
+        both = step.table[..., first.table]  # of the one that has a table for each channel, if either does
+        steps = list(program.steps)
+        steps[number] = replace(step, inputs=first.inputs, table=both)  # type: ignore[arg-type]
+        steps.remove(first)
+        return tuple(steps)
     return program.steps
 
 

@@ -15,6 +15,7 @@ from fcdeploy.graph.nodes import attribute_of, name_of
 from fcdeploy.graph.windows import read_window
 from fcdeploy.native.program.layers import FloatLayer, Layer
 from fcdeploy.native.program.tensors import Floats, Tensor
+from fcdeploy.native.reading.moves import move_tensor
 from fcdeploy.native.reading.operands import Fixed
 from fcdeploy.native.reading.products import product
 from fcdeploy.native.reading.reader import WRITTEN_AS, Reader, name_output, read_shape
@@ -74,6 +75,13 @@ def matmul(reader: Reader, node: ir.Node) -> None:
     weight = reader.get_input(node, 1)
     if isinstance(weight, Fixed) and weight.array.ndim == 2:
         _read_dense(reader, node, weight, AS_IT_IS, transposed=False)
+    elif isinstance(weight, Fixed) and weight.array.ndim == 1:  # one output, whose axis goes
+        column = Fixed(weight.array[:, None])
+        if weight.integers is not None and weight.axis is None:
+            column = replace(weight, array=column.array, integers=weight.integers[:, None])
+        out = read_shape(reader.read(node.inputs[0]))[:-1]
+        form = Form(finish=lambda tensor: move_tensor(reader, node, tensor, "reshape", out))
+        _read_dense(reader, node, column, form, transposed=False)
     else:
         product(reader, node)
 

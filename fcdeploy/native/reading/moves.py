@@ -218,13 +218,16 @@ def pad(reader: Reader, node: ir.Node) -> None:
         raise reader.refuse(node, "what it fills with is computed at run time")
     fill = float(value.reshape(())) if value is not None else attribute_of(node, "value", 0.0)
     axes = reader.get_integers(node, "axes", 3)
-    if pads is None or min(pads) < 0:
-        raise reader.refuse(node, "its pads are computed at run time, or negative")
+    if pads is None:
+        raise reader.refuse(node, "its pads are computed at run time")
     begin, end = [0] * len(shape), [0] * len(shape)
     for i, axis in enumerate(axes or range(len(shape))):
         begin[axis % len(shape)], end[axis % len(shape)] = pads[i], pads[len(pads) // 2 + i]
+    if min(pads) < 0:  # what they take away
+        x, shape = _cut(reader, node, x, begin, end)
+        begin, end = ([max(n, 0) for n in each] for each in (begin, end))
     if mode != "constant":
-        _pad_repeating(reader, node, mode, begin, end)
+        _pad_repeating(reader, node, x, mode, begin, end)
         return
     out = tuple(n + b + e for n, b, e in zip(shape, begin, end, strict=True))
     more = {"kind": "pad", "arguments": (tuple(begin), tuple(end))}
@@ -251,9 +254,35 @@ def expand(reader: Reader, node: ir.Node) -> None:
 NUMPY_MODES = {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}
 
 
-def _pad_repeating(reader: Reader, node: ir.Node, mode: str, begin: list[int], end: list[int]) -> None:
+def _cut(
+    reader: Reader, node: ir.Node, x: Operand, begin: list[int], end: list[int]
+) -> tuple[Operand, tuple[int, ...]]:
+    """The operand without what negative pads take from its ends, and its shape."""
+    for axis, (before, after) in enumerate(zip(begin, end, strict=True)):
+        length = read_shape(x)[axis]
+        if before < 0 or after < 0:
+            kept = np.arange(max(-before, 0), length - max(-after, 0))
+            if not kept.size:
+                raise reader.refuse(node, "its pads leave no elements")
+            x = take_elements(reader, node, x, axis, kept)
+    return x, read_shape(x)
+
+
+def tile(reader: Reader, node: ir.Node) -> None:
+    """Each axis by an index that begins again."""
+    value, repeats = reader.read(node.inputs[0]), reader.get_integers(node, "repeats", 1)
+    if repeats is None or min(repeats, default=1) < 1:
+        raise reader.refuse(node, "its repeats are computed at run time, or leave no elements")
+    if isinstance(value, Coded) and value.values.ndim > 1 and repeats[1] > 1:
+        raise reader.refuse(node, "it moves bytes that mean something else in each channel")
+    for axis, times in enumerate(repeats):
+        if times > 1:
+            value = take_elements(reader, node, value, axis, np.tile(np.arange(read_shape(value)[axis]), times))
+    reader.set(node.outputs[0], value)
+
+
+def _pad_repeating(reader: Reader, node: ir.Node, value: Operand, mode: str, begin: list[int], end: list[int]) -> None:
     """Padding by elements of the input: each axis by an index."""
-    value = reader.read(node.inputs[0])
     if mode not in NUMPY_MODES:
         raise reader.refuse(node, f"its mode is {mode!r}")
     for axis, (before, after) in enumerate(zip(begin, end, strict=True)):
@@ -274,9 +303,10 @@ def take_elements(reader: Reader, node: ir.Node, value: Operand, axis: int, at: 
     return Coded(to, value.values) if isinstance(value, Coded) else to
 
 
-def _move_tensor(
+def move_tensor(
     reader: Reader, node: ir.Node, tensor: Tensor, kind: Kind, shape: tuple[int, ...], *arguments: tuple[int, ...]
 ) -> Tensor:
+    """A tensor of its own that is moved, under a made-up name."""
     to = Tensor(reader.make_name(name_output(node)), shape, tensor.dtype, tensor.coding)
     return reader.add(Move(node=name_of(node), inputs=(tensor,), outputs=(to,), kind=kind, arguments=arguments))
 
@@ -287,13 +317,13 @@ def spread_out(reader: Reader, node: ir.Node, tensor: Tensor, strides: tuple[int
     rest = tensor.shape[1] // (groups * prod(strides))
     lead = (groups,) if groups > 1 else ()
     first = 1 + len(lead)  # of the strides
-    apart = _move_tensor(reader, node, tensor, "reshape", (tensor.shape[0], *lead, *strides, rest, *space))
+    apart = move_tensor(reader, node, tensor, "reshape", (tensor.shape[0], *lead, *strides, rest, *space))
     perm = [*range(first), first + rank]
     for axis in range(rank):
         perm += [first + rank + 1 + axis, first + axis]
-    turned = _move_tensor(reader, node, apart, "transpose", tuple(apart.shape[i] for i in perm), tuple(perm))
+    turned = move_tensor(reader, node, apart, "transpose", tuple(apart.shape[i] for i in perm), tuple(perm))
     out = tuple(n * s for n, s in zip(space, strides, strict=True))
-    return _move_tensor(reader, node, turned, "reshape", (tensor.shape[0], groups * rest, *out))
+    return move_tensor(reader, node, turned, "reshape", (tensor.shape[0], groups * rest, *out))
 
 
 def take_part(reader: Reader, node: ir.Node, tensor: Tensor, shape: tuple[int, ...], name: str) -> Tensor:
@@ -312,9 +342,9 @@ def depth_to_space(reader: Reader, node: ir.Node) -> None:
     else:  # channels first, then the block
         n, c, h, w = source.shape
         rest = c // size**2
-        apart = _move_tensor(reader, node, source, "reshape", (n, rest, size, size, h, w))
-        turned = _move_tensor(reader, node, apart, "transpose", (n, rest, h, size, w, size), (0, 1, 4, 2, 5, 3))
-        whole = _move_tensor(reader, node, turned, "reshape", (n, rest, h * size, w * size))
+        apart = move_tensor(reader, node, source, "reshape", (n, rest, size, size, h, w))
+        turned = move_tensor(reader, node, apart, "transpose", (n, rest, h, size, w, size), (0, 1, 4, 2, 5, 3))
+        whole = move_tensor(reader, node, turned, "reshape", (n, rest, h * size, w * size))
     reader.set(node.outputs[0], Coded(whole, x.values) if isinstance(x, Coded) else whole)
 
 
@@ -322,9 +352,7 @@ def space_to_depth(reader: Reader, node: ir.Node) -> None:
     x, size = reader.read(node.inputs[0]), attribute_of(node, "blocksize", 1)
     source = x.tensor if isinstance(x, Coded) else reader.make_floats(x)
     n, c, h, w = source.shape
-    apart = _move_tensor(reader, node, source, "reshape", (n, c, h // size, size, w // size, size))
-    turned = _move_tensor(
-        reader, node, apart, "transpose", (n, size, size, c, h // size, w // size), (0, 3, 5, 1, 2, 4)
-    )
-    whole = _move_tensor(reader, node, turned, "reshape", (n, c * size**2, h // size, w // size))
+    apart = move_tensor(reader, node, source, "reshape", (n, c, h // size, size, w // size, size))
+    turned = move_tensor(reader, node, apart, "transpose", (n, size, size, c, h // size, w // size), (0, 3, 5, 1, 2, 4))
+    whole = move_tensor(reader, node, turned, "reshape", (n, c * size**2, h // size, w // size))
     reader.set(node.outputs[0], Coded(whole, x.values) if isinstance(x, Coded) else whole)

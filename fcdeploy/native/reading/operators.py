@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.native.program.functions import BINARY, UNARY
+from fcdeploy.native.program.functions import BINARY, TABLED, UNARY
 from fcdeploy.native.program.simplify import simplify
 from fcdeploy.native.program.steps import KERNELS_HINT, LookupTable, Move, Program, Step
 from fcdeploy.native.program.tensors import DTYPES, Tensor
@@ -37,14 +37,13 @@ from fcdeploy.native.reading.reader import RAISED, Reader, read_shape
 Read = Callable[[Reader, ir.Node], None]
 
 OPERATORS: dict[str, Read] = {
-    **dict.fromkeys(UNARY, pointwise.unary),
+    **dict.fromkeys((*UNARY, *TABLED), pointwise.unary),
     **dict.fromkeys(BINARY, pointwise.binary),
     "QuantizeLinear": pointwise.quantize,
     "DequantizeLinear": pointwise.dequantize,
     "Relu": pointwise.relu_or_clip,
     "Clip": pointwise.relu_or_clip,
-    "Max": pointwise.combine_several,
-    "Min": pointwise.combine_several,
+    **dict.fromkeys(("Max", "Mean", "Min", "Sum"), pointwise.combine_several),
     "BatchNormalization": pointwise.batch_normalization,
     "Cast": pointwise.cast,
     "Identity": pointwise.identity,
@@ -58,6 +57,7 @@ OPERATORS: dict[str, Read] = {
     "GlobalMaxPool": pools.global_max,
     **dict.fromkeys(pools.REDUCTIONS, pools.reduction),
     "Softmax": pools.softmax,
+    "LogSoftmax": pools.log_softmax,
     "Where": choices.where,
     **dict.fromkeys(choices.PLACES, choices.place),
     "ConvTranspose": transposed.conv_transpose,
@@ -77,6 +77,7 @@ OPERATORS: dict[str, Read] = {
     "Concat": moves.concat,
     "Pad": moves.pad,
     "Expand": moves.expand,
+    "Tile": moves.tile,
     "Resize": interpolate.resize,
     "Upsample": interpolate.resize,
 }

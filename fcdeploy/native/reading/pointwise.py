@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arrays import Array
 from fcdeploy.graph.nodes import attribute_of, name_of, producer_of
-from fcdeploy.native.program.functions import BINARY, UNARY
+from fcdeploy.native.program.functions import BINARY, TABLED, UNARY
 from fcdeploy.native.program.steps import Combine, LookupTable, Move, Place, Pointwise, Quantize
-from fcdeploy.native.program.tensors import CODES, Tensor
+from fcdeploy.native.program.tensors import CODES, Coding, Tensor
 from fcdeploy.native.reading.operands import Coded, Fixed, Operand, is_identity, make_real
 from fcdeploy.native.reading.reader import Reader, name_output, read_shape
 
+COMBINED: dict[str, Literal["add", "mul"]] = {"Add": "add", "Sub": "add", "Mul": "mul"}
+"""Operators on two tensors that have a kernel on bytes; a difference is a sum with the bytes turned around."""
 COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 LARGEST = 1 << 16  # bytes of tables, one a channel, that take the place of float operations
 
@@ -83,6 +85,7 @@ NUMBERS: dict[str, tuple[tuple[str, float], ...]] = {
     "Celu": (("alpha", 1.0),),
     "Selu": (("alpha", 1.6732632423543772), ("gamma", 1.0507009873554805)),
     "HardSigmoid": (("alpha", 0.2), ("beta", 0.5)),
+    "Shrink": (("lambd", 0.5), ("bias", 0.0)),
     "ThresholdedRelu": (("alpha", 1.0),),
     "Swish": (("alpha", 1.0),),
 }
@@ -98,11 +101,13 @@ def unary(reader: Reader, node: ir.Node) -> None:
 
 
 def _unary(reader: Reader, node: ir.Node, op: str, numbers: tuple[float, ...]) -> None:
-    x = reader.read(node.inputs[0])
+    x, function = reader.read(node.inputs[0]), (UNARY | TABLED)[op]
     if isinstance(x, Coded):
-        reader.set(node.outputs[0], Coded(x.tensor, UNARY[op](x.values, *numbers)))
+        reader.set(node.outputs[0], Coded(x.tensor, function(x.values, *numbers)))
     elif isinstance(x, Fixed):
-        reader.set(node.outputs[0], Fixed(UNARY[op](x.array.astype(np.float32), *numbers)))
+        reader.set(node.outputs[0], Fixed(function(x.array.astype(np.float32), *numbers)))
+    elif op in TABLED:
+        raise reader.refuse(node, "it has a kernel on bytes alone, and its input is floats")
     else:
         to = Tensor(name_output(node), x.shape, "float32")
         reader.set(node.outputs[0], reader.add(_pointwise(node, op, (x,), to, numbers)))
@@ -119,7 +124,7 @@ def binary(reader: Reader, node: ir.Node) -> None:
     if tables is not None:
         tensor, left, right = tables
         reader.set(node.outputs[0], Coded(tensor, np.asarray(function(left, right), np.float32)))
-    elif not (op in ("Add", "Mul") and _combine(reader, node, a, b)):
+    elif not (op in COMBINED and _combine(reader, node, op, a, b)):
         x, y = (_make_floats(reader, node, each) for each in (a, b))
         if {x.dtype, y.dtype} != {"float32"}:
             raise reader.refuse(node, f"its inputs are {x.dtype} and {y.dtype}")
@@ -144,14 +149,28 @@ def _make_floats(reader: Reader, node: ir.Node, operand: Operand) -> Tensor:
 
 
 def combine_several(reader: Reader, node: ir.Node) -> None:
-    """Max and Min, of one tensor or two."""
-    if len(node.inputs) == 1:
-        reader.set(node.outputs[0], reader.read(node.inputs[0]))
+    """Max, Min, Sum and Mean of any number of tensors: one after the other, more than two on floats."""
+    operands = [reader.read(value) for value in node.inputs]
+    op = {"Sum": "Add", "Mean": "Add"}.get(node.op_type, node.op_type)
+    if len(operands) == 1:
+        reader.set(node.outputs[0], operands[0])
         return
-    if len(node.inputs) == 2:
+    if len(operands) == 2 and op == node.op_type:
         binary(reader, node)
         return
-    raise reader.refuse(node, f"it has {len(node.inputs)} inputs")
+    if len(operands) == 2 and node.op_type == "Sum" and _combine(reader, node, op, *operands):
+        return
+
+    steps = [(op, each) for each in operands[1:]]
+    if node.op_type == "Mean":
+        steps.append(("Div", Fixed(np.array(len(operands), np.float32))))
+    result = reader.make_floats(operands[0])
+    for number, (kind, operand) in enumerate(steps):
+        other = reader.make_floats(operand)
+        name = name_output(node) if number == len(steps) - 1 else reader.make_name(name_output(node))
+        to = Tensor(name, np.broadcast_shapes(result.shape, other.shape), "float32")
+        result = reader.add(_pointwise(node, kind, (result, other), to))
+    reader.set(node.outputs[0], result)
 
 
 def _find_same_bytes(a: Operand, b: Operand) -> tuple[Tensor, Array, Array] | None:
@@ -178,7 +197,7 @@ def align_with_channels(held: Fixed, tensor: Tensor) -> Array | None:
     return full.reshape(-1, 1) if full.shape[1] == full.size == tensor.shape[1] else None
 
 
-def _combine(reader: Reader, node: ir.Node, a: Operand, b: Operand) -> bool:
+def _combine(reader: Reader, node: ir.Node, op: str, a: Operand, b: Operand) -> bool:
     """Two tensors of bytes to one, where a QuantizeLinear follows; False where there is no such kernel."""
     pair = [
         each.tensor if isinstance(each, Coded) and each.linear else reader.get_constant_bytes(each) for each in (a, b)
@@ -189,13 +208,24 @@ def _combine(reader: Reader, node: ir.Node, a: Operand, b: Operand) -> bool:
     sink = reader.find_sink(node)
     if sink is None:
         return False
+    if op == "Sub":
+        second = _negate(reader, node, second)
     to = Tensor(name_output(node), np.broadcast_shapes(first.shape, second.shape), "uint8", sink.coding)
-    kind: Any = node.op_type.lower()
-    reader.add(
-        Combine(node=name_of(node), inputs=(first, second), outputs=(to,), kind=kind, low=sink.low, high=sink.high)
-    )
+    ends = {"low": sink.low, "high": sink.high}
+    reader.add(Combine(node=name_of(node), inputs=(first, second), outputs=(to,), kind=COMBINED[op], **ends))
     reader.write(node, to)
     return True
+
+
+def _negate(reader: Reader, node: ir.Node, tensor: Tensor) -> Tensor:
+    """The same bytes counted from the other end, which stand for the numbers with the other sign, exactly."""
+    assert tensor.coding is not None
+    coding = Coding(tensor.coding.scale, CODES - 1 - tensor.coding.zero_point)
+    name = reader.make_name(f"{tensor.name}.negative")
+    if tensor.held is not None:
+        return Tensor(name, tensor.shape, "uint8", coding, CODES - 1 - tensor.held)
+    to, table = Tensor(name, tensor.shape, "uint8", coding), np.arange(CODES, dtype=np.uint8)[::-1].copy()
+    return reader.add(LookupTable(node=name_of(node), inputs=(tensor,), outputs=(to,), table=table))
 
 
 def _pointwise(

@@ -11,8 +11,9 @@ import onnx_ir as ir
 from fcdeploy.arithmetic.windows import Window
 from fcdeploy.graph.nodes import attribute_of, name_of
 from fcdeploy.graph.windows import read_window
-from fcdeploy.native.program.steps import GlobalAverage, Pool, Reduce, Softmax
-from fcdeploy.native.program.tensors import Tensor
+from fcdeploy.native.program.steps import GlobalAverage, LookupTable, Pointwise, Pool, Reduce, Softmax
+from fcdeploy.native.program.tensors import CODES, Tensor
+from fcdeploy.native.reading.moves import move_tensor
 from fcdeploy.native.reading.operands import Coded
 from fcdeploy.native.reading.reader import Reader, name_output, read_shape, sort_axes
 
@@ -122,10 +123,59 @@ def _reduce(
     axes: tuple[int, ...],
     out: tuple[int, ...],
 ) -> None:
+    given = reader.read(node.inputs[0])
+    if kind in ("max", "min") and isinstance(given, Coded) and given.rises and given.values.ndim == 1:
+        _find_extreme(reader, node, given, kind == "min", axes, out)
+        return
     to = Tensor(name_output(node), out, "float32")
-    x = reader.make_floats(reader.read(node.inputs[0]))
+    x = reader.make_floats(given)
     reader.add(Reduce(node=name_of(node), inputs=(x,), outputs=(to,), kind=kind, axes=axes))
     reader.set(node.outputs[0], to)
+
+
+def _find_extreme(
+    reader: Reader, node: ir.Node, x: Coded, smallest: bool, axes: tuple[int, ...], out: tuple[int, ...]
+) -> None:
+    """The largest byte along the axes, as a pool of their whole length; the smallest is that of the bytes turned around."""
+    tensor, values = x.tensor, x.values
+    if smallest:
+        table, values = np.arange(CODES, dtype=np.uint8)[::-1].copy(), values[::-1]
+        around = Tensor(reader.make_name(name_output(node)), tensor.shape)
+        tensor = reader.add(LookupTable(node=name_of(node), inputs=(tensor,), outputs=(around,), table=table))
+    shape = tensor.shape
+    kept = tuple(axis for axis in range(len(shape)) if axis not in axes)
+    if (*kept, *axes) != tuple(range(len(shape))):
+        turned = tuple(shape[axis] for axis in (*kept, *axes))
+        tensor = move_tensor(reader, node, tensor, "transpose", turned, (*kept, *axes))
+    channels, length = prod(shape[axis] for axis in kept), prod(shape[axis] for axis in axes)
+    tensor = move_tensor(reader, node, tensor, "reshape", (1, channels, length))
+    largest = Tensor(reader.make_name(name_output(node)), (1, channels, 1), "uint8", tensor.coding)
+    window = Window((length,), (1,), (0,), (0,), (1,))
+    tensor = reader.add(Pool(node=name_of(node), inputs=(tensor,), outputs=(largest,), kind="max", window=window))
+    reader.set(node.outputs[0], Coded(move_tensor(reader, node, tensor, "reshape", out), values))
+
+
+def log_softmax(reader: Reader, node: ir.Node) -> None:
+    """x less the largest, and less the logarithm of the sum of exponentials of that; on floats."""
+    x = reader.make_floats(reader.read(node.inputs[0]))
+    opset = node.version or 13
+    axis = attribute_of(node, "axis", -1 if opset >= 13 else 1) % len(x.shape)
+    if opset < 13 and prod(x.shape[axis + 1 :]) != 1:
+        raise reader.refuse(node, "before opset 13 it is taken over several axes at once")
+    row = tuple(1 if i == axis else n for i, n in enumerate(x.shape))
+
+    def compute(kind: str, *inputs: Tensor, last: bool = False) -> Tensor:
+        name = name_output(node) if last else reader.make_name(name_output(node))
+        to = Tensor(name, row if kind == "Log" else x.shape, "float32")
+        return reader.add(Pointwise(node=name_of(node), inputs=inputs, outputs=(to,), kind=kind, numbers=()))
+
+    def reduce(kind: Literal["max", "sum"], tensor: Tensor) -> Tensor:
+        to = Tensor(reader.make_name(name_output(node)), row, "float32")
+        return reader.add(Reduce(node=name_of(node), inputs=(tensor,), outputs=(to,), kind=kind, axes=(axis,)))
+
+    away = compute("Sub", x, reduce("max", x))
+    total = reduce("sum", compute("Exp", away))
+    reader.set(node.outputs[0], compute("Sub", away, compute("Log", total), last=True))
 
 
 def softmax(reader: Reader, node: ir.Node) -> None:
