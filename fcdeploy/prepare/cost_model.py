@@ -148,11 +148,16 @@ def list_layer_costs(model: ir.Model) -> list[LayerCost]:
     return rows
 
 
-def count_macs_by_node(model: ir.Model) -> dict[str, int]:
-    """Multiply-accumulates of each node that has any, for a batch of one; the model is left as it is."""
+def list_costs_of_a_sample(model: ir.Model) -> list[LayerCost]:
+    """The costs of all nodes for a batch of one; the model is left as it is."""
     copy = model.clone()
     fix_leading_axis(copy)
-    return {layer.node: layer.macs for layer in list_layer_costs(copy) if layer.macs}
+    return list_layer_costs(copy)
+
+
+def count_macs_by_node(model: ir.Model) -> dict[str, int]:
+    """Multiply-accumulates of each node that has any, for a batch of one."""
+    return {layer.node: layer.macs for layer in list_costs_of_a_sample(model) if layer.macs}
 
 
 def count_macs(node: ir.Node) -> int | None:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from fcdeploy.graph.nodes import is_constant, is_op, name_of, output_axis, producer_of, shape_of, weight_of
 from fcdeploy.int8.nodes import is_depthwise
 from fcdeploy.int8.planning.elementwise import find_gelus
-from fcdeploy.prepare.cost_model import fix_leading_axis, list_layer_costs
+from fcdeploy.prepare.cost_model import list_costs_of_a_sample
 from fcdeploy.records.costs import Costs
 from fcdeploy.tables import rates
 
@@ -20,16 +20,17 @@ GATES = {"Sigmoid": rates.SILU, "HardSigmoid": rates.HARD_SWISH}
 def estimate_costs(model: ir.Model, model_hash: str, target: str) -> Costs:
     """Microseconds of layers and of functions between them, in float and as integers; other nodes cost the same either way."""
     table, functions = rates.BY_TARGET[target], find_functions(model.graph)
-    macs, elements = _count(model)
+    costs = {layer.node: layer for layer in list_costs_of_a_sample(model)}
     nodes = {}
     for node in model.graph:
         name, kind = name_of(node), find_kind(node)
+        cost = costs.get(name)
         if kind is not None:
-            rate, count = table.rates[kind], macs.get(name, 0)
+            rate, count = table.rates[kind], (cost and cost.macs) or 0
             in_float = rate.float_us + count * rate.float_ns / 1e3
             as_integers = rate.int8_us + count * (rate.int8_ns + rate.gather_ns / _count_outputs(node)) / 1e3
-        elif name in functions and name in elements:
-            function, count = table.functions[functions[name]], elements[name]
+        elif name in functions and cost is not None and cost.shape is not None:
+            function, count = table.functions[functions[name]], math.prod(cost.shape)
             in_float, as_integers = count * function.float_ns / 1e3, count * function.int8_ns / 1e3
         else:
             continue
@@ -68,15 +69,6 @@ def _find_gate(product: ir.Node) -> ir.Node | None:
         if node is not None and is_op(node, *GATES) and node.inputs[0] is value and len(node.outputs[0].uses()) == 1:
             return node
     return None
-
-
-def _count(model: ir.Model) -> tuple[dict[str, int], dict[str, int]]:
-    """Node -> multiply-accumulates, and numbers that it writes, for a batch of one; the model is left as it is."""
-    copy = model.clone()
-    fix_leading_axis(copy)
-    layers = list_layer_costs(copy)
-    written = {layer.node: math.prod(layer.shape) for layer in layers if layer.shape is not None}
-    return {layer.node: layer.macs for layer in layers if layer.macs}, written
 
 
 def find_kind(node: ir.Node) -> str | None:
