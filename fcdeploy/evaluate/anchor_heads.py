@@ -186,22 +186,23 @@ class AnchorHead:
         )
         return {self.boxes + BESIDE: measure_fidelity(one, other)}
 
-    def _read_anchors(self, outputs: Mapping[str, Array]) -> tuple[Float64, Float64]:
+    def _read_anchors(self, outputs: Mapping[str, Array]) -> tuple[Float64, Array]:
         """Corners (n, anchors, 4) and scores (n, anchors, classes) of all levels."""
         boxes = [decode_boxes(level.boxes.read(outputs), self.coding, level.grids) for level in self.levels]
         scores = [self._read_scores(level, outputs) for level in self.levels]
         return np.concatenate(boxes, axis=1), np.concatenate(scores, axis=1)
 
-    def _read_scores(self, level: Level, outputs: Mapping[str, Array]) -> Float64:
-        scores = np.asarray(level.scores.read(outputs), np.float64)
-        scores = _take_shares(scores) if self.left == "softmax" else _squash(scores) if self.left else scores
+    def _read_scores(self, level: Level, outputs: Mapping[str, Array]) -> Array:
+        scores = self._finish(level.scores.read(outputs))
         if self.background is not None:
             scores = np.delete(scores, self.background, axis=2)
-        if level.objectness is None:
-            return scores
-        there = np.asarray(level.objectness.read(outputs), np.float64)
-        there = _squash(there) if self.left else there
-        return scores * there
+        return scores if level.objectness is None else scores * self._finish(level.objectness.read(outputs))
+
+    def _finish(self, scores: Array) -> Array:
+        """Shares, of what the network ends in."""
+        if self.left == "softmax":
+            return _take_shares(np.asarray(scores, np.float64))
+        return _squash(scores) if self.left else scores
 
 
 def choose_boxes(
@@ -209,12 +210,12 @@ def choose_boxes(
 ) -> FoundBoxes:
     """Of anchors (anchors, 4) and (anchors, classes) each one's best class, where it scores at least so much; the best of those
     of a class that overlap by more than `overlap`."""
-    classes = scores.argmax(axis=1)
-    best = scores[np.arange(len(scores)), classes]
-    order = np.argsort(-best, kind="stable")[:most]
-    order = order[best[order] >= least]
-    kept = order[suppress_boxes(corners[order], classes[order], overlap, MOST_BOXES)]
-    return FoundBoxes(corners[kept], best[kept], classes[kept])
+    best = scores.max(axis=1)
+    shown = np.flatnonzero(best >= least)  # few of thousands
+    order = shown[np.argsort(-best[shown], kind="stable")][:most]
+    classes = scores[order].argmax(axis=1)
+    kept = suppress_boxes(corners[order], classes, overlap, MOST_BOXES)
+    return FoundBoxes(corners[order[kept]], np.asarray(best[order[kept]], np.float64), classes[kept])
 
 
 def decode_boxes(boxes: Array, coding: Coding, grids: tuple[Grid, ...] = ()) -> Float64:
@@ -243,7 +244,7 @@ def decode_boxes(boxes: Array, coding: Coding, grids: tuple[Grid, ...] = ()) -> 
     return np.asarray(_around(middle, _exponential(growth * numbers[..., 2:]) * sizes) * strides)
 
 
-def _measure_candidates(boxes: Float64, scores: Float64, others: Float64, other_scores: Float64) -> Fidelity:
+def _measure_candidates(boxes: Float64, scores: Array, others: Float64, other_scores: Array) -> Fidelity:
     """Of the anchors of a sample (anchors, ...), those that may become boxes in either model."""
     best = scores.max(axis=1)
     at = (best >= CANDIDATE) | (other_scores.max(axis=1) >= CANDIDATE)
@@ -291,5 +292,5 @@ def _exponential(logarithms: Float64) -> Float64:
     return np.exp(np.clip(logarithms, -LARGEST, LARGEST))
 
 
-def _squash(logits: Float64) -> Float64:
-    return np.asarray(1 / (1 + np.exp(-np.clip(logits, -50, 50))))
+def _squash(logits: Array) -> Float64:
+    return np.asarray(1 / (1 + np.exp(-np.clip(np.asarray(logits, np.float64), -50, 50))))

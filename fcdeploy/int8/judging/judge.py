@@ -142,6 +142,10 @@ class Judge:
         self.decisions, self.found = dict(read.decisions), read.detections
         if self.found is not None:
             self.decisions[self.found.boxes] = Decision(None, None, sparse=True, rows=True)
+        self._boxes = [
+            [] if self.found is None else self.found.read(answer, count)
+            for (count, _), answer in zip(self.chunks, self.answers, strict=True)
+        ]
         self.margins = self._measure_margins(session, [] if others is None else split_into_chunks(model, others))
         blanks = {name: d.blank for name, d in self.decisions.items() if d.blank is not None}
         self._texts = [
@@ -202,8 +206,7 @@ class Judge:
         count, answer = self.chunks[index][0], self.answers[index]
         boxed = () if self.found is None else self.found.names
         if self.found is not None:
-            boxes, others = self.found.read(answer, count), self.found.read(other, count)
-            tally.equal[self.found.boxes].append(self.found.compare(boxes, others))
+            tally.equal[self.found.boxes].append(self.found.compare(self._boxes[index], self.found.read(other, count)))
         for name, f in answer.items():
             if name not in boxed:
                 known = self.decisions.get(name), self._texts[index].get(name)
