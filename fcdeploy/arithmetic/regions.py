@@ -15,8 +15,10 @@ SAME = 0.5  # of the union of two boxes, that is their intersection: from there 
 
 def find_boxes(mask: Array) -> Array:
     """Boxes (boxes, 4) as x0, y0, x1, y1, ends exclusive, of the regions of a map (rows, columns) of booleans."""
-    edges = np.diff(np.pad(mask.astype(np.int8), ((0, 0), (1, 1))), axis=1)
-    (rows, starts), (_, ends) = np.nonzero(edges == 1), np.nonzero(edges == -1)
+    framed = np.pad(mask, ((0, 0), (1, 1)))
+    # of each row first a start, then an end; a search along one line takes a third of one along rows and columns
+    changes, columns = np.divmod(np.flatnonzero(framed[:, 1:] != framed[:, :-1]), mask.shape[1] + 1)
+    rows, starts, ends = changes[::2], columns[::2], columns[1::2]
     root = _join(rows, starts, ends, mask.shape[1])
     _, region = np.unique(root, return_inverse=True)
     boxes = np.zeros((region.max(initial=-1) + 1, 4), np.int64)
