@@ -94,9 +94,10 @@ def choose_metric(
     """The metric of that name, or the one that fits the labels; and what the outputs are, by the float model's first answers.
 
     Without labels it is the share of boxes found by both, or that of equal decisions; None where no output decides.  What the
-    outputs were answers to tells boxes of anchors.
+    outputs were answers to tells boxes of anchors, which `agreement` counts one by one.
     """
-    read = read_outputs(outputs, ends, find_anchor_head(outputs, ends, find_picture_size(inputs or {})))
+    head = None if name == "agreement" else find_anchor_head(outputs, ends, find_picture_size(inputs or {}))
+    read = read_outputs(outputs, ends, head)
     if name is not None and ".py:" in name:
         return _load_own(name, outputs, labels), read
     if name is not None and name not in NAMES:
@@ -181,7 +182,7 @@ def _make_relative(
         if found is None:
             raise FcdeployError(
                 "metric 'boxes' compares boxes that a model found, and no outputs are boxes with scores or classes behind a "
-                "NonMaxSuppression or TopK",
+                "NonMaxSuppression or TopK, or of every anchor",
                 "--metric FILE.py:FUNCTION compares any outputs",
             )
         why = f"{why}, {found} of output {found.boxes!r}"

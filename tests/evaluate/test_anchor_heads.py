@@ -587,3 +587,5 @@ def test_quantize_judges_by_boxes_and_validate_says_the_same(tmp_path: Path, sav
     assert told.values["int8"] > 0.9
     assert "boxes of scores from 0.25 to 0.6 after suppression" in told.values["why"]
     assert told.values["outputs"][0]["kind"] == "boxes of anchors"
+    each = validate(out, against=model, data=save_npz(x=draw_squares(1, 40)), metric="agreement")
+    assert "overlap of anchors that score above 0.3 to 0.7" in each.values["why"]
