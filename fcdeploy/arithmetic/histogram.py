@@ -211,28 +211,28 @@ def merge_histograms(a: Histogram, b: Histogram) -> Histogram:
     return Histogram(codes.astype(np.uint16), dense[codes], low, high)
 
 
-def carry_over_tails(rescaled: Histogram, few: Histogram, many: Histogram) -> Histogram:
-    """The histogram of a rescaled tensor over few elements, with the tails that it would have over many, estimated.
+def carry_over_tails(changed: Histogram, few: Histogram, many: Histogram) -> Histogram:
+    """The histogram of a rescaled or shifted tensor over few elements, with the tails that it would have over many, estimated.
 
-    `few` and `many` are of the tensor as it was.  What lies beyond the ends of `few` is taken to be as far beyond those of
-    `rescaled`, in proportion, and as frequent.
+    `few` and `many` are of the tensor as it was.  What lies beyond the ends of `few` is moved along the line that takes these to
+    the ends of `changed`, and is as frequent as it was.
     """
-    if not few.total or few.ends_only or many.ends_only or (few.low <= many.low and many.high <= few.high):
-        return rescaled
+    known = few.total and few.low < few.high and not many.ends_only
+    if not known or (few.low <= many.low and many.high <= few.high):
+        return changed
     times = max(1, round(many.total / few.total))
+    slope = (changed.high - changed.low) / (few.high - few.low)
     values = (many.codes.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
-    values = np.clip(np.where(np.isfinite(values), values, 0.0), many.low, many.high)
-    up = rescaled.high / few.high if few.high else 1.0
-    down = rescaled.low / few.low if few.low else 1.0
-    tail = (values > few.high) & (few.high > 0) | (values < few.low) & (few.low < 0)
-    moved = np.where(values > 0, values * up, values * down)[tail].astype(np.float32)
+    values = np.clip(np.where(np.isfinite(values), values, few.low), many.low, many.high)
+    ends = np.array([few.low, few.high], np.float32).view(np.uint16)[UPPER::2]
+    tail = ((values > few.high) | (values < few.low)) & ~np.isin(many.codes, ends)  # which may be of what few show
+    moved = (changed.low + (values[tail] - few.low) * slope).astype(np.float32)
     dense = np.zeros(BINS, np.int64)
-    dense[rescaled.codes] += rescaled.counts * times
+    dense[changed.codes] += changed.counts * times
     np.add.at(dense, moved.view(np.uint16)[UPPER::2], many.counts[tail])
     codes = np.flatnonzero(dense != 0)
-    low = min(rescaled.low, many.low * down) if few.low < 0 else rescaled.low
-    high = max(rescaled.high, many.high * up) if few.high > 0 else rescaled.high
-    return Histogram(codes.astype(np.uint16), dense[codes], low, high)
+    low, high = (changed.low + (end - few.low) * slope for end in (many.low, many.high))
+    return Histogram(codes.astype(np.uint16), dense[codes], min(changed.low, low), max(changed.high, high))
 
 
 def get_bin_edges(h: Histogram) -> tuple[Float64, Float64, NDArray[np.int64]]:

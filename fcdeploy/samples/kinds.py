@@ -38,15 +38,15 @@ KINDS = (  # the first that fits
     Kind("a .csv or .tsv, plain or .gz", csv.is_csv, csv.open_csv, table=True),
     Kind("a .parquet, .arrow or .feather", columnar.is_columnar, columnar.open_columnar, table=True),
     Kind("a folder of .npy files", lambda path: path.is_dir() and listing.has_files(path, {".npy"}), npy.open_npy),
-    Kind(
-        "a folder of .npz files",
-        lambda path: path.is_dir() and listing.has_files(path, {".npz"}),
-        npz_folder.open_npz_folder,
-    ),
     Kind("MNIST idx files", idx.is_idx, idx.open_idx, pictures=True),
     Kind("CIFAR-10 binary batches", cifar.is_cifar, cifar.open_cifar, pictures=True),
     Kind(
         "a folder of images", lambda path: path.is_dir() and images.is_images(path), images.open_images, pictures=True
+    ),
+    Kind(
+        "a folder of .npz files",
+        lambda path: path.is_dir() and listing.has_files(path, {".npz"}),
+        npz_folder.open_npz_folder,
     ),
 )
 

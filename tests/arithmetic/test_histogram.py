@@ -10,7 +10,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
@@ -305,18 +305,19 @@ def test_moments_of_nothing(shape) -> None:
     assert not found.limbs.any()
 
 
-@given(st.integers(0, 2**32 - 1), st.sampled_from([0.25, 1.0, 3.7]))
-def test_tails_carried_over_are_those_of_the_whole_where_all_channels_are_rescaled_alike(
-    seed: int, factor: float
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.25, 1.0, 3.7]), st.sampled_from([0.0, -3.0, 5.0]))
+def test_tails_carried_over_are_those_of_the_whole_where_all_channels_are_changed_alike(
+    seed: int, factor: float, shift: float
 ) -> None:
     random = np.random.default_rng(seed)
-    whole = (random.standard_t(2, size=4000) - random.uniform(-1, 1)).astype(np.float32)
+    whole = (random.standard_t(2, size=4000) - random.uniform(-4, 4)).astype(np.float32)
     few = whole[:400]
-    rescaled = make_histogram((few * np.float32(factor)).astype(np.float32))
+    rescaled = make_histogram((few * np.float32(factor) + np.float32(shift)).astype(np.float32))
     made = carry_over_tails(rescaled, make_histogram(few), make_histogram(whole))
-    expected = (float(whole.min()) * factor, float(whole.max()) * factor)
-    np.testing.assert_allclose((made.low, made.high), expected, rtol=1e-5)
+    expected = (float(whole.min()) * factor + shift, float(whole.max()) * factor + shift)
+    np.testing.assert_allclose((made.low, made.high), expected, rtol=1e-4, atol=1e-4)
     beyond = whole[(whole > few.max()) | (whole < few.min())]
+    assume(len(beyond))
     ends = np.array([few.min(), few.max()]).view(np.uint32) >> 16
     in_their_bins = np.isin(beyond.view(np.uint32) >> 16, ends)  # of what a bin holds one cannot tell which are beyond
     assert made.total == 10 * rescaled.total + int((~in_their_bins).sum())
@@ -326,3 +327,10 @@ def test_nothing_is_carried_over_of_what_few_samples_show() -> None:
     x = np.linspace(-1, 1, 100, dtype=np.float32)
     rescaled = make_histogram(x * 2)
     assert carry_over_tails(rescaled, make_histogram(x), make_histogram(np.tile(x, 5))) is rescaled
+    assert carry_over_tails(rescaled, make_histogram(np.ones(9, np.float32)), make_histogram(x * 3)) is rescaled
+
+
+def test_a_tail_on_the_side_that_few_samples_never_had_is_carried_over() -> None:
+    few, many = make_histogram(np.array([0, 3.9], np.float32)), make_histogram(np.array([-5, 3.9], np.float32))
+    made = carry_over_tails(make_histogram(np.array([0, 1.95], np.float32)), few, many)
+    np.testing.assert_allclose((made.low, made.high), (-2.5, 1.95))

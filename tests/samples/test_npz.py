@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import fails
+from PIL import Image
 from sample_files import RNG, X, header, npz, samples, spec, zipped
 
 from fcdeploy.errors import FcdeployError
@@ -226,3 +227,10 @@ def test_a_folder_of_npz_says_which_file_is_wrong(tmp_path: Path) -> None:
     np.savez(tmp_path / "b.npz", x=np.zeros((2, 3, 4), np.float32), label=np.zeros(2, np.int64))
     with fails("some files have labels and some have none"):
         open_source(tmp_path, [X])
+
+
+def test_an_npz_beside_pictures_is_not_the_data(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 4, 3), 7, np.uint8)).save(tmp_path / "a.png")
+    np.savez(tmp_path / "statistics.npz", mean=np.zeros(3))
+    (sample,) = samples(tmp_path, spec("x", None, 3, 4, 4))
+    assert sample.inputs["x"].shape == (3, 4, 4)
