@@ -204,8 +204,10 @@ def _find_offsets(outputs: Arrays, ends: Mapping[str, OutputEnd], size: tuple[in
             or ends.get(name, NO_SCORES).kind != "other"
         ):
             continue
-        grids = next(list_grids(boxes.shape[1], *size), None)
-        if grids is None or not _are_offsets(boxes / 10, LARGE / 10):
+        grids = _read_grids(ends.get(name, NO_SCORES), boxes.shape[1], size) or next(
+            list_grids(boxes.shape[1], *size), ()
+        )
+        if not grids or not _are_offsets(boxes / 10, LARGE / 10):
             continue
         for other, scores in outputs.items():
             end = ends.get(other, NO_SCORES)
@@ -217,6 +219,17 @@ def _find_offsets(outputs: Arrays, ends: Mapping[str, OutputEnd], size: tuple[in
             level = Level(Columns(name, "anchors first"), Columns(other, "anchors first"), None, grids)
             return AnchorHead((level,), "priors", WITH_OBJECTNESS, background)
     return None
+
+
+def _read_grids(end: OutputEnd, anchors: int, size: tuple[int, int]) -> tuple[Grid, ...]:
+    """Those of maps that the graph puts together, with four numbers for each anchor; () where they do not fit."""
+    grids = tuple(
+        Grid(rows, columns, round(max(size[0] / rows, size[1] / columns)), channels // BOX)  # edges may be padded
+        for channels, rows, columns in end.maps
+        if channels % BOX == 0
+    )
+    fits = len(grids) == len(end.maps) and sum(grid.rows * grid.columns * grid.anchors for grid in grids) == anchors
+    return grids if fits else ()
 
 
 @dataclass(frozen=True)

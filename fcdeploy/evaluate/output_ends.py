@@ -7,7 +7,7 @@ of a detector, one behind another, and at each anchor four numbers of a box besi
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Literal
 
 import onnx_ir as ir
@@ -63,7 +63,8 @@ class OutputEnd:
     Where channels of `axis` are put together from `parts`, what each is.
     `selected`: which rows it has, and how many, depends on values.  `classes` are how many there are, which tells their axis
     where a Reshape behind them hides it; `by_token` whether there is an answer for each token of an input; `fixed` whether all
-    samples have answers of one shape.  `decides`: what was found of it by other samples, None where nobody looked.
+    samples have answers of one shape; `maps` channels, rows and columns of each convolution's map that it is put together from,
+    one behind another.  `decides`: what was found of it by other samples, None where nobody looked.
     """
 
     kind: Kind
@@ -73,21 +74,42 @@ class OutputEnd:
     classes: int | None = field(default=None, compare=False)
     by_token: bool = field(default=False, compare=False)
     fixed: bool = field(default=False, compare=False)
+    maps: tuple[tuple[int, int, int], ...] = field(default=(), compare=False)
     decides: bool | None = field(default=None, compare=False)
 
 
 def find_ends(model: ir.Model) -> dict[str, OutputEnd]:
     """What makes the numbers of each output."""
     tokens = [value for value in model.graph.inputs if value.dtype in (ir.DataType.INT32, ir.DataType.INT64)]
-    return {
-        name_of(value): replace(
-            _find_end(value),
-            selected=_is_selected(value),
-            by_token=any(_are_in_step(value, each) for each in tokens),
-            fixed=value.shape is not None and all(isinstance(length, int) for length in value.shape[1:]),
-        )
-        for value in model.graph.outputs
-    }
+    return {name_of(value): _describe(value, tokens) for value in model.graph.outputs}
+
+
+def _describe(value: ir.Value, tokens: list[ir.Value]) -> OutputEnd:
+    maps = _list_maps(value)
+    known = value.shape is not None and all(isinstance(length, int) for length in value.shape[1:])
+    return replace(
+        _find_end(value),
+        selected=_is_selected(value),
+        by_token=any(_are_in_step(value, each) for each in tokens),
+        maps=maps,
+        fixed=known or bool(maps),
+    )
+
+
+def _list_maps(value: ir.Value) -> tuple[tuple[int, int, int], ...]:
+    """The maps that an output is put together from; none where others than convolutions make its numbers."""
+    node = producer_of(value)
+    while is_op(node, *MOVED):
+        assert node is not None
+        node = producer_of(_data_of(node))
+    if node is None:
+        return ()
+    if is_op(node, "Concat"):
+        parts = [_list_maps(each) for each in node.inputs if each is not None]
+        return tuple(chain(*parts)) if all(parts) else ()
+    shape = node.outputs[0].shape
+    lengths = [length for length in (() if shape is None else tuple(shape)[1:]) if isinstance(length, int)]
+    return ((lengths[0], lengths[1], lengths[2]),) if is_op(node, "Conv") and len(lengths) == 3 else ()
 
 
 def _are_in_step(output: ir.Value, tokens: ir.Value) -> bool:

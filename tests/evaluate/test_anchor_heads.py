@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,7 +20,7 @@ from fcdeploy.commands.validate import validate
 from fcdeploy.evaluate.anchor_grids import find_picture_size
 from fcdeploy.evaluate.anchor_heads import SHOWN_FROM, AnchorHead, Columns, Level
 from fcdeploy.evaluate.find_anchor_heads import find_anchor_head
-from fcdeploy.evaluate.output_ends import OutputEnd, Part
+from fcdeploy.evaluate.output_ends import OutputEnd, Part, find_ends
 
 Array = np.ndarray[Any, Any]
 HEIGHT, WIDTH = 160, 224
@@ -58,19 +59,18 @@ class Scene:
         return np.array(centres), np.array(strides, float)[:, None]
 
 
-def draw_scene(seed: int, anchors: int = 1, strides: tuple[int, ...] = (8, 16, 32)) -> Scene:
+def draw_scene(seed: int, anchors: int | tuple[int, ...] = 1, strides: tuple[int, ...] = (8, 16, 32)) -> Scene:
     random = np.random.default_rng(seed)
     boxes, scores = list[Array](), list[Array]()
     objects: list[list[tuple[Array, int, float]]] = [[], []]
-    for stride in strides:
+    several = anchors if isinstance(anchors, tuple) else (anchors,) * len(strides)
+    for stride, count in zip(strides, several, strict=True):
         rows, columns = HEIGHT // stride, WIDTH // stride
         y, x = np.meshgrid(np.arange(rows) + 0.5, np.arange(columns) + 0.5, indexing="ij")
-        centres = np.stack([x, y], -1)[None, :, :, None] * stride + random.uniform(
-            -2, 2, (2, rows, columns, anchors, 2)
-        )
-        half = stride * random.uniform(0.8, 1.6, (2, rows, columns, anchors, 2))
+        centres = np.stack([x, y], -1)[None, :, :, None] * stride + random.uniform(-2, 2, (2, rows, columns, count, 2))
+        half = stride * random.uniform(0.8, 1.6, (2, rows, columns, count, 2))
         boxes.append(np.concatenate([centres - half, centres + half], axis=-1))
-        scores.append(random.uniform(0.001, 0.03, (2, rows, columns, anchors, CLASSES)))
+        scores.append(random.uniform(0.001, 0.03, (2, rows, columns, count, CLASSES)))
     cells = [(c, r) for c in range(4) for r in range(3)]  # of 56 x 53 pixels: no two objects overlap
     for picture in range(2):
         for cell in random.permutation(len(cells))[:5]:
@@ -235,6 +235,22 @@ def retinaface(seed: int) -> tuple[Scene, Found]:
     return scene, ({"loc": located, "conf": softmax_of(scores), "points": points}, ends)
 
 
+def ssd_offsets(seed: int) -> tuple[Scene, Found]:
+    """The same with other numbers of anchors at the places of each map, which the graph tells."""
+    several = (3, 2, 1)
+    scene = draw_scene(seed, anchors=several)
+    maps, located = [], []
+    for level, count in enumerate(several):
+        _, rows, columns, _, _ = scene.boxes[level].shape
+        maps.append((4 * count, rows, columns))
+        (centres, strides), box = scene.places(level), centred(scene.rows(level)[0])
+        sides = np.tile(np.geomspace(2, 4, count) if count > 1 else [4.0], rows * columns)[:, None] * strides
+        shifts = (box[..., :2] - centres) / (0.1 * sides)
+        located.append(np.concatenate([shifts, np.log(box[..., 2:] / sides) / 0.2], axis=-1))
+    ends = {"loc": OutputEnd("other", fixed=True, maps=tuple(maps)), "conf": OutputEnd("softmax", 2, fixed=True)}
+    return scene, ({"loc": np.concatenate(located, axis=1), "conf": softmax_of(scene.rows()[1])}, ends)
+
+
 def picodet(seed: int) -> tuple[Scene, Found]:
     scene = draw_scene(seed)
     outputs = {f"scores{i}": scene.rows(i)[1] for i in range(3)}
@@ -318,7 +334,8 @@ def rt_detr(seed: int) -> tuple[Scene, Found]:
 HEADS: list[tuple[Callable[[int], tuple[Scene, Found]], str]] = [
     (yolo8, "centre and size"), (yolo8_values_alone, "centre and size"), (yolo8_turned_round, "centre and size"),
     (yolo8_masks, "centre and size"), (yolo5, "centre and size"), (yolox, "offsets"), (yolox_decoded, "centre and size"),
-    (ssd, "corners"), (yolo4, "corners"), (retinaface, "priors"), (picodet, "bins"), (yolo8_maps, "bins"),
+    (ssd, "corners"), (yolo4, "corners"), (retinaface, "priors"), (ssd_offsets, "priors"),
+    (picodet, "bins"), (yolo8_maps, "bins"),
     (yolo5_maps, "logits"), (yolo5_maps_apart, "logits"), (scrfd, "distances"), (fcos, "distances"), (yolox_maps, "offsets"),
     (detr, "centre and size"), (rt_detr, "centre and size"),
 ]  # fmt: skip
@@ -533,6 +550,22 @@ def test_shapes_alone_make_no_head(kind: str, seed: int) -> None:
     outputs, ends = draw_no_head(kind, np.random.default_rng(seed))
     outputs = {name: array.astype(np.float32) for name, array in outputs.items()}
     assert find_anchor_head(outputs, fix(ends, outputs), SIZE) is None
+
+
+def test_maps_that_an_output_is_put_together_from_are_listed() -> None:
+    """As SSD writes its offsets: levels with channels last, one behind another; not where other numbers are among them."""
+    net = Net(0)
+    x = net.input("x", 3, 32, 48)
+    levels, maps = [], []
+    for stride, anchors in ((8, 3), (16, 2)):
+        mean = net.op("AveragePool", x, kernel_shape=[stride] * 2, strides=[stride] * 2)
+        each = net.op("Transpose", net.conv(mean, 3, 4 * anchors), perm=[0, 2, 3, 1])
+        levels.append(net.op("Reshape", each, net.constant([0, -1, 4], np.int64)))
+        maps.append((4 * anchors, 32 // stride, 48 // stride))
+    offsets = net.op("Concat", *levels, axis=1)
+    halved = net.op("Concat", levels[0], net.op("Relu", levels[1]), axis=1)
+    ends = find_ends(ir.from_proto(net.output(offsets, halved).model()))
+    assert (ends[offsets].maps, ends[halved].maps) == (tuple(maps), ())
 
 
 def test_pictures_are_told_from_other_inputs() -> None:
