@@ -31,6 +31,7 @@ from fcdeploy.native.program.float_steps import list_float_steps
 from fcdeploy.native.program.multipliers import hand_over
 from fcdeploy.native.program.steps import Program
 from fcdeploy.native.prove import Proof, prove
+from fcdeploy.native.reading.dynamic_lstm import list_dynamic_lstms, spell_out_lstm, warn_of_dynamic_lstms
 from fcdeploy.native.reading.operators import read_program
 from fcdeploy.native.toolchain import STRICT, Compiler, compile_c, find_compiler, find_core_compiler
 from fcdeploy.preprocessing.read import Given
@@ -95,7 +96,7 @@ def compile(  # the command's name
     _check_kind(target, emit, core)
     copy = _find_copy(kernels, emit, ties=allow_ties)
     graph = read_model(path)
-    warnings = list(refuse_untrusted(graph, str(path)))
+    warnings = [*refuse_untrusted(graph, str(path)), *warn_of_dynamic_lstms(list_dynamic_lstms(graph))]
 
     out = Path(output or "")
     if not dry_run:
@@ -163,7 +164,9 @@ def prove_here(path: Path, built: Built, row: Machine, library: Path, samples: S
     """All levels that this CPU has, against exact arithmetic, each other, and onnxruntime."""
     levels = [level.name for level in row.levels if set(level.cpu) <= read_cpu_flags()]
     models = [NativeModel(library, level) for level in levels]
-    sessions = [Session(path, threads=1), Session(path, threads=1, precise=True)]
+    model = read_model(path)
+    source = path if not list_dynamic_lstms(model) else spell_out_lstm(model)
+    sessions = [Session(source, threads=1), Session(source, threads=1, precise=True)]
     runtimes = [
         lambda feeds, session=session: dict(zip(session.outputs, session.run(feeds), strict=True))
         for session in sessions

@@ -13,6 +13,8 @@ from fcdeploy.native.program.pairs import stays_in_16_bits
 from fcdeploy.native.program.steps import Ends, Lookup, LookupTable, Move, Program, Step
 from fcdeploy.native.program.tensors import CODES, Bytes
 
+IN_LANES = 8  # outputs of a layer up to which positions lie side by side in vectors (kernels/layer_lanes.h)
+
 
 def simplify(program: Program, *, pairs: bool) -> Program:
     """Every rewrite, until none applies; `pairs` where it may run on a CPU that adds pairs of products in 16 bits."""
@@ -70,7 +72,8 @@ def leave_out_channels_of_zeros(program: Program, *, pairs: bool) -> tuple[Step,
     """A convolution whose weights are zero in the channels that a padding adds reads the image without them.
 
     onnxruntime wants four channels where a picture has three; native code does not.  Its weights were bound in the pairs of
-    four channels: with `pairs` they stay where those of three would leave 16 bits, which takes longer than a channel more.
+    four channels: with `pairs` they stay where those of three would leave 16 bits, which takes longer than a channel more,
+    and where positions have to be four bytes apart. Of one channel a third of the products is left, whatever the pairs are.
     """
     readers = Counter(tensor.name for step in program.steps for tensor in step.inputs)
     readers.update(tensor.name for tensor in program.outputs)
@@ -95,7 +98,8 @@ def leave_out_channels_of_zeros(program: Program, *, pairs: bool) -> tuple[Step,
             continue
         weight = step.weight[:, :channels]
         rows = np.moveaxis(weight, 1, -1).reshape(len(weight), prod(step.window.kernel[:-1]), -1)
-        if pairs and not stays_in_16_bits(rows):
+        slower = channels > 1 and (not stays_in_16_bits(rows) or len(weight) <= IN_LANES)
+        if pairs and slower:
             continue
         steps = list(program.steps)
         steps[number] = replace(step, inputs=(image,), weight=weight)

@@ -28,6 +28,7 @@ from fcdeploy.native.reading import (
     recurrent,
     transposed,
 )
+from fcdeploy.native.reading.dynamic_lstm import spell_out_lstm
 from fcdeploy.native.reading.exact_functions import restore_functions
 from fcdeploy.native.reading.fold import find_stored_weight, fold
 from fcdeploy.native.reading.operands import Coded, Fixed, is_identity, make_codes
@@ -83,10 +84,8 @@ OPERATORS: dict[str, Read] = {
 }
 """ONNX operator -> the function that reads it."""
 
-DYNAMIC = ("DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "DynamicQuantizeLinear")
-STATIC = (
-    "fcdeploy quantize MODEL --int8 --data DATA --engine native takes ranges beforehand, and an LSTM's weights as bytes"
-)
+DYNAMIC = ("DynamicQuantizeMatMul", "DynamicQuantizeLinear")
+STATIC = "fcdeploy quantize MODEL --int8 --data DATA --engine native takes ranges beforehand"
 
 
 def read_program(
@@ -97,7 +96,7 @@ def read_program(
     `shapes` gives the lengths of inputs whose axes are free, but for the first, which is the sample's.  Raises
     FcdeployError at an operator that has no kernel, by its node.
     """
-    model, reader = restore_functions(spell_out(model)), Reader()
+    model, reader = restore_functions(spell_out(spell_out_lstm(model))), Reader()
     inputs = tuple(_read_input(reader, value, shapes or {}) for value in _list_fed(model))
     for node in model.graph:
         if node in reader.done:

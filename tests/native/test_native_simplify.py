@@ -1,0 +1,52 @@
+"""Smaller programs with the same outputs: the channels of zeros that onnxruntime wants."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from drawn_layers import bytes_like, layer_of
+from native_kernels import assert_same
+
+from fcdeploy.arithmetic.windows import Window
+from fcdeploy.native.build import build
+from fcdeploy.native.program.interpret import run
+from fcdeploy.native.program.layers import Layer
+from fcdeploy.native.program.simplify import simplify
+from fcdeploy.native.program.steps import Move, Program
+from fcdeploy.native.program.tensors import Coding, Tensor
+
+
+@pytest.mark.parametrize(
+    ("channels", "outs", "small", "pairs", "left"),
+    [
+        (1, 16, False, True, 1),  # whatever its pairs are
+        (1, 8, True, True, 1),
+        (3, 16, True, True, 3),
+        (3, 16, False, True, 4),  # pairs of three channels would leave 16 bits
+        (3, 8, True, True, 4),  # positions have to be four bytes apart
+        (3, 8, True, False, 3),
+        (2, 16, False, False, 2),
+    ],
+)
+def test_channels_of_zeros_are_left_out(channels: int, outs: int, small: bool, pairs: bool, left: int) -> None:
+    random = np.random.default_rng(0)
+    x = Tensor("x", (1, channels, 9, 17), "uint8", Coding(np.float32(0.02), 100))
+    wide = replace(x, name="wide", shape=(1, 4, 9, 17))
+    more = (0, 4 - channels, 0, 0)
+    pad = Move(node="pad", inputs=(x,), outputs=(wide,), kind="pad", arguments=((0, 0, 0, 0), more), fill=100)
+    layer = layer_of(random, wide, outs, Window((3, 3), (1, 1), (1, 1), (1, 1), (1, 1)), 1, extreme=False, real=False)
+    weight = np.full_like(layer.weight, 10 if small else 100)
+    weight[:, channels:] = 0
+    sums = weight.astype(np.int64).reshape(outs, -1).sum(axis=1)
+    layer = replace(layer, weight=weight, bias=(-100 * sums).astype(np.int32))
+    program = Program("net", (x,), layer.outputs, (pad, layer))
+
+    smaller = simplify(program, pairs=pairs)
+    (found,) = [step for step in smaller.steps if isinstance(step, Layer)]
+    assert (found.weight.shape[1], len(smaller.steps)) == (left, 2 if left == 4 else 1)
+    feeds = {"x": bytes_like(random, x.shape)}
+    expected = run(program, feeds)
+    np.testing.assert_array_equal(run(smaller, feeds)[layer.output.name], expected[layer.output.name])
+    assert_same(build(smaller), feeds, expected)
