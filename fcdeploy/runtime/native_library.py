@@ -172,7 +172,7 @@ class NativeModel:
                 "give samples along the first axis",
             )
         with np.errstate(all="ignore"):
-            array = np.ascontiguousarray(given, dtype)
+            array = np.require(given, dtype, ("C", "A"))
         if dtype.kind in "iub" and given.dtype != dtype and not np.array_equal(array, given):
             raise FcdeployError(
                 f"input {name!r} has numbers that {dtype} cannot hold", f"round and clip them to {dtype}"
@@ -210,6 +210,7 @@ def time_steps(model: NativeModel, feeds: Mapping[str, Array], runs: int) -> tup
     model.run(feeds)
     again = range(REPEATS if time.perf_counter_ns() - begin < 1e3 * SHORT_US else 1)
     places, steps = model._places, model.description["steps"]
+    places.hold([model._take(name, feeds) for name in model.inputs])
     ns = np.empty((len(steps) + 2, runs))
     for turn in range(runs):  # step by step, as in a run: what one writes the next one reads from the cache
         model._some(0, 0, places.given, places.written, places.begin)  # what a call needs is in the caches again
@@ -250,6 +251,12 @@ class _Places:
         self._one = _Run(self.given, self.written, self.begin, 1)
         self.run = partial(run, ctypes.c_void_p(ctypes.addressof(self._one)))
 
+    def hold(self, arrays: Sequence[Array]) -> None:
+        """Copy the first sample of each input, which is read from here until the next run."""
+        for number, (_, place, *_) in enumerate(self.inputs):
+            place[...] = arrays[number][: len(place)]
+            self._given[number] = place.ctypes.data
+
     def _make_lender(self, number: int, place: Array) -> Callable[[Array], object]:
         """A function that has an input read from an array; what it returns keeps the array for as long."""
         given, own = self._given, place.ctypes.data
@@ -257,12 +264,12 @@ class _Places:
 
         def lend(array: Array) -> object:
             try:
-                held = find(array)
+                held = find(array) if array.flags.aligned else None  # C may read several bytes at once
             except (TypeError, ValueError):  # it cannot be written, or does not lie in one piece
+                held = None
+            if held is None:
                 place[...] = array
-                given[number] = own
-                return None
-            given[number] = ctypes.addressof(held)
+            given[number] = own if held is None else ctypes.addressof(held)
             return held
 
         return lend
