@@ -239,8 +239,10 @@ def _check_kernels(pair: ModelPair, samples: EvaluationData, step: OnStep) -> Ex
 def _find_causes(pair: ModelPair, job: EvaluationJob, answers: Answers, sums: LayerSums, step: OnStep) -> Sensitivity:
     """Without labels the error of the outputs ranks, not the decisions: those that change are too few to tell from."""
 
+    first = next((batch.inputs for batch in job.data.read(1)), {})
+
     def choose(outputs: Arrays, labels: Arrays) -> tuple[Metric | None, OutputsRead]:
-        return choose_metric(job.metric, outputs, labels, job.ends)
+        return choose_metric(job.metric, outputs, labels, job.ends, first)
 
     def read(most: int | None) -> Iterable[Batch]:
         return job.data.read(most)

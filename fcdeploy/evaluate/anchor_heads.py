@@ -36,12 +36,14 @@ SHOWN_FROM = (
     0.5,
     0.6,
 )  # scores: what Ultralytics and YOLOX show, SSD counts, and who wants to be surer
+FEW = 8  # samples: fewer may have no box by chance
 MOST_HALVED = 3  # times: below 0.03 there is background
 MOST_CANDIDATES, MOST_BOXES = 1000, 300  # of a sample, before and after overlapping ones are left out: that takes time
 CANDIDATE = 0.1  # of the score: anchors that may become boxes
 ALWAYS = 20  # anchors of a sample with the highest scores are compared, whatever they score
 BESIDE = ": behind the scores"  # behind the name of an output whose anchors have other numbers as well
 SWAPPED = [1, 0, 3, 2]
+NOWHERE = 1e30  # of a box whose numbers an int8 model has lost
 LARGEST = 20.0  # of a logarithm of a side: what is larger is infinite in float32 some way further on
 VARIANCES = 0.1, 0.2  # of priors, as in the SSD of W. Liu et al. (2016)
 PRIOR_SIZES = 2.0, 4.0  # strides of the smallest and the largest of a place: RetinaFace's, and near YOLOv5's
@@ -151,7 +153,7 @@ class AnchorHead:
         By those few an error would not be seen, and it moves high and low scores by alike shares.
         """
         head = self
-        for _ in range(MOST_HALVED):
+        for _ in range(MOST_HALVED if count >= FEW else 0):
             if sum(len(each.boxes) for each in head.read(outputs, count)) >= count:
                 break
             head = replace(head, shown_from=tuple(score / 2 for score in head.shown_from))
@@ -174,14 +176,16 @@ class AnchorHead:
         total = Fidelity()
         for at in range(count):
             total += _measure_candidates(*(each[at] for each in one), *(each[at] for each in other))
-        return {self.boxes: total, **self._measure_rest(f, q)}
+        return {self.boxes: total, **self._measure_rest(f, q, count)}
 
-    def _measure_rest(self, f: Mapping[str, Array], q: Mapping[str, Array]) -> dict[str, Fidelity]:
+    def _measure_rest(self, f: Mapping[str, Array], q: Mapping[str, Array], count: int) -> dict[str, Fidelity]:
         if any(level.rest is None for level in self.levels):
             return {}
-        shown = self._read_anchors(f)[1].max(axis=2) >= self.shown_from[0]
+        shown = self._read_anchors(f)[1][:count].max(axis=2) >= self.shown_from[0]
         one, other = (
-            np.concatenate([level.rest.read(each) for level in self.levels if level.rest is not None], axis=1)[shown]
+            np.concatenate([level.rest.read(each) for level in self.levels if level.rest is not None], axis=1)[:count][
+                shown
+            ]
             for each in (f, q)
         )
         return {self.boxes + BESIDE: measure_fidelity(one, other)}
@@ -199,10 +203,11 @@ class AnchorHead:
         return scores if level.objectness is None else scores * self._finish(level.objectness.read(outputs))
 
     def _finish(self, scores: Array) -> Array:
-        """Shares, of what the network ends in."""
+        """Shares, of what the network ends in; none of what an int8 model has lost."""
+        scores = scores if np.isfinite(scores).all() else np.nan_to_num(scores, nan=0.0, posinf=0.0, neginf=0.0)
         if self.left == "softmax":
             return _take_shares(np.asarray(scores, np.float64))
-        return _squash(scores) if self.left else scores
+        return squash(scores) if self.left else scores
 
 
 def choose_boxes(
@@ -220,7 +225,7 @@ def choose_boxes(
 
 def decode_boxes(boxes: Array, coding: Coding, grids: tuple[Grid, ...] = ()) -> Float64:
     """Corners (n, anchors, 4), x first, of what anchors say of boxes (n, anchors, 4 and more)."""
-    numbers = np.asarray(boxes, np.float64)
+    numbers = np.nan_to_num(np.asarray(boxes, np.float64), nan=NOWHERE, posinf=NOWHERE, neginf=-NOWHERE)
     if coding == "corners":
         return numbers
     if coding == "corners, y first":
@@ -237,7 +242,7 @@ def decode_boxes(boxes: Array, coding: Coding, grids: tuple[Grid, ...] = ()) -> 
         return np.asarray(np.concatenate([centres - each[..., :2], centres + each[..., 2:]], axis=2) * strides)
     sizes = np.concatenate([_list_prior_sizes(grid) for grid in grids])[:, None]
     if coding in ("logits", "shares"):
-        shares = 2 * (_squash(numbers) if coding == "logits" else numbers)
+        shares = 2 * (squash(numbers) if coding == "logits" else numbers)
         return np.asarray(_around(centres - 1 + shares[..., :2], shares[..., 2:] ** 2 * sizes) * strides)
     shift, growth = VARIANCES
     middle = centres + shift * numbers[..., :2] * sizes
@@ -292,5 +297,6 @@ def _exponential(logarithms: Float64) -> Float64:
     return np.exp(np.clip(logarithms, -LARGEST, LARGEST))
 
 
-def _squash(logits: Array) -> Float64:
+def squash(logits: Array) -> Float64:
+    """Shares of logits, by a Sigmoid."""
     return np.asarray(1 / (1 + np.exp(-np.clip(np.asarray(logits, np.float64), -50, 50))))

@@ -28,7 +28,7 @@ from fcdeploy.evaluate.anchor_grids import (
     list_grids,
     make_grid,
 )
-from fcdeploy.evaluate.anchor_heads import FORMS, SWAPPED, AnchorHead, Coding, Columns, Layout, Level, line_up
+from fcdeploy.evaluate.anchor_heads import FORMS, SWAPPED, AnchorHead, Coding, Columns, Layout, Level, line_up, squash
 from fcdeploy.evaluate.box_layouts import FEW, OVERLAPS, find_pair
 from fcdeploy.evaluate.decision import AnchorScores
 from fcdeploy.evaluate.detections import CONFIDENT
@@ -98,7 +98,7 @@ def _find_table(name: str, array: Array, end: OutputEnd, size: tuple[int, int]) 
         if not AFTER_BOX <= rows.shape[2] < rows.shape[1] or rows.shape[1] <= FEW or not grids:
             continue
         known = find_scores(array, end) if end.axis == axis else None
-        scores = known or _find_shares(rows, thrice=grids[0][0].anchors == 3)
+        scores = known or _find_shares(rows, three_a_place=grids[0][0].anchors == 3)
         if scores is None or scores.start != BOX or not _are_quiet(_multiply(rows, scores)):
             continue
         coding = _find_decoded(rows[..., :BOX], grids, size)
@@ -118,17 +118,17 @@ def _find_table(name: str, array: Array, end: OutputEnd, size: tuple[int, int]) 
     return None
 
 
-def _find_shares(rows: Array, *, thrice: bool) -> AnchorScores | None:
+def _find_shares(rows: Array, *, three_a_place: bool) -> AnchorScores | None:
     """The numbers behind a box that are shares, by their values, up to the first that is none.
 
-    Of `thrice` as many anchors as places, as YOLOv5 has them, the first says that an object is there.
+    Of `three_a_place` as many anchors as places, as YOLOv5 has them, the first says that an object is there.
     """
     shares = (rows.min(axis=(0, 1)) >= 0) & (rows.max(axis=(0, 1)) <= 1)
     stop = BOX + int(np.argmin(np.append(shares[BOX:], False)))
     if stop == BOX:
         return None
     several = stop > AFTER_BOX
-    return AnchorScores(2, BOX, stop, several and (thrice or _says_whether(rows[..., BOX:stop])))
+    return AnchorScores(2, BOX, stop, several and (three_a_place or _says_whether(rows[..., BOX:stop])))
 
 
 def _multiply(rows: Array, scores: AnchorScores) -> Array:
@@ -165,7 +165,8 @@ def _find_decoded_pair(outputs: Arrays, ends: Mapping[str, OutputEnd], size: tup
     boxes, scores = (line_up(outputs[name], "anchors first") for name in (pair.boxes, pair.scores))
     centres = boxes[..., :2] if pair.form == "centre and size" else boxes[..., :2] + boxes[..., 2:]
     background = pair.classes if isinstance(pair.classes, int) else None
-    queries = all(ends.get(name, NO_SCORES).kind in ("sigmoid", "softmax") for name in (pair.boxes, pair.scores))
+    sigmoids = all(ends.get(name, NO_SCORES).kind == "sigmoid" for name in (pair.boxes, pair.scores))
+    queries = sigmoids and "box" in pair.boxes.lower()  # four shares may be anything
     ordered = find_order(centres) != "none"
     if not (ordered or queries) or not _are_quiet(_leave_out(scores, background)):
         return None
@@ -179,7 +180,8 @@ def _find_queries(outputs: Arrays, ends: Mapping[str, OutputEnd]) -> AnchorHead 
     Where most queries have the last class, it is that of no object, and a Softmax is left to do; else a Sigmoid.
     """
     for name, boxes in outputs.items():
-        shares = ends.get(name, NO_SCORES).kind == "sigmoid" and boxes.ndim == 3 and boxes.shape[2] == BOX
+        called = ends.get(name, NO_SCORES).kind == "sigmoid" and "box" in name.lower()  # four shares may be anything
+        shares = called and boxes.ndim == 3 and boxes.shape[2] == BOX
         for other, scores in outputs.items() if shares else ():
             if ends.get(other, NO_SCORES).kind != "dense" or scores.ndim != 3 or scores.shape[:2] != boxes.shape[:2]:
                 continue
@@ -251,7 +253,9 @@ def _find_levels(outputs: Arrays, size: tuple[int, int]) -> AnchorHead | None:
             each = [_read_map(name, array, grid, anchors) for name, array in outputs.items()]
             if found := [one for one in each if one is not None]:
                 by_stride[stride] = found
-        if len(by_stride) < 2 or len({_sign(maps) for maps in by_stride.values()}) > 1:
+        if len(by_stride) < 2 or len({_list_numbers(maps) for maps in by_stride.values()}) > 1:
+            continue
+        if anchors > 1 and _leave_some_out(outputs, size, by_stride):
             continue
         makers = (_join_maps,) if len(next(iter(by_stride.values()))) > 1 else (_split_maps,)
         for make in makers:
@@ -261,8 +265,18 @@ def _find_levels(outputs: Arrays, size: tuple[int, int]) -> AnchorHead | None:
     return None
 
 
-def _sign(maps: list[_MapFound]) -> tuple[int, ...]:
+def _list_numbers(maps: list[_MapFound]) -> tuple[int, ...]:
     return tuple(sorted(one.numbers for one in maps))
+
+
+def _leave_some_out(outputs: Arrays, size: tuple[int, int], by_stride: Mapping[int, list[_MapFound]]) -> bool:
+    """Whether a stride has other maps than those whose numbers are of so many anchors at a place: then it is of fewer."""
+    return any(
+        _read_map(name, array, make_grid(*size, stride), 1) is not None and name not in {one.name for one in maps}
+        for stride, maps in by_stride.items()
+        for name, array in outputs.items()
+        if array.ndim == 4
+    )
 
 
 def _read_map(name: str, array: Array, grid: Grid, anchors: int) -> _MapFound | None:
@@ -317,7 +331,7 @@ def _list_splits(rows: Array, anchors: int) -> Iterator[tuple[int, Coding, bool]
     if shares and float((behind[:, 0] <= QUIET).mean()) >= ALL_QUIET:
         if anchors == 1 and boxes.min() < 0 and _are_offsets(boxes[None], LARGE):
             yield BOX, "offsets", False
-        elif anchors > 1 and 0 <= boxes.min() <= boxes.max() <= 1:
+        elif anchors > 1 and 0 <= boxes.min() <= boxes.max() <= 1 and not _are_quiet(boxes[None]):
             yield BOX, "shares", False
     elif not shares and anchors > 1 and float((behind[:, 0] <= _find_logit(QUIET)).mean()) >= ALL_QUIET:
         yield BOX, "logits", True
@@ -333,15 +347,23 @@ def _list_splits(rows: Array, anchors: int) -> Iterator[tuple[int, Coding, bool]
 
 def _join_maps(outputs: Arrays, size: tuple[int, int], by_stride: Mapping[int, list[_MapFound]]) -> AnchorHead | None:
     """Several outputs a stride: scores, boxes, and perhaps shares of being an object."""
+    return _join_as(outputs, size, by_stride, logits=False) or _join_as(outputs, size, by_stride, logits=True)
+
+
+def _join_as(
+    outputs: Arrays, size: tuple[int, int], by_stride: Mapping[int, list[_MapFound]], *, logits: bool
+) -> AnchorHead | None:
     levels = list[Level]()
     for stride, maps in by_stride.items():
-        level = _sort_maps(outputs, maps, make_grid(*size, stride, maps[0].anchors))
+        level = _sort_maps(outputs, maps, make_grid(*size, stride, maps[0].anchors), logits=logits)
         if level is None:
             return None
         levels.append(level)
     numbers = [level.boxes.read(outputs) for level in levels]
     coding = _find_coding(np.concatenate([each.reshape(-1, each.shape[2]) for each in numbers]), levels[0])
-    return None if coding is None else AnchorHead(tuple(levels), coding, WITH_OBJECTNESS)
+    if coding is None:
+        return None
+    return AnchorHead(tuple(levels), coding, WITH_OBJECTNESS, left="sigmoid" if logits else "")
 
 
 def _find_coding(numbers: Array, level: Level) -> Coding | None:
@@ -353,14 +375,17 @@ def _find_coding(numbers: Array, level: Level) -> Coding | None:
     return "offsets" if level.objectness is not None and level.boxes.anchors == 1 else "priors"
 
 
-def _sort_maps(outputs: Arrays, maps: list[_MapFound], grid: Grid) -> Level | None:
+def _sort_maps(outputs: Arrays, maps: list[_MapFound], grid: Grid, *, logits: bool) -> Level | None:
     """The outputs of one stride that are boxes, scores and shares of being an object; None where they are none of a head.
 
+    Where scores are `logits`, what is not four numbers of a box has still to go through a Sigmoid.
     Channels of a map that could be those of several boxes could be anything.
     """
     if maps[0].anchors > 1 and any(one.layout.startswith("map,") or one.layout == "map" for one in maps):
         return None
     arrays = {one.name: line_up(outputs[one.name], one.layout, one.anchors) for one in maps}
+    if logits:
+        arrays = {name: each if each.shape[2] == BOX else squash(each) for name, each in arrays.items()}
     shares = [one for one in maps if arrays[one.name].min() >= 0 and arrays[one.name].max() <= 1]
     others = [one for one in maps if one not in shares and one.numbers % BOX == 0]
     there = [one for one in shares if one.numbers == 1][-1:] if len(shares) == 2 else []
@@ -368,7 +393,7 @@ def _sort_maps(outputs: Arrays, maps: list[_MapFound], grid: Grid) -> Level | No
     if len(kinds) != 1 or not others:
         return None
     product = arrays[kinds[0].name] * (arrays[there[0].name] if there else 1.0)
-    if not _are_quiet(product):
+    if not _are_quiet(product) or (logits and float((product.max(axis=2) <= QUIET).mean()) < ALL_QUIET):
         return None
     boxes = min(others, key=lambda one: (one.numbers != BOX, one.numbers))
     columns = [Columns(one.name, one.layout, anchors=one.anchors) for one in (boxes, *kinds, *there)]

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from fcdeploy.arrays import Array
-from fcdeploy.evaluate.anchor_heads import FORMS, choose_boxes, decode_boxes
+from fcdeploy.evaluate.anchor_heads import FORMS, SWAPPED, choose_boxes, decode_boxes
 from fcdeploy.evaluate.detections import Detections, FoundBoxes
 from fcdeploy.preprocessing.placement import ImageSize, map_to_input
 from fcdeploy.records.box_layout import BoxLayout
 from fcdeploy.records.preprocessing import Preprocessing
 
-ROWS_FIRST, SWAPPED = "corners, y first", [1, 0, 3, 2]
+ROWS_FIRST = "corners, y first"
 
 
 def describe_boxes(

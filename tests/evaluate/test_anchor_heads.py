@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -302,6 +302,15 @@ def fcos(seed: int) -> tuple[Scene, Found]:
     return scene, (outputs, {})
 
 
+def fcos_logits(seed: int) -> tuple[Scene, Found]:
+    """The same before a Sigmoid, which the code behind the network does."""
+    scene, (outputs, ends) = fcos(seed)
+    return scene, (
+        {k: a if k.startswith("sides") else logit(np.clip(a, 1e-4, 0.9999)) for k, a in outputs.items()},
+        ends,
+    )
+
+
 def yolox_maps(seed: int) -> tuple[Scene, Found]:
     scene, outputs = draw_scene(seed), {}
     for i in range(3):
@@ -336,7 +345,8 @@ HEADS: list[tuple[Callable[[int], tuple[Scene, Found]], str]] = [
     (yolo8_masks, "centre and size"), (yolo5, "centre and size"), (yolox, "offsets"), (yolox_decoded, "centre and size"),
     (ssd, "corners"), (yolo4, "corners"), (retinaface, "priors"), (ssd_offsets, "priors"),
     (picodet, "bins"), (yolo8_maps, "bins"),
-    (yolo5_maps, "logits"), (yolo5_maps_apart, "logits"), (scrfd, "distances"), (fcos, "distances"), (yolox_maps, "offsets"),
+    (yolo5_maps, "logits"), (yolo5_maps_apart, "logits"), (scrfd, "distances"), (fcos, "distances"),
+    (fcos_logits, "distances"), (yolox_maps, "offsets"),
     (detr, "centre and size"), (rt_detr, "centre and size"),
 ]  # fmt: skip
 
@@ -350,7 +360,8 @@ def overlap(one: Array, other: Array) -> float:
 
 
 def fix(ends: dict[str, OutputEnd], outputs: dict[str, Array]) -> dict[str, OutputEnd]:
-    return {name: ends.get(name, OTHER) for name in outputs}
+    """The ends of all outputs, of one shape whatever the sample."""
+    return {name: replace(ends.get(name, OTHER), fixed=True) for name in outputs}
 
 
 @pytest.mark.parametrize(("write", "coding"), HEADS)
@@ -434,7 +445,7 @@ def test_boxes_are_compared_as_plain_python_compares_them(seed: int, threshold: 
 def test_where_less_than_a_box_a_picture_is_found_lower_scores_are_shown(factor: float) -> None:
     """Scores are halved up to three times, until two of the objects drawn in two pictures reach the lowest."""
     scene, (outputs, ends) = yolo8(2)
-    lower = outputs["o"].copy()
+    lower = np.tile(outputs["o"], (4, 1, 1))  # eight pictures; of fewer nothing is said
     lower[:, 4:] *= factor
     scores = [factor * score for objects in scene.objects for _, _, score in objects]
     halved = next((h for h in range(3) if sum(score >= 0.25 / 2**h for score in scores) >= 2), 3)
@@ -442,6 +453,23 @@ def test_where_less_than_a_box_a_picture_is_found_lower_scores_are_shown(factor:
     assert head is not None
     assert head.shown_from == tuple(score / 2**halved for score in SHOWN_FROM)
     assert f"boxes of scores from {0.25 / 2**halved:g} to" in str(head)
+    few = find_anchor_head({"o": lower[:7]}, fix(ends, outputs), SIZE)
+    assert few is not None
+    assert few.shown_from == SHOWN_FROM
+
+
+@pytest.mark.parametrize("lost", [np.nan, np.inf, -np.inf])
+def test_numbers_that_an_int8_model_has_lost_are_no_boxes(lost: float) -> None:
+    """Of a picture whose boxes or scores are no numbers nothing is found again, without a warning; of the other all."""
+    _, (outputs, ends) = yolo8(0)
+    head = find_anchor_head(outputs, fix(ends, outputs), SIZE)
+    assert head is not None
+    for columns in (slice(0, 4), slice(4, 7)):
+        other = outputs["o"].copy()
+        other[0, columns] = lost
+        (equal, _), (same, count) = head.compare(head.read(outputs, 2), head.read({"o": other}, 2))
+        assert (equal, same) == (0, count)
+        assert head.measure(outputs, {"o": other}, 2)["o"].sqnr_db < 20
 
 
 def test_numbers_behind_the_scores_are_compared_where_boxes_are() -> None:
@@ -526,6 +554,30 @@ def draw_no_head(kind: str, random: np.random.Generator) -> Found:
             )
             outputs[f"p{i}"] = logits
         return outputs, {name: OutputEnd("convolution", 1) for name in outputs}
+    if kind == "two outputs behind a Softmax":
+        outputs = {
+            "script": random.dirichlet(np.ones(4), (2, 100)),
+            "text": random.dirichlet(0.1 * np.ones(97), (2, 100)),
+        }
+        return outputs, {name: OutputEnd("softmax", 2) for name in outputs}
+    if kind == "two outputs behind a Sigmoid":
+        outputs = {"a": random.random((2, 196, 4)), "b": quiet(random, 2, 196, classes)}
+        return outputs, {name: OutputEnd("sigmoid") for name in outputs}
+    if kind == "a segmentation of several sizes":
+        outputs = {}
+        for i, level in enumerate(levels[:2]):
+            blobs = random.normal(size=(2, 9 + classes, level[0] // 2, level[1] // 2)).repeat(2, 2).repeat(2, 3) * 2
+            blobs[:, 0] += 6
+            blobs[:, 1] += 4
+            shares = np.exp(blobs)
+            outputs[f"p{i}"] = shares / shares.sum(axis=1, keepdims=True)
+        return outputs, {name: OutputEnd("softmax", 1) for name in outputs}
+    if kind == "RetinaNet's maps":  # of nine anchors at a place, which are not told from fewer of more numbers
+        outputs = {}
+        for i, level in enumerate(levels):
+            outputs[f"class{i}"] = random.normal(size=(2, 9 * 80, *level)) / 2 - 4.6
+            outputs[f"box{i}"] = random.normal(size=(2, 36, *level)) * 0.3
+        return outputs, {}
     if kind == "a map and features of several sizes":
         shares = {f"s{i}": random.random((2, 1, *level)) for i, level in enumerate(levels)}
         return shares | {f"f{i}": random.normal(size=(2, 32, *level)) for i, level in enumerate(levels)}, {}
@@ -539,6 +591,7 @@ NO_HEADS = [
     "features", "boxes in no order", "boxes apart in no order", "embeddings beside labels", "points of a body",
     "a class at each place", "a pyramid of features", "a wide pyramid of features", "a pyramid behind ReLU",
     "maps of shares", "shares beside features", "classes of several sizes", "rare classes of several sizes",
+    "two outputs behind a Softmax", "two outputs behind a Sigmoid", "a segmentation of several sizes", "RetinaNet's maps",
     "a map and features of several sizes", "a turned box",
 ]  # fmt: skip
 
