@@ -55,6 +55,7 @@ SHARED = {
     "layer_alone.h",
     "layer_avx512.h",
     "layer_lanes.h",
+    "layer_narrow.h",
     "layer_neon.h",
     "depthwise_dsp.h",
     "depthwise_mve.h",
@@ -64,6 +65,7 @@ SHARED = {
     "recurrent_neon.h",
 }  # no kernels
 OTHERS = {"cmsis_nn.h"}  # kernels that call what is no part of this
+BEHIND = bytes([0xA5] * 64)  # what lies behind each output, and stays
 FIELD = re.compile(r"(const uint8_t \*|int32_t|float|struct fc_\w+)\s*([^;]+);")
 SIMPLE = {"int32_t": ctypes.c_int32, "float": ctypes.c_float, "const uint8_t *": ctypes.c_void_p}
 
@@ -120,7 +122,7 @@ def structs() -> dict[str, type[ctypes.Structure]]:
     found: dict[str, type[ctypes.Structure]] = {}
     text = "".join(re.sub(r"/\*.*?\*/", "", (KERNELS / name).read_text(), flags=re.DOTALL) for name in headers())
     for name, body in re.findall(r"struct (fc_\w+) \{(.*?)\n\};", text, re.DOTALL):
-        if name in ("fc_written", "fc_again"):  # never arguments of a call
+        if name in ("fc_written", "fc_again", "fc_scaling"):  # never arguments of a call
             continue
         fields: list[tuple[str, Any]] = []
         for kind, names in FIELD.findall(body):
@@ -146,9 +148,15 @@ class Machine:
         """The outputs for one sample."""
         program = self.built.program
         inputs = [np.ascontiguousarray(feeds[tensor.name], tensor.dtype) for tensor in program.inputs]
-        outputs = [np.zeros(tensor.shape, tensor.dtype) for tensor in program.outputs]
+        memory = [np.full(tensor.nbytes + len(BEHIND), BEHIND[0], np.uint8) for tensor in program.outputs]
+        outputs = [
+            each[: tensor.nbytes].view(tensor.dtype).reshape(tensor.shape)
+            for each, tensor in zip(memory, program.outputs, strict=True)
+        ]
         for call in self.built.calls:
             self.call(call, inputs, outputs)
+        for each, tensor in zip(memory, program.outputs, strict=True):
+            assert bytes(each[tensor.nbytes :]) == BEHIND, f"what lies behind {tensor.name} was written"
         return {tensor.name: output for tensor, output in zip(program.outputs, outputs, strict=True)}
 
     def call(self, call: KernelCall, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:

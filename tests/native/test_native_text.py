@@ -10,12 +10,14 @@ import pytest
 from conftest import fails
 from hypothesis import example, given
 from hypothesis import strategies as st
+from native_kernels import KERNELS, compiler, source
 
 from fcdeploy.native.build import Built, build, choose_name, write_sources
 from fcdeploy.native.program.steps import Pointwise, Program
 from fcdeploy.native.program.tensors import Tensor
+from fcdeploy.native.toolchain import STRICT, compile_c
 from fcdeploy.native.writing.library import format_library
-from fcdeploy.tables.native import MACHINES
+from fcdeploy.tables.native import MACHINES, Level
 
 TRIGRAPHS = dict(zip("=/'()!<>-", "#\\^[]|{}~", strict=True))
 PARTS = st.sampled_from(["*", "/", "\\", '"', "'", "?", "\n", "\r", "\0", "\x7f", "é", "%", "0", "n", "a; "])
@@ -87,3 +89,24 @@ def test_a_description_is_read_back_as_it_was_written(name: str) -> None:
     found = "".join(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), each) for each in literals)
     description, _ = json.JSONDecoder().raw_decode(found[found.index("{") :])
     assert description["steps"][0]["node"] == description["inputs"][0]["name"] == name
+
+
+@pytest.mark.parametrize("level", MACHINES["aarch64"].levels, ids=lambda level: level.name)
+def test_all_kernels_stand_in_one_text_for_arm(level: Level, tmp_path: Path) -> None:
+    """A network may call any of them: no two have a name in common at any level."""
+    found = compiler()
+    if not found.cross:
+        pytest.skip("the compiler here makes code for this machine alone")
+    (tmp_path / "kernels.c").write_text(source())
+    how = [
+        *STRICT,
+        *level.flags,
+        "-target",
+        MACHINES["aarch64"].triple,
+        "-c",
+        f"-I{KERNELS}",
+        "kernels.c",
+        "-o",
+        "all.o",
+    ]
+    compile_c(found, how, tmp_path)

@@ -76,56 +76,112 @@ FC_INLINE float fc_inverse(float scale)
 
 enum { FC_PLANES = 4 }; /* of a picture, at most, that are laid side by side at once */
 
-/* Rows of planes, which are the loop 1: a * gain + shift, where those are not NULL, to bytes that lie side by side or apart. */
-FC_INLINE void fc_quantize_rows(
-    uint8_t *y, const float *a, const float *gain, const float *shift, float scale, const struct fc_code *code, const struct fc_loop *l)
+/* How floats become numbers in units of the scale. */
+struct fc_scaling {
+    const float *gain, *shift; /* one for each plane, or NULL */
+    float scale, times;        /* a product with `times` is the quotient where that is not 0 */
+#if defined(FC_FUSED)
+    int fused;
+    struct fc_divisor by;
+#endif
+};
+
+FC_INLINE struct fc_scaling fc_scaling_of(const float *gain, const float *shift, float scale)
+{
+    struct fc_scaling by_scale = {.gain = gain, .shift = shift, .scale = scale, .times = fc_inverse(scale)};
+#if defined(FC_FUSED)
+    by_scale.fused = scale >= 0x1p-60f && scale <= 0x1p60f;
+    by_scale.by = fc_divisor_of(by_scale.fused ? scale : 1.0f);
+#endif
+    return by_scale;
+}
+
+/* FC_LANES floats of a plane: (a * gain + shift) / scale. */
+FC_INLINE fc_reals fc_in_units(const float *from, int plane, const struct fc_scaling *by_scale)
+{
+    fc_reals x = fc_load_reals(from);
+    if (by_scale->gain)
+        x = fc_add(fc_mul(x, fc_real(by_scale->gain[plane])), fc_real(by_scale->shift[plane]));
+    if (by_scale->times != 0.0f)
+        return fc_mul(x, fc_real(by_scale->times));
+#if defined(FC_FUSED)
+    if (by_scale->fused)
+        return fc_quotient(x, &by_scale->by);
+#endif
+    return fc_div(x, fc_real(by_scale->scale));
+}
+
+/* `count` floats of each of `planes` planes, which are `apart`, to bytes that lie plane after plane. */
+FC_INLINE void fc_quantize_planes(
+    uint8_t (*bytes)[FC_TILE], const float *from, ptrdiff_t apart, int plane, int planes, int count,
+    const struct fc_scaling *by_scale,
+    const struct fc_code *code)
 {
     enum { vectors = FC_TILE / FC_LANES };
+    for (int c = 0; c < planes; c++, from += apart) {
+        const float *own = from;
+        float some[FC_TILE] = {0};
+        fc_reals x[vectors];
+        if (count < FC_TILE) {
+            memcpy(some, from, (size_t)count * sizeof(float));
+            own = some;
+        }
+        FC_UNROLL
+        for (int v = 0; v < vectors; v++)
+            x[v] = fc_in_units(own + v * FC_LANES, plane + c, by_scale);
+        fc_store_bytes(bytes[c], count, vectors, x, code);
+    }
+}
+
+#if defined(FC_PIXELS)
+/* Sixteen floats of three or four planes to as many pixels of four bytes; of three the last byte stays. */
+FC_INLINE void fc_quantize_pixels(
+    uint8_t *y, const float *from, ptrdiff_t apart, int plane, int planes, const struct fc_scaling *by_scale,
+    const struct fc_code *code)
+{
+    fc_reals x[4];
+    FC_UNROLL
+    for (int c = 0; c < 3; c++)
+        x[c] = fc_limited(fc_in_units(from + c * apart, plane + c, by_scale));
+    x[3] = planes == 4 ? fc_limited(fc_in_units(from + 3 * apart, plane + 3, by_scale)) : x[2];
+    fc_store_pixels(y, planes, x, code);
+}
+#endif
+
+/* Rows of planes, which are the loop 1: a * gain + shift, where those are not NULL, to bytes that lie side by side or apart. */
+FC_INLINE void fc_quantize_rows(
+    uint8_t *y, const float *a, const float *gain, const float *shift, float scale, const struct fc_code *given,
+    const struct fc_loop *l)
+{
     const int planes = l->y[1] == 1 && l->count[1] <= FC_PLANES ? l->count[1] : 1;
     const int side_by_side = planes == 1 && l->y[3] == 1;
-    const float times = fc_inverse(scale);
-#if defined(FC_FUSED)
-    const int fused = scale >= 0x1p-60f && scale <= 0x1p60f;
-    const struct fc_divisor by = fc_divisor_of(fused ? scale : 1.0f);
-#endif
+    const struct fc_scaling by_scale = fc_scaling_of(gain, shift, scale);
+    const struct fc_code own = *given, *code = &own; /* no byte that is written can be one of these */
     for (int i0 = 0; i0 < l->count[0]; i0++) {
         for (int i1 = 0; i1 < l->count[1]; i1 += planes) {
             for (int i2 = 0; i2 < l->count[2]; i2++) {
-                for (int i = 0; i < l->count[3]; i += FC_TILE) {
-                    uint8_t bytes[FC_PLANES][FC_TILE], *to = y + FC_OFFSET(l->y) + (ptrdiff_t)i * l->y[3];
-                    const int count = fc_min(FC_TILE, l->count[3] - i);
-                    for (int c = 0; c < planes; c++) {
-                        const float *from = a + FC_OFFSET(l->a) + (ptrdiff_t)c * l->a[1] + i;
-                        float some[FC_TILE] = {0};
-                        fc_reals x[vectors];
-                        if (count < FC_TILE) {
-                            memcpy(some, from, (size_t)count * sizeof(float));
-                            from = some;
-                        }
-                        FC_UNROLL
-                        for (int v = 0; v < vectors; v++) {
-                            x[v] = fc_load_reals(from + v * FC_LANES);
-                            if (gain)
-                                x[v] = fc_add(fc_mul(x[v], fc_real(gain[i1 + c])), fc_real(shift[i1 + c]));
-                            if (times != 0.0f)
-                                x[v] = fc_mul(x[v], fc_real(times));
-#if defined(FC_FUSED)
-                            else if (fused)
-                                x[v] = fc_quotient(x[v], &by);
+                const float *from = a + FC_OFFSET(l->a);
+                uint8_t *to = y + FC_OFFSET(l->y);
+                int i = 0;
+#if defined(FC_PIXELS)
+                if (planes >= 3 && l->y[3] == 4)
+                    for (; i + FC_TILE <= l->count[3]; i += FC_TILE)
+                        fc_quantize_pixels(to + 4 * i, from + i, l->a[1], i1, planes, &by_scale, code);
 #endif
-                            else
-                                x[v] = fc_div(x[v], fc_real(scale));
-                        }
-                        fc_store_bytes(side_by_side ? to : bytes[c], count, vectors, x, code);
-                    }
-                    if (side_by_side)
+                for (; i < l->count[3]; i += FC_TILE) {
+                    uint8_t bytes[FC_PLANES][FC_TILE], *at = to + (ptrdiff_t)i * l->y[3];
+                    const int count = fc_min(FC_TILE, l->count[3] - i);
+                    if (side_by_side) {
+                        fc_quantize_planes((uint8_t (*)[FC_TILE])at, from + i, l->a[1], i1, 1, count, &by_scale, code);
                         continue;
+                    }
+                    fc_quantize_planes(bytes, from + i, l->a[1], i1, planes, count, &by_scale, code);
                     if (count == FC_TILE && planes > 1)
-                        fc_interleave(to, bytes, planes, l->y[3]);
+                        fc_interleave(at, bytes, planes, l->y[3]);
                     else
                         for (int k = 0; k < count; k++)
                             for (int c = 0; c < planes; c++)
-                                to[(ptrdiff_t)k * l->y[3] + c] = bytes[c][k];
+                                at[(ptrdiff_t)k * l->y[3] + c] = bytes[c][k];
                 }
             }
         }
@@ -226,7 +282,8 @@ FC_INLINE void fc_combine_block(
 }
 #endif
 
-/* Both operands as floats, scale * (byte - zero), their sum or product divided by the scale of the result: by none where it is 1. */
+/* Both operands as floats, scale * (byte - zero), their sum or product divided by the scale of the result: by none where it
+   is 1. */
 FC_INLINE void fc_combine(const int product, uint8_t *y, const uint8_t *a, const uint8_t *b, const struct fc_combine *given)
 {
     const struct fc_combine own = *given, *c = &own; /* no byte that is written can be one of these */

@@ -1,8 +1,8 @@
 /* Layers that CMSIS-NN computes: arm_convolve_wrapper_s8 and arm_depthwise_conv_wrapper_s8 of a copy that is not part of this.
 
-   Its bytes are signed: those of the input are made signed where they lie, and unsigned again afterwards.  Sums are scaled with one
-   rounding, for which CMSIS-NN must be compiled with CMSIS_NN_USE_SINGLE_ROUNDING as well.  A copy that refuses a layer, or wants
-   more memory than is kept for it, ends in FC_REFUSED, which may be defined as something else. */
+   Its bytes are signed: those of the input are made signed where they lie, and unsigned again afterwards.  Sums are scaled
+   with one rounding, for which CMSIS-NN must be compiled with CMSIS_NN_USE_SINGLE_ROUNDING as well.  A copy that refuses a
+   layer, or wants more memory than is kept for it, ends in FC_REFUSED, which may be defined as something else. */
 #ifndef FC_CMSIS_NN_H
 #define FC_CMSIS_NN_H
 

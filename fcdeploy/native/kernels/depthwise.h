@@ -114,7 +114,8 @@ FC_INLINE const uint8_t *fc_depthwise_next(
 
    Each column is put in order once. The lower one of two windows of three rows has its weights one row further down. */
 FC_INLINE void fc_depthwise_three(
-    const int vectors, const int wide, const int both, const int step, const uint8_t *x, const int8_t *weights, const int32_t *bias,
+    const int vectors, const int wide, const int both, const int step, const uint8_t *x, const int8_t *weights,
+    const int32_t *bias,
     const struct fc_depthwise *d, const struct fc_written *to, int32_t at, int count)
 {
     const int together = FC_DEPTHWISE_TOGETHER(vectors, both);

@@ -67,7 +67,8 @@ FC_INLINE void fc_depthwise_write(
 
 /* The position whose window begins at x, tap by tap. */
 FC_INLINE void fc_depthwise_taps(
-    const int full, const uint8_t *x, const struct fc_depthwise_tile *tile, ptrdiff_t down, ptrdiff_t right, const struct fc_written *to, int32_t at, int count)
+    const int full, const uint8_t *x, const struct fc_depthwise_tile *tile, ptrdiff_t down, ptrdiff_t right,
+    const struct fc_written *to, int32_t at, int count)
 {
     const int8x16_t *w = tile->taps;
     fc_ints sums[4] = {tile->bias[0], tile->bias[1], tile->bias[2], tile->bias[3]};
@@ -85,7 +86,8 @@ FC_INLINE void fc_depthwise_taps(
 
 /* That one and the next, a column further on: two of their columns are the same. */
 FC_INLINE void fc_depthwise_two(
-    const int full, const uint8_t *x, const struct fc_depthwise_tile *tile, ptrdiff_t down, ptrdiff_t right, const struct fc_written *to, int32_t at,
+    const int full, const uint8_t *x, const struct fc_depthwise_tile *tile, ptrdiff_t down, ptrdiff_t right,
+    const struct fc_written *to, int32_t at,
     int32_t next, int count)
 {
     const int8x16_t *w = tile->taps;
@@ -114,7 +116,8 @@ FC_INLINE void fc_depthwise_two(
 
 /* A row of positions. */
 FC_INLINE void fc_depthwise_line(
-    const int full, const uint8_t *x, const struct fc_depthwise_tile *tile, const struct fc_depthwise *d, const struct fc_written *to, int32_t at, int count)
+    const int full, const uint8_t *x, const struct fc_depthwise_tile *tile, const struct fc_depthwise *d,
+    const struct fc_written *to, int32_t at, int count)
 {
     const ptrdiff_t down = d->tap_y, right = d->tap_x, step = d->x_column;
     int left = d->columns;
@@ -156,7 +159,8 @@ FC_INLINE void fc_depthwise_column(fc_ints *out, const uint8_t *p, ptrdiff_t dow
 
 /* Windows side by side: each column of bytes is put in order once, and multiplied in three windows. */
 FC_INLINE void fc_depthwise_beside(
-    const int full, const uint8_t *x, const int8_t *weights, const int32_t *plain, const struct fc_depthwise_tile *tile, const struct fc_depthwise *d,
+    const int full, const uint8_t *x, const int8_t *weights, const int32_t *plain, const struct fc_depthwise_tile *tile,
+    const struct fc_depthwise *d,
     const struct fc_written *to, int32_t at, int count)
 {
     const ptrdiff_t down = d->tap_y, right = d->tap_x;

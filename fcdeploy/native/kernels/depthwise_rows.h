@@ -1,10 +1,10 @@
-/* Windows of 3 x 3 over rows of bytes: FC_BLOCK neighbouring bytes of an output row at a time, which are channels of one pixel, or
-   all channels of several.
+/* Windows of 3 x 3 over rows of bytes: FC_BLOCK neighbouring bytes of an output row at a time, which are channels of one
+   pixel, or all channels of several.
 
-   Four rows are interleaved byte by byte, so that each lane has four taps of its channel. The four vectors that come of it have the
-   channels 0-3 16-19 ..., 4-7 20-23 ..., and so on; weights are brought into that order, and bytes that are packed come out of
-   it. Where two neighbouring products of bytes leave 16 bits (`parts` is 2), bytes 0 and 2 and bytes 1 and 3 are taken apart.
-   Included by depthwise.h. */
+   Four rows are interleaved byte by byte, so that each lane has four taps of its channel. The four vectors that come of it
+   have the channels 0-3 16-19 ..., 4-7 20-23 ..., and so on; weights are brought into that order, and bytes that are packed
+   come out of it. Where two neighbouring products of bytes leave 16 bits (`parts` is 2), bytes 0 and 2 and bytes 1 and 3 are
+   taken apart. Included by depthwise.h. */
 #ifndef FC_DEPTHWISE_ROWS_H
 #define FC_DEPTHWISE_ROWS_H
 
@@ -32,13 +32,14 @@ FC_INLINE int fc_depthwise_in_rows(const struct fc_written *to, const struct fc_
         return 0;
     if (channels % FC_BLOCK == 0)
         return d->x_column == d->tap_x || d->x_column == 2 * d->tap_x;
-    return channels >= 8 && FC_BLOCK % channels == 0 && d->tap_x == channels && d->x_column == channels && d->y_column == channels &&
-           d->columns * channels >= FC_BLOCK;
+    return channels >= 8 && FC_BLOCK % channels == 0 && d->tap_x == channels && d->x_column == channels &&
+           d->y_column == channels && d->columns * channels >= FC_BLOCK;
 }
 
 /* Numbers of FC_BLOCK bytes of a row from channel `first` on. */
 FC_INLINE void fc_depthwise_arrange(
-    const int parts, struct fc_depthwise_block *b, int first, const struct fc_written *all, const int8_t *weights, const int32_t *bias,
+    const int parts, struct fc_depthwise_block *b, int first, const struct fc_written *all, const int8_t *weights,
+    const int32_t *bias,
     const struct fc_depthwise *d)
 {
     for (int v = 0; v < 4; v++) {
@@ -82,7 +83,8 @@ FC_INLINE void fc_depthwise_column(const int parts, fc_ints column[4][2], const 
 
 /* FC_BLOCK bytes, and as many of the row below. */
 FC_INLINE void fc_depthwise_write(
-    const int parts, const int both, uint8_t *y, fc_ints columns[3][4][2], const struct fc_depthwise_block *b, const struct fc_depthwise *d)
+    const int parts, const int both, uint8_t *y, fc_ints columns[3][4][2], const struct fc_depthwise_block *b,
+    const struct fc_depthwise *d)
 {
     fc_reals x[2][4];
     FC_UNROLL
@@ -115,7 +117,8 @@ FC_INLINE void fc_depthwise_write(
 
 /* A row of pixels, or two below each other (`both`), of channels that fill blocks: of three columns `step` are new. */
 FC_INLINE void fc_depthwise_pixels(
-    const int parts, const int both, const int step, uint8_t *y, const uint8_t *x, const struct fc_depthwise_block *b, const ptrdiff_t *away,
+    const int parts, const int both, const int step, uint8_t *y, const uint8_t *x, const struct fc_depthwise_block *b,
+    const ptrdiff_t *away,
     const struct fc_depthwise *d)
 {
     fc_ints columns[3][4][2];
@@ -155,7 +158,8 @@ FC_INLINE void fc_depthwise_groups(
 }
 
 FC_INLINE void fc_depthwise_in_block(
-    const int parts, const int both, uint8_t *y, const uint8_t *x, const struct fc_depthwise_block *b, const struct fc_depthwise *d)
+    const int parts, const int both, uint8_t *y, const uint8_t *x, const struct fc_depthwise_block *b,
+    const struct fc_depthwise *d)
 {
     const ptrdiff_t away[4] = {0, d->tap_y, 2 * d->tap_y, (both == 2 ? 3 : 2) * d->tap_y}; /* without a lower window times zero */
     if (d->channels % FC_BLOCK)

@@ -23,7 +23,8 @@ struct fc_float_layer {
 
 /* Up to 16 channels at `positions` neighbouring columns. */
 FC_INLINE void fc_float_tile(
-    const int positions, float *y, const float *x, const float *weights, const float *bias, const struct fc_float_layer *l, int row,
+    const int positions, float *y, const float *x, const float *weights, const float *bias, const struct fc_float_layer *l,
+    int row,
     int column, int count)
 {
     enum { vectors = FC_TILE / FC_LANES };
@@ -83,7 +84,8 @@ FC_KERNEL void fc_float_layer(
                         const int last = column + FC_FLOAT_POSITIONS - 1;
                         const int several = FC_FORMS && last < l->columns && fc_float_inside(l, column, last);
                         if (several)
-                            fc_float_tile(FC_FLOAT_POSITIONS, to + column * l->y_column, from, weights, bias, l, row, column, count);
+                            fc_float_tile(
+                                FC_FLOAT_POSITIONS, to + column * l->y_column, from, weights, bias, l, row, column, count);
                         else
                             fc_float_tile(1, to + column * l->y_column, from, weights, bias, l, row, column, count);
                         column += several ? FC_FLOAT_POSITIONS : 1;

@@ -17,7 +17,8 @@ FC_INLINE void fc_interleave(uint8_t *y, uint8_t (*bytes)[FC_TILE], int planes, 
     const __m128i ab = _mm_unpacklo_epi8(a, b), cd = _mm_unpacklo_epi8(c, d);
     const __m128i ab_high = _mm_unpackhi_epi8(a, b), cd_high = _mm_unpackhi_epi8(c, d);
     const __m128i four[4] = {
-        _mm_unpacklo_epi16(ab, cd), _mm_unpackhi_epi16(ab, cd), _mm_unpacklo_epi16(ab_high, cd_high), _mm_unpackhi_epi16(ab_high, cd_high),
+        _mm_unpacklo_epi16(ab, cd), _mm_unpackhi_epi16(ab, cd),
+        _mm_unpacklo_epi16(ab_high, cd_high), _mm_unpackhi_epi16(ab_high, cd_high),
     };
     for (int i = 0; i < 4; i++) {
         __m128i *to = (__m128i *)(y + 4 * i * apart);

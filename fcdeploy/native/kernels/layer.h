@@ -109,7 +109,8 @@ FC_INLINE void fc_layer_next(struct fc_written *to, int channels)
 
 /* All groups at some positions. */
 FC_INLINE void fc_layer_groups(
-    const struct fc_written *all, const uint8_t *x, const int32_t *from, const int32_t *at, const int positions, const int8_t *weights,
+    const struct fc_written *all, const uint8_t *x, const int32_t *from, const int32_t *at, const int positions,
+    const int8_t *weights,
     const int32_t *bias, const struct fc_layer *l)
 {
     struct fc_written to = *all;
@@ -189,7 +190,8 @@ static __attribute__((noinline, unused)) void fc_layer_sums_of_four(
 }
 
 static __attribute__((noinline, unused)) void fc_layer_block(
-    const int positions, const int vectors, const int wide, const int even, const uint8_t *x, const int32_t *from, const int8_t *weights,
+    const int positions, const int vectors, const int wide, const int even, const uint8_t *x, const int32_t *from,
+    const int8_t *weights,
     const int32_t *bias, const struct fc_layer *l, const struct fc_written *to, const int32_t *at, int count)
 {
     int32_t sums[2][FC_TILE];
@@ -311,6 +313,7 @@ FC_INLINE void fc_layer_write_all(
 #if defined(FC_SIXTEEN)
 #include "layer_avx512.h"
 #include "layer_lanes.h"
+#include "layer_narrow.h"
 #elif defined(FC_HALVES) || defined(fc_dot_lane)
 #include "layer_neon.h"
 #endif
@@ -321,7 +324,8 @@ FC_INLINE void fc_layer_write_all(
 
    Where windows lie at `even` distances, those of eight positions are four addresses and a distance, which fit the registers. */
 FC_INLINE void fc_layer_block(
-    const int positions, const int vectors, const int wide, const int even, const uint8_t *x, const int32_t *from, const int8_t *weights,
+    const int positions, const int vectors, const int wide, const int even, const uint8_t *x, const int32_t *from,
+    const int8_t *weights,
     const int32_t *bias, const struct fc_layer *l, const struct fc_written *to, const int32_t *at, int count)
 {
     fc_ints sums[16];
@@ -429,7 +433,12 @@ FC_INLINE void fc_layer_run(
             fc_layer_in_lanes(8, all, x, weights, bias, l);
         return;
     }
-    const int across = fc_layer_across(l);
+    const int narrow = fc_layer_narrow_steps(all, l);
+    if (narrow) {
+        fc_layer_narrow(narrow, all, x, weights, bias, l);
+        return;
+    }
+    const int across = fc_layer_across(l), down = l->runs_y > 1 && l->runs_x == 1 && l->steps == 1 && !l->early;
 #else
     const int across = l->columns;
 #endif
@@ -466,10 +475,12 @@ FC_INLINE void fc_layer_run(
                 const int wide = FC_PAIRS && l->wide && l->wide[tile];
 #if defined(FC_SIXTEEN)
                 (void)wide;
-                if (width == 16)
-                    fc_layer_tile(16, positions, own, from, w, b, l, &to, at, left);
+                if (width == 16 && down)
+                    fc_layer_tile(16, 1, positions, own, from, w, b, l, &to, at, left);
+                else if (width == 16)
+                    fc_layer_tile(16, 0, positions, own, from, w, b, l, &to, at, left);
                 else
-                    fc_layer_tile(8, positions, own, from, w, b, l, &to, at, left);
+                    fc_layer_tile(8, 0, positions, own, from, w, b, l, &to, at, left);
 #else
                 if (width == 16 && !wide)
                     fc_layer_tile(FC_POSITIONS_16, FC_VECTORS(16), 0, positions, own, from, w, b, l, &to, at, left);

@@ -54,7 +54,7 @@ FC_INLINE void fc_alone_write(
     const struct fc_written *to, int count, const int tiles, const int width, const fc_ints *sums)
 {
     const int vectors = FC_VECTORS(width), all = tiles * vectors;
-    if (count < tiles * width) {
+    if (count < all * FC_LANES) { /* part of a tile, or of a vector */
         fc_layer_write(to, 0, count, vectors, sums);
         return;
     }

@@ -8,22 +8,26 @@
 /* `positions` sums of a tile of `width` channels, in registers: both are constants wherever this is called.
 
    Where each four of the positions lie side by side (`fours`), addresses are those of the first ones and a distance: sixteen
-   would not fit the registers. Of few positions each has several sums, which are added up in the end: one would wait for itself. */
+   would not fit the registers. Of few positions each has several sums, which are added up in the end: one would wait for
+   itself. Runs of one step below each other are walked as the steps of one (`down`). */
 FC_INLINE void fc_layer_block(
-    const int positions, const int width, const int fours, const uint8_t *x, const int32_t *from, const int8_t *weights,
+    const int positions, const int width, const int fours, const int down, const uint8_t *x, const int32_t *from,
+    const int8_t *weights,
     const int32_t *bias, const struct fc_layer *l, const struct fc_written *to, const int32_t *at, int count)
 {
     const int ways = positions >= 8 ? 1 : 4, bases = fours ? positions / 4 : positions;
     fc_ints sums[16];
     const uint8_t *start[16];
     ptrdiff_t once = l->x_column, thrice = (ptrdiff_t)3 * l->x_column;
+    const int rows = down ? 1 : l->runs_y, steps = down ? l->runs_y : l->steps;
+    const ptrdiff_t next = down ? l->run_y : 4;
     FC_UNROLL
     for (int b = 0; b < bases; b++)
         start[b] = x + from[fours ? 4 * b : b];
     FC_UNROLL
     for (int i = 0; i < positions * ways; i++)
         sums[i] = i < positions ? fc_load_ints(bias) : _mm512_setzero_si512();
-    for (int ry = 0; ry < l->runs_y; ry++) {
+    for (int ry = 0; ry < rows; ry++) {
         for (int rx = 0; rx < l->runs_x; rx++) {
             ptrdiff_t run = (ptrdiff_t)ry * l->run_y + (ptrdiff_t)rx * l->run_x - (ry & l->early);
             const uint8_t *window[4] = {0};
@@ -31,14 +35,14 @@ FC_INLINE void fc_layer_block(
             FC_UNROLL
             for (int b = 0; b < bases && fours; b++)
                 window[b] = start[b] + run;
-            for (; ways > 1 && k + ways <= l->steps; k += ways, run += 4 * ways, weights += ways * 4 * width) {
+            for (; ways > 1 && k + ways <= steps; k += ways, run += ways * next, weights += ways * 4 * width) {
                 FC_UNROLL
                 for (int i = 0; i < ways * positions; i++)
                     sums[i] = fc_dot(
-                        sums[i], fc_splat(start[i % positions] + run + i / positions * 4),
+                        sums[i], fc_splat(start[i % positions] + run + i / positions * next),
                         fc_weights(weights + i / positions * 4 * width));
             }
-            for (; k < l->steps; k++, run += 4, weights += 4 * width) {
+            for (; k < steps; k++, run += next, weights += 4 * width) {
                 const fc_ints w = fc_weights(weights);
 #if defined(FC_OPAQUE)
                 if (fours) { /* else compilers make sixteen addresses of them again */
@@ -55,7 +59,7 @@ FC_INLINE void fc_layer_block(
                 }
                 FC_UNROLL
                 for (int b = 0; b < bases && fours; b++)
-                    window[b] += 4;
+                    window[b] += next;
             }
         }
     }
@@ -65,8 +69,8 @@ FC_INLINE void fc_layer_block(
     fc_layer_write_all(to, at, count, positions, 1, sums);
 }
 
-/* Columns of a row with those that are computed twice, so that each four lie side by side: none where rows follow each other, or where
-   it would be more than a fifth more. */
+/* Columns of a row with those that are computed twice, so that each four lie side by side: none where rows follow each other,
+   or where it would be more than a fifth more. */
 FC_INLINE int fc_layer_across(const struct fc_layer *l)
 {
     const int across = (l->columns + 3) / 4 * 4;
@@ -96,29 +100,30 @@ FC_INLINE void fc_layer_places_in_fours(
 FC_INLINE int fc_layer_in_fours(const int32_t *from, const struct fc_layer *l)
 {
     const int32_t reach = 3 * l->x_column;
-    return from[3] - from[0] == reach && from[7] - from[4] == reach && from[11] - from[8] == reach && from[15] - from[12] == reach;
+    return from[3] - from[0] == reach && from[7] - from[4] == reach &&
+           from[11] - from[8] == reach && from[15] - from[12] == reach;
 }
 
 /* All positions of a group for one tile of channels. */
 FC_INLINE void fc_layer_tile(
-    const int width, int positions, const uint8_t *x, const int32_t *from, const int8_t *weights, const int32_t *bias,
-    const struct fc_layer *l, const struct fc_written *to, const int32_t *at, int count)
+    const int width, const int down, int positions, const uint8_t *x, const int32_t *from, const int8_t *weights,
+    const int32_t *bias, const struct fc_layer *l, const struct fc_written *to, const int32_t *at, int count)
 {
     int p = 0;
     while (p + 8 <= positions)
         if (p + 16 <= positions && fc_layer_in_fours(from + p, l)) {
-            fc_layer_block(16, width, 1, x, from + p, weights, bias, l, to, at + p, count);
+            fc_layer_block(16, width, 1, down, x, from + p, weights, bias, l, to, at + p, count);
             p += 16;
         } else {
-            fc_layer_block(8, width, 0, x, from + p, weights, bias, l, to, at + p, count);
+            fc_layer_block(8, width, 0, down, x, from + p, weights, bias, l, to, at + p, count);
             p += 8;
         }
     if (p + 4 <= positions) {
-        fc_layer_block(4, width, 0, x, from + p, weights, bias, l, to, at + p, count);
+        fc_layer_block(4, width, 0, down, x, from + p, weights, bias, l, to, at + p, count);
         p += 4;
     }
     for (; p < positions; p++)
-        fc_layer_block(1, width, 0, x, from + p, weights, bias, l, to, at + p, count);
+        fc_layer_block(1, width, 0, down, x, from + p, weights, bias, l, to, at + p, count);
 }
 
 #endif

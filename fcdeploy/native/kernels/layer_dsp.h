@@ -8,10 +8,10 @@
    where no more than 256 products are added up.  The innermost loops are assembly: fourteen registers hold all they need, and
    compilers do not load several words with one instruction.
 
-   At one position the low bytes come in pairs, as Winograd added up products in 1968: (x0 + w1)(x1 + w0) is x0 w0 + x1 w1, what is
-   wanted, and x0 x1, the same for all channels, and w0 w1, which does not depend on x: the compiler takes it off the bias
-   (calls/layers.py), and UXTAB16 takes bytes out and adds them.  A layer has one position or does not: its biases are for one kind of
-   sum alone.  Included by layer.h. */
+   At one position the low bytes come in pairs, as Winograd added up products in 1968: (x0 + w1)(x1 + w0) is x0 w0 + x1 w1,
+   what is wanted, and x0 x1, the same for all channels, and w0 w1, which does not depend on x: the compiler takes it off the
+   bias (calls/layers.py), and UXTAB16 takes bytes out and adds them.  A layer has one position or does not: its biases are
+   for one kind of sum alone.  Included by layer.h. */
 #ifndef FC_LAYER_DSP_H
 #define FC_LAYER_DSP_H
 
@@ -166,8 +166,9 @@ FC_INLINE void fc_layer_unpacked(
         const int channels = fc_min(together, l->outs - done);
         struct fc_dsp_place place = {x + from[0], 0, 0, 0};
         struct fc_four *own = (struct fc_four *)sums;
-        for (const struct fc_four *from = (const struct fc_four *)(bias + done), *end = from + (channels + 3) / 4; from < end; own++) {
-            const struct fc_four four = *from++;
+        const struct fc_four *biases = (const struct fc_four *)(bias + done), *const end = biases + (channels + 3) / 4;
+        for (; biases < end; own++) {
+            const struct fc_four four = *biases++;
             own[0] = four;
             if (positions == 3)
                 own[FC_DSP_CHANNELS / 4] = own[FC_DSP_CHANNELS / 2] = four;

@@ -129,7 +129,8 @@ FC_INLINE void fc_layer_rows_of_lanes(
 
 /* A copy for each distance. */
 FC_INLINE void fc_layer_in_lanes(
-    const int channels, const struct fc_written *to, const uint8_t *x, const int8_t *weights, const int32_t *bias, const struct fc_layer *l)
+    const int channels, const struct fc_written *to, const uint8_t *x, const int8_t *weights, const int32_t *bias,
+    const struct fc_layer *l)
 {
     if (l->x_column == 1)
         fc_layer_rows_of_lanes(channels, to, x, 1, weights, bias, l);

@@ -1,12 +1,15 @@
-/* Layers of 64-bit ARM: sixteen bytes of a window at a time where there is a dot product, else two products of each sum in 16 bits.
+/* Layers of 64-bit ARM: sixteen bytes of a window at a time where there is a dot product, else two products of each sum in 16
+   bits.
 
-   Bytes are made signed, 128 less, but with i8mm; 128 times the sums of a tile's weights go into its biases.  Included by layer.h. */
+   Bytes are made signed, 128 less, but with i8mm; 128 times the sums of a tile's weights go into its biases.  Included by
+   layer.h. */
 #ifndef FC_LAYER_NEON_H
 #define FC_LAYER_NEON_H
 
 #if defined(FC_LOWERED)
 /* The biases of a tile and 128 times the sums of its weights. */
-FC_INLINE void fc_layer_raise(int32_t *to, const int32_t *bias, const int8_t *weights, const int vectors, const struct fc_layer *l)
+FC_INLINE void fc_layer_raise(
+    int32_t *to, const int32_t *bias, const int8_t *weights, const int vectors, const struct fc_layer *l)
 {
     fc_ints sums[FC_TILE / FC_LANES];
     FC_UNROLL
@@ -48,7 +51,8 @@ FC_INLINE void fc_layer_raise(int32_t *to, const int32_t *bias, const int8_t *we
 
    Where operands are FC_LOWERED, `bias` is that of fc_layer_raise, but for one position, whose weights are added up here. */
 FC_INLINE void fc_layer_block(
-    const int positions, const int vectors, const int wide, const int even, const uint8_t *x0, const int32_t *from, const int8_t *weights,
+    const int positions, const int vectors, const int wide, const int even, const uint8_t *x0, const int32_t *from,
+    const int8_t *weights,
     const int32_t *bias, const struct fc_layer *l, const struct fc_written *to, const int32_t *at, int count)
 {
     fc_ints sums[FC_POSITIONS_16 * FC_TILE / FC_LANES];

@@ -45,6 +45,38 @@ FC_INLINE int fc_pool_in_rows(const struct fc_pool *p)
            (p->columns - 1) * p->step_x + reach <= p->x_columns && FC_POOL_ROW / p->channels >= reach;
 }
 
+/* Windows of 2 x 2, each by itself: sixteen elements at a time, of which the next windows overwrite what is too much. */
+static __attribute__((noinline, unused)) void fc_max_pool_four(uint8_t *y, const uint8_t *x, const struct fc_pool *pool)
+{
+    const struct fc_pool own = *pool, *p = &own; /* no byte that is written can be one of these */
+    const int channels = p->channels, columns = p->columns, step = p->step_x * channels, width = columns * channels;
+    const ptrdiff_t across = (ptrdiff_t)p->gap_x * channels, down = (ptrdiff_t)p->gap_y * p->x_row;
+    const int follow = p->y_row == width && (p->images == 1 || p->y_image == p->rows * width); /* rows behind each other */
+    for (int line = 0, lines = p->images * p->rows; line < lines; line++) {
+        const ptrdiff_t image = line / p->rows, row = line % p->rows;
+        const uint8_t *from = x + image * p->x_image + row * p->step_y * p->x_row;
+        uint8_t *to = y + image * p->y_image + row * p->y_row;
+        const int end = follow ? (lines - line) * width : width;
+        for (int column = 0; column < columns; column++, from += step) {
+            for (int c = 0; c < channels; c += FC_TILE) {
+                const uint8_t *window = from + c;
+                const int at = column * channels + c;
+                uint8_t best[FC_TILE];
+                for (int k = 0; k < FC_TILE; k++) {
+                    const uint8_t upper = window[k] > window[across + k] ? window[k] : window[across + k];
+                    const uint8_t *below = window + down + k;
+                    const uint8_t lower = below[0] > below[across] ? below[0] : below[across];
+                    best[k] = upper > lower ? upper : lower;
+                }
+                if (at + FC_TILE <= end)
+                    memcpy(to + at, best, FC_TILE);
+                else
+                    memcpy(to + at, best, (size_t)fc_min(FC_TILE, channels - c));
+            }
+        }
+    }
+}
+
 /* The largest of the rows of windows first, for a stretch of all their pixels, then that of their columns. */
 static __attribute__((noinline, unused)) void fc_max_pool_rows(uint8_t *y, const uint8_t *x, const struct fc_pool *p)
 {
@@ -126,7 +158,10 @@ FC_KERNEL void fc_max_pool_bytes(uint8_t *y, const uint8_t *x, const struct fc_p
 {
 #if FC_BLOCKS
     if (fc_pool_in_rows(p)) {
-        fc_max_pool_rows(y, x, p);
+        if (p->taps_y == 2 && p->taps_x == 2 && p->behind)
+            fc_max_pool_four(y, x, p);
+        else
+            fc_max_pool_rows(y, x, p);
         return;
     }
 #endif

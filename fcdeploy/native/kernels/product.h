@@ -19,7 +19,8 @@ struct fc_product {
         for (int i1 = 0; i1 < (p)->count[1]; i1++) \
             for (int row = 0; row < (p)->count[2]; row++) \
                 for (int column = 0; column < (p)->count[3]; column += FC_TILE)
-#define FC_PLACE(s, i2, i3) ((ptrdiff_t)i0 * (s)[0] + (ptrdiff_t)i1 * (s)[1] + (ptrdiff_t)(i2) * (s)[2] + (ptrdiff_t)(i3) * (s)[3])
+#define FC_PLACE(s, i2, i3) \
+    ((ptrdiff_t)i0 * (s)[0] + (ptrdiff_t)i1 * (s)[1] + (ptrdiff_t)(i2) * (s)[2] + (ptrdiff_t)(i3) * (s)[3])
 
 /* Sums of one tile, from the first product to the last, whatever the lanes. */
 #define FC_PRODUCT_SUMS(name, type, sum, a_less, b_less) \

@@ -1,11 +1,11 @@
 /* LSTM and GRU: what the inputs give to the gates is known for all times; states are floats.
 
    Where weights are bytes, products with the state are integers: a state within +-bound is rounded to 1048575 steps to either
-   side, which is as fine as sums of float32 are, and written in three digits of seven bits. Sums of each digit are exact in 32 bits for
-   FC_PART units, and so is their sum until it becomes a float32: the same on every level.
+   side, which is as fine as sums of float32 are, and written in three digits of seven bits. Sums of each digit are exact in
+   32 bits for FC_PART units, and so is their sum until it becomes a float32: the same on every level.
 
-   Weights lie as [tile of 16 units][four units of the state][gate][unit][4], or as floats [tile of 16 units][unit of the state][gate]
-   [unit]; scales, biases and shifts as [tile of 16 units][gate][unit]. */
+   Weights lie as [tile of 16 units][four units of the state][gate][unit][4], or as floats [tile of 16 units][unit of the
+   state][gate][unit]; scales, biases and shifts as [tile of 16 units][gate][unit]. */
 #ifndef FC_RECURRENT_H
 #define FC_RECURRENT_H
 
@@ -55,7 +55,8 @@ FC_INLINE void fc_split_state(struct fc_again *w, const float *state)
         float x = state[i] * steps;
         x = x > -(float)FC_STEPS ? x : -(float)FC_STEPS;
         x = x < (float)FC_STEPS ? x : (float)FC_STEPS;
-        const uint32_t above = fc_bits(x + 12582912.0f) - 0x4b300000u; /* round(x) + 2^20: 1.5 * 2^23 leaves no bits behind the point */
+        /* round(x) + 2^20: 1.5 * 2^23 leaves no bits behind the point */
+        const uint32_t above = fc_bits(x + 12582912.0f) - 0x4b300000u;
         first[i] = (uint8_t)(above >> 14);
         second[i] = (uint8_t)(above >> 7 & 127);
         third[i] = (uint8_t)(above & 127);
@@ -75,7 +76,8 @@ FC_INLINE float fc_float_of(int32_t high, int32_t low)
 
 /* Sums of the two higher digits together and of the lowest, for the gates of a unit one by one. */
 FC_INLINE void fc_part_sums(
-    fc_row *to, const struct fc_again *w, int begin, int end, int tile, const int8_t *weights, const int32_t *shift, const int from,
+    fc_row *to, const struct fc_again *w, int begin, int end, int tile, const int8_t *weights, const int32_t *shift,
+    const int from,
     const int count)
 {
     const int plane = fc_plane(w->units), units = fc_units_of(w, tile);
@@ -100,7 +102,8 @@ FC_INLINE void fc_part_sums(
 #else
 
 FC_INLINE void fc_part_sums(
-    fc_row *to, const struct fc_again *w, int begin, int end, int tile, const int8_t *weights, const int32_t *shift, const int from,
+    fc_row *to, const struct fc_again *w, int begin, int end, int tile, const int8_t *weights, const int32_t *shift,
+    const int from,
     const int count)
 {
     enum { vectors = FC_TILE / FC_LANES };
@@ -114,7 +117,8 @@ FC_INLINE void fc_part_sums(
         for (int g = 0; g < count; g++)
             sums[g] = fc_load_ints(shift + (from + g) * FC_TILE + v * FC_LANES);
         const int8_t *own = weights + (from * FC_TILE + v * FC_LANES) * 4;
-        for (const uint8_t *digit = w->digits + begin, *last = w->digits + end; digit < last; digit += 4, own += 4 * FC_TILE * w->gates) {
+        const uint8_t *digit = w->digits + begin, *const last = w->digits + end;
+        for (; digit < last; digit += 4, own += 4 * FC_TILE * w->gates) {
             const fc_ints high = fc_splat(digit), middle = fc_splat(digit + plane), low = fc_splat(digit + 2 * plane);
             FC_UNROLL
             for (int g = 0; g < count; g++) {
@@ -149,12 +153,14 @@ FC_INLINE void fc_again_bytes(fc_row *to, const struct fc_again *w, int tile, co
         const int32_t *shift = w->shift + (ptrdiff_t)(part * tiles + tile) * rows;
         fc_row own[4];
         fc_part_sums(
-            part ? own : to, w, begin, fc_min(plane, begin + FC_PART), tile, weights + (ptrdiff_t)begin * rows, shift, from, count);
+            part ? own : to, w, begin, fc_min(plane, begin + FC_PART), tile, weights + (ptrdiff_t)begin * rows, shift, from,
+            count);
         for (int g = 0; part && g < count; g++)
             for (int i = 0; i < units; i++)
                 to[g][i] += own[g][i];
     }
-    const float *scale = w->scale + (ptrdiff_t)tile * rows + from * FC_TILE, *bias = w->bias + (ptrdiff_t)tile * rows + from * FC_TILE;
+    const ptrdiff_t at = (ptrdiff_t)tile * rows + from * FC_TILE;
+    const float *scale = w->scale + at, *bias = w->bias + at;
     for (int g = 0; g < count; g++)
         for (int i = 0; i < units; i++)
             to[g][i] = to[g][i] * (scale[g * FC_TILE + i] * w->bound) + bias[g * FC_TILE + i];
@@ -250,7 +256,8 @@ FC_INLINE void fc_lstm_tile(
 /* Gates i o f c. `state` and `cell` begin as `first` and `first_cell`, or as zeros where those are NULL. */
 FC_KERNEL void fc_lstm(
     float *y, float *state, float *cell, const float *gates, const float *first, const float *first_cell, const float *reals,
-    const int8_t *bytes, const int32_t *shift, const float *scale, const float *bias, uint8_t *digits, const struct fc_recurrent *r)
+    const int8_t *bytes, const int32_t *shift, const float *scale, const float *bias, uint8_t *digits,
+    const struct fc_recurrent *r)
 {
     const int n = r->units;
     struct fc_again w = {reals, bytes, shift, scale, bias, digits, 1.0f, n, 4};
@@ -275,8 +282,8 @@ FC_KERNEL void fc_lstm(
     }
 }
 
-/* Of `count` units of a GRU exp(-x) of the update gate into `z`, for z = 1 / (1 + exp(-x)), and the reset gate into `r`, times the
-   state where that is what is multiplied. */
+/* Of `count` units of a GRU exp(-x) of the update gate into `z`, for z = 1 / (1 + exp(-x)), and the reset gate into `r`,
+   times the state where that is what is multiplied. */
 FC_INLINE void fc_gru_gates(
     float *z, float *r, const fc_row *again, const float *gates, const float *state, int n, const int count, const int reset_last)
 {

@@ -1,5 +1,5 @@
-/* Products of a state's digits with stored weights where 64-bit ARM has dot products: four units of the state in each lane of what is
-   loaded, eight units of the next at a time.  Included by recurrent.h. */
+/* Products of a state's digits with stored weights where 64-bit ARM has dot products: four units of the state in each lane of
+   what is loaded, eight units of the next at a time.  Included by recurrent.h. */
 #ifndef FC_RECURRENT_NEON_H
 #define FC_RECURRENT_NEON_H
 
@@ -28,7 +28,8 @@ FC_INLINE fc_reals fc_floats_of(fc_ints high, fc_ints low)
     own += 4 * FC_TILE * w->gates;
 
 FC_INLINE void fc_part_sums(
-    fc_row *to, const struct fc_again *w, int begin, int end, int tile, const int8_t *weights, const int32_t *shift, const int from,
+    fc_row *to, const struct fc_again *w, int begin, int end, int tile, const int8_t *weights, const int32_t *shift,
+    const int from,
     const int count)
 {
     const int plane = fc_plane(w->units);

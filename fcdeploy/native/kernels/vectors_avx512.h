@@ -119,9 +119,9 @@ FC_INLINE struct fc_divisor fc_divisor_of(float scale)
 
 /* x / scale, for fc_rounded: rounded as a division rounds it, for scales of 2^-60 to 2^60.
 
-   q is within one last place of the quotient, so that x - q * scale is exact, and a sum with that rest over scale is rounded once:
-   Markstein's theorem, which needs 1 / scale rounded to the nearest. 1024 for all that is above; no number, as for NaN, only far
-   below, where both become the lowest byte. */
+   q is within one last place of the quotient, so that x - q * scale is exact, and a sum with that rest over scale is rounded
+   once: Markstein's theorem, which needs 1 / scale rounded to the nearest. 1024 for all that is above; no number, as for NaN,
+   only far below, where both become the lowest byte. */
 FC_INLINE fc_reals fc_quotient(fc_reals x, const struct fc_divisor *by)
 {
     x = _mm512_min_ps(by->most, x); /* a NaN stays */
@@ -158,6 +158,17 @@ FC_INLINE __m512i fc_bytes_by_turns(const fc_reals *x, const struct fc_code *cod
 FC_INLINE void fc_store_rows(uint8_t *y, const fc_reals *x, const struct fc_code *code)
 {
     _mm512_storeu_si512(y, fc_bytes_by_turns(x, code));
+}
+
+/* The first of each of three or four vectors, the second ones ...: pixels of four bytes, the last of which stays where there
+   are three. */
+#define FC_PIXELS 1
+FC_INLINE void fc_store_pixels(uint8_t *y, int planes, const fc_reals *x, const struct fc_code *code)
+{
+    __m512i columns = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+    FC_KEPT(columns); /* else clang makes several shuffles of one */
+    const __m512i pixels = _mm512_shuffle_epi8(fc_bytes_by_turns(x, code), columns);
+    _mm512_mask_storeu_epi8(y, planes == 4 ? ~(__mmask64)0 : (__mmask64)0x7777777777777777, pixels);
 }
 
 /* One vector's sixteen bytes after the other's. */

@@ -16,7 +16,8 @@ FC_INLINE uint32_t fc_word(const void *p)
 }
 
 #if !defined(FC_SOFT)
-/* Four bytes of float32(sum) * factor, to the nearest, halves to even (as the unit's register says from the reset on); goes on. */
+/* Four bytes of float32(sum) * factor, to the nearest, halves to even (as the unit's register says from the reset on); goes
+   on. */
 FC_INLINE uint32_t fc_dsp_scaled(const int32_t **sums, const float **factor, int32_t zero)
 {
     int32_t a, b, c, d;
