@@ -12,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from fcdeploy.graph.nodes import attribute_of, clip_bounds, constant_array, fill_value, ints_of, is_constant, name_of
 
-Function = Callable[..., Tensor]
+Function = Callable[..., Any]
 
 
 def why_not_run(nodes: Sequence[ir.Node]) -> str:
@@ -22,14 +22,16 @@ def why_not_run(nodes: Sequence[ir.Node]) -> str:
             return f"{node.op_type} {node.name!r} has no gradient here"
         if attribute_of(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
             return f"{node.op_type} {node.name!r} pads by rule"
-        if len(node.outputs) > 1:
+        if len(node.outputs) > 1 and node.op_type != "Split":
             return f"{node.op_type} {node.name!r} writes more than one tensor"
     return ""
 
 
-def run_node(node: ir.Node, inputs: Sequence[Tensor | None]) -> Tensor:
-    """What a node computes of its inputs; those that are lengths, axes or bounds are read from its constants."""
-    return OPERATORS[node.op_type](node, *inputs)
+def run_node(node: ir.Node, inputs: Sequence[Tensor | None]) -> dict[str, Tensor]:
+    """What a node computes of its inputs, by name; those that are lengths, axes or bounds are read from its constants."""
+    written = OPERATORS[node.op_type](node, *inputs)
+    parts = written if isinstance(written, tuple) else (written,)
+    return {name_of(value): part for value, part in zip(node.outputs, parts, strict=True)}
 
 
 def read_inputs(node: ir.Node, known: Mapping[str, Tensor]) -> list[Tensor | None]:
@@ -140,6 +142,23 @@ def _reduce_mean(node: ir.Node, x: Tensor, *_: Any) -> Tensor:
     return x.mean(tuple(range(x.dim())) if axes is None else tuple(axes), bool(attribute_of(node, "keepdims", 1)))
 
 
+def _reduce_sum(node: ir.Node, x: Tensor, *_: Any) -> Tensor:
+    axes = ints_of(node, "axes", 1)
+    return x.sum(tuple(range(x.dim())) if axes is None else tuple(axes), bool(attribute_of(node, "keepdims", 1)))
+
+
+def _gather(node: ir.Node, x: Tensor, indices: Tensor) -> Tensor:
+    axis = attribute_of(node, "axis", 0) % x.dim()
+    picked = x.index_select(axis, (indices.long() % x.shape[axis]).reshape(-1))
+    return picked.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
+
+
+def _split(node: ir.Node, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, ...]:
+    axis = attribute_of(node, "axis", 0)
+    parts = attribute_of(node, "split", ()) if lengths is None else tuple(lengths.tolist())
+    return tuple(x.split(list(parts) or -(-x.shape[axis] // len(node.outputs)), axis))
+
+
 def _normalize(node: ir.Node, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> Tensor:
     return F.batch_norm(x, mean, var, scale, bias, eps=attribute_of(node, "epsilon", 1e-5))
 
@@ -177,7 +196,11 @@ OPERATORS: dict[str, Function] = {
     "Div": _alone(torch.div),
     "Pow": _alone(torch.pow),
     "Neg": _alone(torch.neg),
+    "Abs": _alone(torch.abs),
+    "Reciprocal": _alone(torch.reciprocal),
     "Sqrt": _alone(torch.sqrt),
+    "Max": _alone(torch.maximum),
+    "Min": _alone(torch.minimum),
     "Exp": _alone(torch.exp),
     "Log": _alone(torch.log),
     "Erf": _alone(torch.erf),
@@ -197,6 +220,9 @@ OPERATORS: dict[str, Function] = {
     "AveragePool": _average,
     "GlobalAveragePool": _average_all,
     "ReduceMean": _reduce_mean,
+    "ReduceSum": _reduce_sum,
+    "Gather": _gather,
+    "Split": _split,
     "Concat": lambda node, *parts: torch.cat(parts, attribute_of(node, "axis", 0)),
     "Reshape": _reshape,
     "Flatten": _flatten,

@@ -276,8 +276,8 @@ class _Reconstruction:
             if weights is not None and name_of(node) in weights:
                 weight, bias = weights[name_of(node)]
                 values = [values[0], weight, *([] if bias is None else [bias])]
-            name, y = name_of(node.outputs[0]), run_node(node, values)
-            known[name] = roundings[name].apply(y) if name in roundings else y
+            for name, y in run_node(node, values).items():
+                known[name] = roundings[name].apply(y) if name in roundings else y
         return {name: known[name] for name in ends}
 
 
@@ -286,7 +286,7 @@ def run_float(graph: ir.Graph, samples: Arrays) -> Arrays:
     known = {name: torch.from_numpy(array) for name, array in samples.items()}
     with torch.no_grad():
         for node in graph:
-            known[name_of(node.outputs[0])] = run_node(node, read_inputs(node, known))
+            known |= run_node(node, read_inputs(node, known))
     return {name_of(value): known[name_of(value)].numpy() for value in graph.outputs}
 
 
