@@ -34,7 +34,10 @@ def save_two_tails(folder: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("effort", ["balanced", "best"])
-def test_tensors_get_methods_of_their_own_where_none_fits_all(effort: Effort, tmp_path: Path) -> None:
+def test_tensors_get_methods_of_their_own_where_none_fits_all(
+    effort: Effort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fcdeploy.int8.refining.reconstruct.STEPS", 20)  # this is about ranges
     data = save_two_tails(tmp_path)
     options: dict[str, Any] = {"data": tmp_path / "data.npz", "costs": "none"}
     floats = Session(tmp_path / "net.onnx").run(data)
