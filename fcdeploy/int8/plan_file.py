@@ -13,6 +13,8 @@ from fcdeploy.int8.planning.scales import update_reinterpreted_scales
 from fcdeploy.int8.planning.weights import update_bias_scales
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.refining.recalibrate import recalibrate
+from fcdeploy.int8.refining.reconstruct import find_schedule
+from fcdeploy.int8.refining.refine import take_learnable
 from fcdeploy.records import plan as plans
 from fcdeploy.records.plan import NodeDecision, Plan
 
@@ -44,6 +46,8 @@ def load_plan(problem: Problem, file: str | Path, effort: str | None = None) -> 
     decided = update_reinterpreted_scales(problem.model.graph, replace(read, effort=problem.effort))
     decided = update_bias_scales(problem.model, decided)
     check_plan(problem.model.graph, decided, source)
+    if read.reconstructed:
+        _refuse_unlearnable(problem, source)
     return problem, refresh_reasons(decided, problem.plan()), warnings
 
 
@@ -68,6 +72,16 @@ def _apply_channel_changes(problem: Problem, plan: Plan, source: str) -> Problem
         return recalibrate(problem, plan.rescaled, plan.absorbed)
     except ValueError as error:
         raise FcdeployError(f"{source} does not fit: {error}", plans.HINT) from error
+
+
+def _refuse_unlearnable(problem: Problem, source: str) -> None:
+    """Raises FcdeployError where the plan's weights cannot be learnt again."""
+    schedule, why = find_schedule(problem.model, take_learnable(problem))
+    if schedule is None:
+        raise FcdeployError(
+            f"{source} has weights that were learnt together, which cannot be done again: {why}",
+            'the samples that the plan was made with, and torch; or leave "reconstructed" out of the plan',
+        )
 
 
 def format_plan(plan: Plan) -> str:

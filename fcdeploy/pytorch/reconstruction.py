@@ -14,7 +14,8 @@ nearer to it on samples apart is taken back.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,7 +29,6 @@ from fcdeploy.graph.nodes import is_constant, name_of
 from fcdeploy.pytorch.graph_run import read_inputs, run_node
 
 APART = 5  # of the samples one in so many says whether what was learnt holds
-POOL = 2048  # samples and mixtures of them
 RATES = {"integers": 2e-4, "scales": 2e-3, "biases": 5e-4}  # of Adam, falling to 0 along half a cosine
 LAYERS = 12  # in a stretch at least: nine at once come .6 dB nearer than two by two
 Values = Mapping[str, Tensor]
@@ -39,8 +39,9 @@ Weight = tuple[Tensor, Tensor | None]
 class RoundedWeight:
     """A layer's weight as rows, one an output: `exact` and `integers` (out, K), `scales` (out, blocks), `bias` (out,).
 
-    `block` neighbours of a row share a scale, which is learnt, too, where `free_scales`.  `shape` is that of the weight as the
-    node reads it, and `axis` the one of it that counts outputs.
+    Rows are laid out as arithmetic/weights/layout.py does it: `shape` is that of the weight as the node reads it, and `axis` the
+    one of it that counts outputs.  `block` neighbours of a row share a scale, which is learnt, too, where `free_scales`.  `allow`
+    makes of integers the nearest ones that the target takes.
     """
 
     exact: Float32
@@ -52,6 +53,7 @@ class RoundedWeight:
     shape: tuple[int, ...]
     axis: int
     free_scales: bool
+    allow: Callable[[NDArray[np.int8]], NDArray[np.int8]]
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class _Layer:
         exact = torch.from_numpy(self.start.exact.astype(np.float32)) / self._spread(self.scales)
         self.place = torch.clamp(exact, self.integers - 0.49, self.integers + 0.49).requires_grad_()
         self.growth = torch.zeros_like(self.scales, requires_grad=self.start.free_scales)
-        self.shift = torch.zeros(len(self.integers), requires_grad=self.bias is not None)
+        self.shift = torch.zeros(len(self.integers), dtype=torch.float32, requires_grad=self.bias is not None)
         moved = {"integers": self.place, "scales": self.growth, "biases": self.shift}
         return {kind: parameter for kind, parameter in moved.items() if parameter.requires_grad}
 
@@ -106,27 +108,25 @@ class _Layer:
         """Weight as the node reads it, and bias, as they stand."""
         return self._turn(self.integers * self._spread(self.scales)), self.bias
 
-    def keep(self) -> None:
-        """Take what was learnt."""
+    def settle(self) -> _Layer:
+        """The layer with what was learnt, in integers that the target takes."""
         with torch.no_grad():
-            self.integers = torch.clamp(torch.round(self.place), *self.start.limits)
-            self.scales = self.scales * (1 + self.growth)
-            self.bias = None if self.bias is None else self.bias + self.size * self.shift
-
-    def take(self) -> RoundedWeight:
-        bias = None if self.bias is None else self.bias.numpy()
-        return replace(
-            self.start, integers=self.integers.numpy().astype(np.int8), scales=self.scales.numpy(), bias=bias
-        )
+            rounded = torch.clamp(torch.round(self.place), *self.start.limits).numpy().astype(np.int8)
+            scales = self.scales * (1 + self.growth)
+            bias = None if self.bias is None else (self.bias + self.size * self.shift).numpy()
+        integers = self.start.allow(rounded)
+        return _Layer(replace(self.start, integers=integers, scales=scales.numpy(), bias=bias))
 
     def _spread(self, scales: Tensor) -> Tensor:
         """Scales of blocks for each weight of them."""
         return scales.repeat_interleave(self.start.block, dim=1)[:, : self.start.exact.shape[1]]
 
     def _turn(self, rows: Tensor) -> Tensor:
-        axis, shape = self.start.axis, self.start.shape
-        moved = [shape[axis], *shape[:axis], *shape[axis + 1 :]]
-        return rows.reshape(moved).movedim(0, axis)
+        """Rows as the node reads them, as `from_rows` does it."""
+        shape = self.start.shape
+        if len(shape) == 2:
+            return rows if self.start.axis == 0 else rows.T
+        return rows.reshape(shape[0], *shape[2:], shape[1]).movedim(-1, 1)
 
 
 def find_stretches(graph: ir.Graph, layers: Mapping[str, object], least: int = LAYERS) -> list[list[ir.Node]]:
@@ -149,75 +149,89 @@ def find_stretches(graph: ir.Graph, layers: Mapping[str, object], least: int = L
     return stretches
 
 
+@dataclass(frozen=True)
+class Schedule:
+    """Steps for each stretch, samples of a step, and how many samples and mixtures of them are held at most."""
+
+    steps: int
+    batch: int
+    pool: int
+
+
+@contextmanager
+def own_state() -> Iterator[None]:
+    """torch as this module needs it, whatever the program around it has asked of it."""
+    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
+    torch.set_num_threads(1)  # sums of two threads are added in another order
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.inference_mode(False), torch.enable_grad(), torch.device("cpu"):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_default_dtype(dtype)
+
+
 def reconstruct(
-    network: Network, samples: Arrays, steps: int, batch: int, on_step: Callable[[int, int], None]
+    network: Network, samples: Arrays, schedule: Schedule, on_step: Callable[[int, int], None]
 ) -> dict[str, RoundedWeight]:
-    """The weights of the layers, by name of node, after so many steps for each stretch; the same samples give the same bits.
+    """The weights of the layers, by name of node, as learnt; the same samples give the same bits.
 
     `samples` are input name -> (samples, ...).  Stretches that come no nearer to float on the samples apart are as they were;
     empty where the network as a whole does not.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums of two threads are added in another order
-    try:
-        return _Reconstruction(network, batch, on_step).run(samples, steps)
-    finally:
-        torch.set_num_threads(threads)
+    with own_state():
+        return _Reconstruction(network, schedule, on_step).run(samples)
 
 
 class _Reconstruction:
     """One run: the layers as they are being learnt, and the tensors at the cuts between stretches."""
 
-    def __init__(self, network: Network, batch: int, on_step: Callable[[int, int], None]) -> None:
-        self.network, self.batch, self.on_step = network, batch, on_step
+    def __init__(self, network: Network, schedule: Schedule, on_step: Callable[[int, int], None]) -> None:
+        self.network, self.batch, self.on_step = network, schedule.batch, on_step
+        self.steps, self.pool = schedule.steps, schedule.pool
         self.layers = {name: _Layer(weight) for name, weight in network.weights.items()}
         self.done, self.total = 0, 0  # steps
         self.generator = torch.Generator().manual_seed(0)
 
-    def run(self, samples: Arrays, steps: int) -> dict[str, RoundedWeight]:
+    def run(self, samples: Arrays) -> dict[str, RoundedWeight]:
         graph = self.network.graph
         whole = {name: torch.from_numpy(array) for name, array in samples.items()}
         apart = max(len(next(iter(whole.values()))) // APART, 1)
-        seen = mix({name: x[apart:] for name, x in whole.items()}, self.generator)
+        seen = mix({name: x[apart:] for name, x in whole.items()}, self.pool, self.generator)
         tests = {name: x[:apart] for name, x in whole.items()}
         start = {name: layer.read() for name, layer in self.layers.items()}
         seen_now, tests_now, tests_before = (self._round_inputs(x) for x in (seen, tests, tests))
 
         stretches = find_stretches(graph, self.layers)
-        self.total = len(stretches) * steps
+        self.total = len(stretches) * self.steps
         for stretch in stretches:
             ends = _list_ends(stretch, graph)
             truth, test_truth = self._run_all(stretch, seen, None, ends), self._run_all(stretch, tests, None, ends)
-            mine = {name_of(node): self.layers[name_of(node)] for node in stretch if name_of(node) in self.layers}
-            if mine:
-                self._learn(stretch, mine, (seen_now, truth), steps)
-                self._keep_if_nearer(stretch, mine, (tests_now, test_truth))
-            now = {name: layer.read() for name, layer in mine.items()}
+            names = [name_of(node) for node in stretch if name_of(node) in self.layers]
+            if names:
+                self._learn(stretch, names, seen_now, truth)
+                self._keep_if_nearer(stretch, names, tests_now, test_truth)
+            now = {name: self.layers[name].read() for name in names}
             tests_before = self._run_all(stretch, tests_before, start, ends)
             seen_now, tests_now = (self._run_all(stretch, x, now, ends) for x in (seen_now, tests_now))
             seen, tests = truth, test_truth
         if not _measure(tests_now, tests) < _measure(tests_before, tests):
             return {}
-        return {name: layer.take() for name, layer in self.layers.items()}
+        return {name: layer.start for name, layer in self.layers.items()}
 
-    def _learn(
-        self,
-        stretch: Sequence[ir.Node],
-        layers: Mapping[str, _Layer],
-        pairs: tuple[Values, Values],
-        steps: int,
-    ) -> None:
-        """Learn the layers of a stretch from what it reads and what it should write."""
-        reads, truth = pairs
+    def _learn(self, stretch: Sequence[ir.Node], names: Sequence[str], reads: Values, truth: Values) -> None:
+        """Learn the layers of these names from what their stretch reads and what it should write."""
+        layers = {name: self.layers[name] for name in names}
         power = {name: float((y.double() ** 2).mean()) or 1.0 for name, y in truth.items()}
-        sizes = self._measure_results(stretch, layers, reads)
+        sizes = self._measure_results(stretch, names, reads)
         parameters = [(kind, p) for name, layer in layers.items() for kind, p in layer.begin(sizes[name]).items()]
         optimizer = torch.optim.Adam([{"params": [p], "lr": RATES[kind]} for kind, p in parameters])
         count = len(next(iter(reads.values())))
 
-        for step in range(steps):
+        for step in range(self.steps):
             for group, (kind, _) in zip(optimizer.param_groups, parameters, strict=True):
-                group["lr"] = RATES[kind] * (0.5 + 0.5 * math.cos(math.pi * step / steps))
+                group["lr"] = RATES[kind] * (0.5 + 0.5 * math.cos(math.pi * step / self.steps))
             rows = torch.randint(count, (min(self.batch, count),), generator=self.generator)
             weights = {name: layer.learn() for name, layer in layers.items()}
             y = self._run({name: x[rows] for name, x in reads.items()}, stretch, weights, list(truth))
@@ -228,26 +242,25 @@ class _Reconstruction:
             self.done += 1
             self.on_step(self.done, self.total)
 
-    def _keep_if_nearer(
-        self, stretch: Sequence[ir.Node], layers: Mapping[str, _Layer], tests: tuple[Values, Values]
-    ) -> None:
-        reads, truth = tests
-        before = {name: layer.read() for name, layer in layers.items()}
-        with torch.no_grad():
-            after = {name: layer.learn() for name, layer in layers.items()}
-        old, new = (_measure(self._run_all(stretch, reads, each, list(truth)), truth) for each in (before, after))
-        if new < old:
-            for layer in layers.values():
-                layer.keep()
+    def _keep_if_nearer(self, stretch: Sequence[ir.Node], names: Sequence[str], reads: Values, truth: Values) -> None:
+        """Take what was learnt where the stretch, with the integers that will be written, comes nearer to float."""
+        before = {name: self.layers[name] for name in names}
+        after = {name: layer.settle() for name, layer in before.items()}
 
-    def _measure_results(
-        self, stretch: Sequence[ir.Node], layers: Mapping[str, _Layer], reads: Values
-    ) -> dict[str, float]:
+        def measure(layers: Mapping[str, _Layer]) -> float:
+            weights = {name: layer.read() for name, layer in layers.items()}
+            return _measure(self._run_all(stretch, reads, weights, list(truth)), truth)
+
+        if measure(after) < measure(before):
+            self.layers |= after
+
+    def _measure_results(self, stretch: Sequence[ir.Node], names: Sequence[str], reads: Values) -> dict[str, float]:
         """The root mean square of what each layer writes, on the first samples."""
-        names = {name_of(node.outputs[0]): name_of(node) for node in stretch if name_of(node) in layers}
+        written = {name_of(node): name_of(node.outputs[0]) for node in stretch if name_of(node) in names}
+        first = {name: x[: self.batch] for name, x in reads.items()}
         with torch.no_grad():
-            written = self._run({name: x[: self.batch] for name, x in reads.items()}, stretch, None, list(names))
-        return {names[name]: float((y.double() ** 2).mean().sqrt()) for name, y in written.items()}
+            values = self._run(first, stretch, None, list(written.values()))
+        return {name: float((values[output].double() ** 2).mean().sqrt()) for name, output in written.items()}
 
     def _round_inputs(self, inputs: Values) -> Values:
         rounded = self.network.roundings
@@ -281,21 +294,22 @@ class _Reconstruction:
         return {name: known[name] for name in ends}
 
 
-def run_float(graph: ir.Graph, samples: Arrays) -> Arrays:
-    """What the graph answers, by torch."""
-    known = {name: torch.from_numpy(array) for name, array in samples.items()}
-    with torch.no_grad():
+def run_float(graph: ir.Graph, samples: Arrays) -> tuple[Arrays, int]:
+    """What the graph answers, by torch, and the bytes of all tensors on the way."""
+    with own_state(), torch.no_grad():
+        known = {name: torch.from_numpy(array) for name, array in samples.items()}
         for node in graph:
             known |= run_node(node, read_inputs(node, known))
-    return {name_of(value): known[name_of(value)].numpy() for value in graph.outputs}
+    answers = {name_of(value): known[name_of(value)].numpy() for value in graph.outputs}
+    return answers, sum(x.numel() * x.element_size() for x in known.values())
 
 
-def mix(samples: Values, generator: torch.Generator) -> Values:
-    """The samples, and mixtures of two of them up to POOL in all; numbers that are not floats are those of the first."""
+def mix(samples: Values, most: int, generator: torch.Generator) -> Values:
+    """The samples, and mixtures of two of them, `most` in all; numbers that are not floats are those of the first."""
     count = len(next(iter(samples.values())))
-    more = max(POOL - count, 0)
+    more = max(most - count, 0)
     one, other = (torch.randint(count, (more,), generator=generator) for _ in range(2))
-    share = torch.rand(more, generator=generator)
+    share = torch.rand(more, generator=generator, dtype=torch.float32)
 
     def mix_one(x: Tensor) -> Tensor:
         along = share.reshape(-1, *[1] * (x.dim() - 1))

@@ -15,7 +15,7 @@ from fcdeploy.int8.judging.judge import Judge
 from fcdeploy.int8.judging.judgement import Judgement
 from fcdeploy.int8.planning.weights import bias_name, find_int8_layers, round_layers
 from fcdeploy.int8.problem import Problem
-from fcdeploy.int8.refining.reconstruct import why_not_reconstructed
+from fcdeploy.int8.refining.reconstruct import find_schedule
 from fcdeploy.int8.refining.refine import is_refined, refine_built, take_learnable
 from fcdeploy.prepare.cost_model import count_macs_by_node
 from fcdeploy.records.plan import Plan
@@ -122,7 +122,7 @@ def reconstruct(problem: Problem, best: Candidate, judge: Judge, on_step: OnStep
 
     `problem` is what its plan starts from, with the effort that was asked for.
     """
-    if problem.large or why_not_reconstructed(problem.model, take_learnable(problem)):
+    if problem.large or find_schedule(problem.model, take_learnable(problem))[0] is None:
         return []
     plan = replace(best.plan, effort=problem.effort, reconstructed=True)
     int8 = problem.build(plan, correctable=True)

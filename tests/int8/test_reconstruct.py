@@ -14,12 +14,13 @@ import onnx_ir as ir
 import pytest
 from conftest import fails
 from networks import Array, Net
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from typed_networks import dense_net
 
 from fcdeploy.arithmetic.metrics import measure_fidelity
 from fcdeploy.arithmetic.weights.pair_bound import compute_excess
 from fcdeploy.commands.quantize import quantize
+from fcdeploy.errors import FcdeployError
 from fcdeploy.int8.refining import reconstruct
 from fcdeploy.runtime.session import Session
 
@@ -126,17 +127,75 @@ def test_integer_layers_keep_the_pair_bound_and_their_scales(tmp_path: Path, mon
 @pytest.mark.parametrize(("count", "why"), [(10, "tools may run 10 samples"), (40, "")])
 def test_few_samples_are_not_learnt_from(count: int, why: str) -> None:
     model = ir.from_proto(dense_net(64, 128, 8).model())
-    said = reconstruct.why_not_reconstructed(model, {"x": draw(count, 0, 64)})
-    assert said.startswith(why) and bool(said) == bool(why)
+    schedule, said = reconstruct.find_schedule(model, {"x": draw(count, 0, 64)})
+    assert said.startswith(why) and bool(said) == bool(why) == (schedule is None)
 
 
-def test_what_takes_too_long_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = ir.from_proto(dense_net(64, 128, 8).model())
+def test_what_takes_too_long_or_too_much_memory_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, samples = ir.from_proto(dense_net(64, 128, 8).model()), {"x": draw(40, 0, 64)}
     macs = 64 * 128 + 128 * 8
+    size = 4 * (64 + 128 + 128 + 8)  # of all tensors
     monkeypatch.setattr(reconstruct, "STEPS", 2000)
-    assert reconstruct.count_steps(model) == (2000, 32)
+
+    def schedule() -> tuple[int, int, int] | str:
+        found, why = reconstruct.find_schedule(model, samples)
+        return why if found is None else (found.steps, found.batch, found.pool)
+
+    assert schedule() == (2000, 32, 2048)
     monkeypatch.setattr(reconstruct, "MOST_WORK", 3 * 8 * macs * 500)
-    assert reconstruct.count_steps(model) == (500, 8)
+    assert schedule() == (500, 8, 2048)
+    monkeypatch.setattr(reconstruct, "MOST_BYTES", 100 * size)
+    assert schedule() == (500, 8, 100)
+    monkeypatch.setattr(reconstruct, "MOST_BYTES", 5 * size)
+    assert schedule() == "what lies between its layers takes too much memory"
     monkeypatch.setattr(reconstruct, "MOST_WORK", 3 * 8 * macs * 200)
-    assert reconstruct.count_steps(model) == (0, 8)
-    assert reconstruct.why_not_reconstructed(model, {"x": draw(40, 0, 64)}).endswith("takes too long")
+    assert schedule() == "a network of so many multiplications takes too long"
+
+
+def of_one(shape: list[int]) -> ir.Model:
+    """A network exported for one sample: its Reshape says so."""
+    net = Net(2)
+    net.inputs.append(helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 3, 8, 8]))
+    y = net.op("Reshape", net.conv("x", 3, 8), net.constant(shape, np.int64))
+    return ir.from_proto(net.output(net.dense(y, 512, 4)).model())
+
+
+def test_a_network_of_one_sample_at_a_time_is_told_apart() -> None:
+    samples = {"x": draw(40, 0, 192).reshape(40, 3, 8, 8)}
+    assert "torch does not run 3 samples at once" in reconstruct.find_schedule(of_one([1, 512]), samples)[1]
+    assert reconstruct.find_schedule(of_one([0, 512]), samples)[0] is not None
+
+
+def test_samples_that_would_be_mixed_are_told_apart() -> None:
+    net = Net(2)
+    net.inputs.append(helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 4, 8]))
+    rows = net.op("Reshape", "x", net.constant([1, -1, 8], np.int64))
+    y = net.op("MatMul", net.op("ReduceMean", rows, axes=[1], keepdims=0), net.constant(net.normal(8, 4)))
+    model = ir.from_proto(net.output(y).model())
+    said = reconstruct.find_schedule(model, {"x": draw(40, 0, 32).reshape(40, 4, 8)})[1]
+    assert said == "torch computes other numbers than onnxruntime, or samples are not independent"
+
+
+@pytest.mark.parametrize("missing", ["torch", "samples"])
+def test_a_plan_that_cannot_be_repeated_is_refused(missing: str, made: Path, tmp_path: Path, request: Any) -> None:
+    data = made / "d.npz"
+    if missing == "torch":
+        patch = request.getfixturevalue("monkeypatch")
+        patch.setattr(reconstruct, "is_installed", lambda: False)
+    else:
+        data = tmp_path / "few.npz"
+        np.savez(data, x=draw(20, 0, 64))
+    why = "torch is not installed" if missing == "torch" else "fewer than 32"
+    with pytest.raises(FcdeployError, match=f"learnt together, which cannot be done again: .*{why}"):
+        quantize(made / "m.onnx", data=data, output=tmp_path / "q.onnx", plan=made / "p.json", **INT4)
+    assert not (tmp_path / "q.onnx").exists()
+
+
+def test_weights_that_two_layers_share_are_left_as_they_are() -> None:
+    net = Net(1)
+    x = net.input("x", 64)
+    weight = net.constant(net.normal(64, 64, size=0.2))
+    y = net.op("Relu", net.op("MatMul", x, weight, name="a"))
+    model = ir.from_proto(net.output(net.dense(net.op("MatMul", y, weight, name="b"), 64, 8)).model())
+    shared = next(node for node in model.graph if node.name == "a").inputs[1]
+    assert shared is not None and reconstruct._is_shared(shared, None)

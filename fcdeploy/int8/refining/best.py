@@ -19,6 +19,7 @@ from fcdeploy.records.progress import OnStep
 from fcdeploy.wording import say_count
 
 METHODS = ("mse", "minmax")
+WORTH_DB = 1.0  # by which a network with rescaled channels must be better, or the one as trained stands
 
 
 class _Tried(NamedTuple):
@@ -46,14 +47,18 @@ def choose_best(problem: Problem, *, choose_ranges: bool, on_step: OnStep | None
     for name, start in candidates:
         tried.append(_Tried(_measure_candidate(problem, start), name, start))
         step("trying scales and ranges", len(tried), len(candidates) + 1)
-    best = max(tried, key=lambda one: one.db)
+    # factors and shifts fit the samples that they were found on, and a little better there may be worse on others
+    unchanged = max((one for one in tried if one.start.rescaled == problem.rescaled), key=lambda one: one.db)
+    changed = [one for one in tried if one.db >= unchanged.db + WORTH_DB]
+    best = max(changed, key=lambda one: one.db, default=unchanged)
     absorbed = _absorb_into_biases(problem, best.start)
     if absorbed is not None:
         tried.append(_Tried(_measure_candidate(problem, absorbed), f"{best.name}, biases absorbed", absorbed))
+        best = tried[-1] if tried[-1].db > best.db else best
     step("trying scales and ranges", len(candidates) + 1, len(candidates) + 1)
     tried.sort(key=lambda one: -one.db)
     count = say_count(len(next(iter(_choose_samples(problem).values()))), "sample")
-    return tried[0].start, f"tried on {count}, SQNR in dB: {'; '.join(f'{one.name} {one.db:.1f}' for one in tried)}"
+    return best.start, f"tried on {count}, SQNR in dB: {'; '.join(f'{one.name} {one.db:.1f}' for one in tried)}"
 
 
 def _choose_samples(problem: Problem) -> Arrays:

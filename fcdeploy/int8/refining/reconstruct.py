@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.weights.layout import from_rows, pack_blocks, to_rows, unpack_blocks
 from fcdeploy.arithmetic.weights.pair_bound import enforce_pair_limit
-from fcdeploy.arrays import Array, Arrays, Float64
+from fcdeploy.arrays import Array, Arrays
 from fcdeploy.graph.edit import set_constant
 from fcdeploy.graph.model import input_specs
 from fcdeploy.graph.nodes import bias_of, constant_array, name_of, output_axis, tensors_of, weight_of
@@ -25,7 +27,7 @@ from fcdeploy.samples.kept_samples import count_samples, split_into_chunks
 from fcdeploy.samples.source import get_fixed_batch
 
 if TYPE_CHECKING:
-    from fcdeploy.pytorch.reconstruction import RoundedWeight
+    from fcdeploy.pytorch.reconstruction import RoundedWeight, Schedule
 
 NEEDS = "torch is not installed: pip install 'fcdeploy[export]'"
 LEAST = 32  # samples: what is learnt on fewer is theirs alone
@@ -34,6 +36,12 @@ STEPS = 2000  # at most
 BATCHES = (32, 16, 8)  # samples of a step: the first of which there are ENOUGH steps
 ENOUGH, FEWEST = 1000, 300  # steps
 BACKWARD = 3  # a step's multiplications over those of a run
+POOL, MOST_BYTES = (
+    2048,
+    1 << 28,
+)  # samples and mixtures that are held, and bytes of them, and of a step's tensors, at most
+TRIED = 3  # samples that torch runs first
+LEARNT = ("Conv", "Gemm", "MatMul")  # integer layers
 SAME = 1e-3  # of the largest answer: by more torch computes another function
 PACKED, SCALES, BIAS = 1, 2, 5  # inputs of MatMulNBits
 
@@ -43,40 +51,56 @@ def is_installed() -> bool:
     return importlib.util.find_spec("torch") is not None
 
 
-def count_steps(model: ir.Model) -> tuple[int, int]:
-    """How many steps of how many samples MOST_WORK is, 0 where that is too few."""
-    macs = max(sum(count_macs_by_node(model).values()), 1)
-    for batch in BATCHES:
-        steps = int(MOST_WORK / (BACKWARD * batch * macs))
-        if steps >= ENOUGH or batch == BATCHES[-1]:
-            return (min(steps, STEPS) if steps >= FEWEST else 0), batch
-    raise AssertionError("there are batches")
-
-
-def why_not_reconstructed(model: ir.Model, samples: Arrays) -> str:
-    """Why the weights of a network cannot be learnt on these samples; empty where they can."""
+def find_schedule(model: ir.Model, samples: Arrays) -> tuple[Schedule | None, str]:
+    """How the weights of a network are learnt on these samples, or why they cannot be."""
     if not is_installed():
-        return NEEDS
+        return None, NEEDS
     count = count_samples(samples) if samples else 0
     if count < LEAST:
-        return f"tools may run {count} samples, and what is learnt on fewer than {LEAST} is of no use to others"
-    if not count_steps(model)[0]:
-        return "a network of so many multiplications takes too long"
+        return None, f"tools may run {count} samples, and what is learnt on fewer than {LEAST} is of no use to others"
+    macs = max(sum(count_macs_by_node(model).values()), 1)
+    if _count_steps(macs, BATCHES[-1]) < FEWEST:
+        return None, "a network of so many multiplications takes too long"
+
     from fcdeploy.pytorch.graph_run import why_not_run
-    from fcdeploy.pytorch.reconstruction import run_float
+    from fcdeploy.pytorch.reconstruction import Schedule
 
     if why := why_not_run(list(model.graph)):
-        return why
-    few = {name: array[: get_fixed_batch(input_specs(model)) or 2] for name, array in samples.items()}
+        return None, why
+    size, why = _try(model, samples, TRIED)
+    if why:
+        return None, why
+    fitting = [batch for batch in BATCHES if batch * size <= MOST_BYTES]
+    if not fitting:
+        return None, "what lies between its layers takes too much memory"
+    batch = next((batch for batch in fitting if _count_steps(macs, batch) >= ENOUGH), fitting[-1])
+    _, why = _try(model, samples, batch)
+    if why:
+        return None, why
+    pool = max(min(POOL, MOST_BYTES // size), count)
+    return Schedule(min(_count_steps(macs, batch), STEPS), batch, pool), ""
+
+
+def _count_steps(macs: int, batch: int) -> int:
+    return int(MOST_WORK / (BACKWARD * batch * macs))
+
+
+def _try(model: ir.Model, samples: Arrays, count: int) -> tuple[int, str]:
+    """Bytes of all tensors for a sample, where torch computes of so many at once what the runtime does; else why not."""
+    from fcdeploy.pytorch.reconstruction import run_float
+
+    fixed = get_fixed_batch(input_specs(model)) or 1
+    some = {name: array[: -(-count // fixed) * fixed] for name, array in samples.items()}
     session = Session(model)
-    answers = [session.run(chunk) for _, chunk in split_into_chunks(model, few)]
-    truth = [np.concatenate(parts) for parts in zip(*answers, strict=True)]
+    answers = [session.run(chunk) for _, chunk in split_into_chunks(model, some)]
     try:
-        ours = run_float(model.graph, few)
-    except (RuntimeError, IndexError, TypeError) as error:  # a graph made for one sample alone
-        return f"torch does not run it on samples beside each other ({str(error).splitlines()[0][:80]})"
-    alike = all(_is_same(ours[name], y) for name, y in zip(session.outputs, truth, strict=True))
-    return "" if alike else "torch computes other numbers than onnxruntime"
+        ours, size = run_float(model.graph, some)
+    except (RuntimeError, IndexError, TypeError, ValueError) as error:  # lengths in the graph are those of one batch
+        return 0, f"torch does not run {count} samples at once ({str(error).splitlines()[0][:80]})"
+    for name, *parts in zip(session.outputs, *answers, strict=True):
+        if parts[0].ndim == 0 or not _is_same(ours[name], np.concatenate(parts)):
+            return 0, "torch computes other numbers than onnxruntime, or samples are not independent"
+    return max(size // count_samples(some), 1), ""
 
 
 def _is_same(one: Array, other: Array) -> bool:
@@ -106,19 +130,20 @@ def reconstruct_layers(
         for name, q in plan.tensors.items()
         if name in activations and q.dtype == "uint8" and not q.pixels
     }
-    weights = {**_read_blocks(model, int8, plan), **_read_layers(model, int8, plan)}
-    steps, batch = count_steps(model)
+    weights = {**_read_blocks(model, int8, plan), **_read_layers(model, int8, plan, pair_limit)}
+    schedule, why = find_schedule(model, samples)
+    assert schedule is not None, why
 
     def tell(done: int, total: int) -> None:
         if on_step:
             on_step("reconstructing", done, total)
 
-    learnt = reconstruct(Network(model.graph, rounded, weights), samples, steps, batch, tell) if weights else {}
+    learnt = reconstruct(Network(model.graph, rounded, weights), samples, schedule, tell) if weights else {}
     for node in model.graph:
         if name_of(node) in learnt and plan.kinds[name_of(node)] == "blockwise":
             _write_block(node, int8, plan, learnt[name_of(node)])
         elif name_of(node) in learnt:
-            _write_layer(node, int8, plan, learnt[name_of(node)], pair_limit)
+            _write_layer(node, int8, plan, learnt[name_of(node)])
     return len(learnt)
 
 
@@ -128,17 +153,16 @@ def _read_blocks(model: ir.Model, int8: ir.Model, plan: Plan) -> dict[str, Round
 
     by_name, found = {node.name: node for node in int8.graph}, {}
     for node in model.graph:
-        weight = weight_of(node)
-        if plan.kinds[name_of(node)] != "blockwise" or weight is None:
+        weight, bias = weight_of(node), bias_of(node)
+        if plan.kinds[name_of(node)] != "blockwise" or weight is None or _is_shared(weight, bias):
             continue
         q, written, axis = plan.tensors[name_of(weight)], by_name[node.name], output_axis(node)
         rows = to_rows(constant_array(weight), axis)
         integers = unpack_blocks(constant_array(written.inputs[PACKED]), rows.shape[1], bits_of(q))
         scales = constant_array(written.inputs[SCALES]).reshape(len(rows), -1)
-        bias = bias_of(node)
         found[name_of(node)] = RoundedWeight(
             rows, integers, scales, None if bias is None else constant_array(bias).reshape(-1), q.block, LIMITS[q.dtype],
-            constant_array(weight).shape, axis, free_scales=True,
+            constant_array(weight).shape, axis, free_scales=True, allow=lambda integers: integers,
         )  # fmt: skip
     return found
 
@@ -155,39 +179,37 @@ def _write_block(node: ir.Node, int8: ir.Model, plan: Plan, learnt: RoundedWeigh
         set_constant(bias, learnt.bias.reshape(constant_array(bias).shape))
 
 
-def _read_layers(model: ir.Model, int8: ir.Model, plan: Plan) -> dict[str, RoundedWeight]:
+def _read_layers(model: ir.Model, int8: ir.Model, plan: Plan, pair_limit: int | None) -> dict[str, RoundedWeight]:
     """The integer layers as they stand, but for those of pixels, whose integers are of other weights."""
     from fcdeploy.pytorch.reconstruction import RoundedWeight
 
     by_name, found = {node.name: node for node in int8.graph}, {}
     for node, weight in find_int8_layers(model.graph, plan):
-        if plan.tensors[name_of(node.inputs[0])].pixels or plan.kinds[name_of(node)] != "int8":
+        pixels = plan.tensors[name_of(node.inputs[0])].pixels
+        if pixels or plan.kinds[name_of(node)] != "int8" or node.op_type not in LEARNT or _is_shared(weight, None):
             continue
         q, axis, exact = plan.tensors[name_of(weight)], output_axis(node), constant_array(weight)
-        rows = _flatten(exact, axis)
-        integers = _find_integers(by_name[node.name], 1)
-        unpadded = constant_array(integers)[tuple(map(slice, exact.shape))]  # without channels of zeros
+        rows, written = to_rows(exact, axis), by_name[node.name]
+        unpadded = constant_array(_find_integers(written, 1))[
+            tuple(map(slice, exact.shape))
+        ]  # without channels of zeros
         scales = np.broadcast_to(np.asarray(q.scale, np.float32).reshape(-1, 1), (len(rows), 1))
-        scaled = plan.tensors.get(bias_name(node))
-        bias = None
+        scaled, bias = plan.tensors.get(bias_name(node)), None
         if scaled is not None:
-            bias = constant_array(_find_integers(by_name[node.name], 2)).reshape(-1) * np.asarray(scaled.scale)
+            bias = constant_array(_find_integers(written, 2)).reshape(-1) * np.asarray(scaled.scale)
+        limit = None if is_depthwise(node) else pair_limit
         found[name_of(node)] = RoundedWeight(
-            rows, _flatten(unpadded, axis), scales, bias, rows.shape[1], (-LIMITS[q.dtype][1], LIMITS[q.dtype][1]),
-            exact.shape, axis, free_scales=False,
+            rows, to_rows(unpadded, axis), scales, bias, rows.shape[1], (-LIMITS[q.dtype][1], LIMITS[q.dtype][1]),
+            exact.shape, axis, free_scales=False, allow=partial(_keep_pairs, limit=limit),
         )  # fmt: skip
     return found
 
 
-def _write_layer(node: ir.Node, int8: ir.Model, plan: Plan, learnt: RoundedWeight, pair_limit: int | None) -> None:
+def _write_layer(node: ir.Node, int8: ir.Model, plan: Plan, learnt: RoundedWeight) -> None:
     written = next(each for each in int8.graph if each.name == node.name)
-    held, shape, axis = _find_integers(written, 1), learnt.shape, learnt.axis
-    moved = learnt.integers.reshape(shape[axis], *shape[:axis], *shape[axis + 1 :])
-    integers = np.moveaxis(moved, 0, axis)
-    if pair_limit is not None and not is_depthwise(node):
-        integers = _keep_pairs(integers, axis, pair_limit)
+    held = _find_integers(written, 1)
     whole = constant_array(held).copy()
-    whole[tuple(map(slice, shape))] = integers
+    whole[tuple(map(slice, learnt.shape))] = from_rows(learnt.integers, learnt.shape, learnt.axis)
     set_constant(held, whole)
     if learnt.bias is not None:
         bias = _find_integers(written, 2)
@@ -195,17 +217,17 @@ def _write_layer(node: ir.Node, int8: ir.Model, plan: Plan, learnt: RoundedWeigh
         set_constant(bias, codes.reshape(constant_array(bias).shape))
 
 
-def _keep_pairs(integers: Array, axis: int, limit: int) -> Array:
-    """The nearest weights whose pairs keep the bound of the target."""
-    rows = to_rows(integers, axis).astype(np.float64)
-    kept: Float64 = enforce_pair_limit(rows, rows, np.ones(rows.shape[1]), limit)
-    return from_rows(kept.astype(np.int8), integers.shape, axis)
+def _keep_pairs(integers: NDArray[np.int8], limit: int | None) -> NDArray[np.int8]:
+    """The nearest weights (out, K) whose pairs keep the bound of the target."""
+    if limit is None:
+        return integers
+    rows = integers.astype(np.float64)
+    return enforce_pair_limit(rows, rows, np.ones(rows.shape[1]), limit).astype(np.int8)
 
 
-def _flatten(array: Array, axis: int) -> Array:
-    """(out, all the rest)."""
-    moved = np.moveaxis(array, axis, 0)
-    return moved.reshape(len(moved), -1)
+def _is_shared(weight: ir.Value, bias: ir.Value | None) -> bool:
+    """Whether others read these numbers, too, and would get what was learnt for one place."""
+    return any(value is not None and len(value.uses()) > 1 for value in (weight, bias))
 
 
 def _find_integers(layer: ir.Node, index: int) -> ir.Value:
