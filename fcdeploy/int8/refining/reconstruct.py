@@ -36,10 +36,8 @@ STEPS = 2000  # at most
 BATCHES = (32, 16, 8)  # samples of a step: the first of which there are ENOUGH steps
 ENOUGH, FEWEST = 1000, 300  # steps
 BACKWARD = 3  # a step's multiplications over those of a run
-POOL, MOST_BYTES = (
-    2048,
-    1 << 28,
-)  # samples and mixtures that are held, and bytes of them, and of a step's tensors, at most
+POOL = 2048  # samples and mixtures of them that are held at most
+MOST_BYTES = 1 << 28  # of these, and of a step's tensors, at most
 TRIED = 3  # samples that torch runs first
 LEARNT = ("Conv", "Gemm", "MatMul")  # integer layers
 SAME = 1e-3  # of the largest answer: by more torch computes another function
