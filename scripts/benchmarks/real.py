@@ -27,6 +27,7 @@ import click
 import numpy as np
 
 from fcdeploy.arithmetic.metrics import measure_fidelity
+from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate.output_ends import find_ends
 from fcdeploy.graph.model import input_specs, read_model
 from fcdeploy.int8.judging.judge import Judge
@@ -35,7 +36,7 @@ from fcdeploy.runtime.session import Session
 from fcdeploy.samples.kinds import Samples
 from fcdeploy.samples.layout import arrange_samples
 from fcdeploy.user_code import load_file
-from scripts.benchmarks.page import made_by, table
+from scripts.benchmarks.page import made_by, table, write_section
 from scripts.checkout import BENCH, FCDEPLOY
 
 Answers = list[list[np.ndarray[Any, Any]]]
@@ -51,7 +52,8 @@ COLUMNS = ("recipe", "answers", "SQNR", "time", "size", "s", "exit")
 MEANING = """
 Every recipe gets the same calibration samples and its default settings, in a process of its own. Answers are compared with the
 float model's on samples that no recipe has seen. Time is CPU time int8 / float, one thread, one sample, all files in turn,
-the median of paired runs; s is what making the file took. The figures of files that could not be made are missing.
+the median of paired runs; s is what making the file took. The figures of files that could not be made, or that
+onnxruntime does not run, are missing.
 """
 
 
@@ -69,19 +71,19 @@ class Case:
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("--output", type=Path, help="Also write the tables to this page.")
+@click.option("--output", type=Path, help="Also write the tables to this page, as a section of it.")
 def real(folder: Path, names: tuple[str, ...], output: Path | None) -> None:
     """Quantize models of a folder with every recipe, and print what came out on held-out samples."""
     cases = [case for case in find_cases(folder) if not names or case.name in names]
     if not cases:
         raise click.UsageError(f"{folder} holds no NAME.onnx with NAME.calib and NAME.eval, .npz or folders")
-    head = ["## Real models", "", made_by(f"scripts/bench real {folder}"), MEANING]
+    head = ["## Real models", "", made_by("scripts/bench real FOLDER"), MEANING]
     if find_spec("nncf") is None:
         head.append("NNCF is not installed here: pip install nncf.\n")
     text = "\n".join([*head, *map(compare, cases)])
     click.echo(text)
     if output is not None:
-        output.write_text(text + "\n")
+        write_section(output, "real", text)
 
 
 @click.command(hidden=True)
@@ -129,7 +131,7 @@ def compare(case: Case) -> str:
             begin = time.perf_counter()
             code = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
             made.append((recipe, Path(command[-1]), time.perf_counter() - begin, code))
-        files = [file for _, file, _, _ in made if file.exists()]
+        files = [file for _, file, _, _ in made if file.exists() and _runs(file, feeds[0])]
         ratios = dict(zip(files, measure_ratios(case.model, files, feeds), strict=True))
         answers = _run(case.model, feeds)
         for recipe, file, seconds, code in made:
@@ -182,6 +184,15 @@ def _describe(case: Case, file: Path, answers: Answers, samples: Feeds) -> tuple
 def _run(file: Path, feeds: Feeds) -> Answers:
     session = Session(file, threads=1)
     return [[np.asarray(output) for output in session.run(each)] for each in feeds]
+
+
+def _runs(file: Path, feeds: dict[str, np.ndarray[Any, Any]]) -> bool:
+    """Whether onnxruntime loads a file and runs it: some recipes write what it does not."""
+    try:
+        Session(file, threads=1).run(feeds)
+    except FcdeployError:
+        return False
+    return True
 
 
 def _find_data(folder: Path, name: str, part: str) -> Path | None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from networks import Net
 
-from scripts.benchmarks.real import _describe, _run, arrange, find_cases, measure_ratios, read_samples
+from scripts.benchmarks.real import _describe, _run, _runs, arrange, find_cases, measure_ratios, read_samples
 
 
 @pytest.fixture
@@ -43,3 +43,11 @@ def test_models_with_samples_are_found_and_compared(folder: Path) -> None:
         assert _describe(case, case.model, _run(case.model, feeds), samples) == (said, "inf dB")
         (ratio,) = measure_ratios(case.model, [case.model], feeds)
         assert ratio > 0
+
+
+def test_files_of_peers_that_do_not_run_have_no_figures(folder: Path) -> None:
+    plain, ragged = find_cases(folder)
+    feeds = arrange(plain.model, read_samples(plain.model, plain.evaluation))
+    (folder / "damaged.onnx").write_bytes(plain.model.read_bytes()[:-20])
+    runs = [_runs(file, feeds[0]) for file in (plain.model, ragged.model, folder / "damaged.onnx")]
+    assert runs == [True, False, False]
