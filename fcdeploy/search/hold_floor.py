@@ -64,6 +64,7 @@ OTHER_METHODS = ("minmax", "percentile", "percentile-99.9", "mse-unweighted", "m
 TRIED = 16  # samples on which methods are compared
 FOLLOWED = 2  # methods that are carried out in full
 WORTH_DB = 1.0  # by which another method must be better, or the usual one stands: less is the samples' chance
+SURE = 24  # judged samples by which that is enough
 CLEAR_DB = 0.1  # by which a simpler candidate must be better, or the one before it stands
 FEW = 1024  # samples of DATA at most for channels to be rescaled, which reads all of them again, above the floor
 FLOATS = {"float", "weight_only"}  # kinds of nodes that compute in float
@@ -134,7 +135,7 @@ def hold_floor(
         for name, start in starts:
             made = add_refinements(start, _plan(start, basis))
             others = tuple(build_both(start, made, name, judge, on_step, floor))
-            best = choose((best, choose(others, CLEAR_DB)), WORTH_DB)
+            best = choose((best, choose(others, CLEAR_DB)), _find_worth(best, judge, floor))
             tried.extend(others)
 
     if allowed.rescale and best.judgement.decisive_db < GOOD_DB:
@@ -169,6 +170,14 @@ def hold_floor(
         best, _ = _compute_in_float(best, basis, judge, floor) or (best, ())  # whose weights may have more bits
     misses = tuple(miss.text for miss in best.judgement.misses(floor, searched=bool(left_out)))
     return FloorResult(best, tuple(tried), left_out, misses, floor)
+
+
+def _find_worth(best: Candidate, judge: Judge, floor: Floor) -> float:
+    """By how much another method or other channels must be better: above the floor by more the fewer samples say so.
+
+    What cuts tails looks better on every sample without one.
+    """
+    return WORTH_DB if best.judgement.shortfall(floor) > 0 else WORTH_DB * max(1.0, SURE / judge.samples)
 
 
 def make_judge(problem: Problem) -> Judge | None:
