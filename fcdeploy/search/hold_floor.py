@@ -202,7 +202,8 @@ def _rescale_channels(
 ) -> list[tuple[str, Problem]]:
     """The network with channels brought nearer to each other, where that does clearly better on a few samples.
 
-    It is calibrated again, which takes as long as it took: of many samples only where the floor is `missed`.
+    It is calibrated again, which takes as long as it took: of many samples only where the floor is `missed`.  There the judged
+    samples decide alone; above it nothing is worth a range that rare samples leave.
     """
     many = problem.source is not None and (problem.source.count is None or problem.source.count > FEW)
     if problem.large or not problem.samples or (many and not missed):
@@ -211,7 +212,7 @@ def _rescale_channels(
     if all(max(row) < UNEQUAL * min(row) for row in factors.values()):
         return []
     try:
-        other = recalibrate(problem, factors, {})
+        other = recalibrate(problem, factors, {}, tails=not missed)
     except ValueError:  # float32 cannot hold such weights
         return []
     few = _count_looked(problem)

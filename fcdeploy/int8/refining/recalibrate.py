@@ -13,13 +13,13 @@ from fcdeploy.records.calibration import Calibration, TensorRecord
 from fcdeploy.samples.kept_samples import open_kept
 
 
-def recalibrate(problem: Problem, factors: Factors, shifts: Shifts) -> Problem:
+def recalibrate(problem: Problem, factors: Factors, shifts: Shifts, *, tails: bool = True) -> Problem:
     """The same network with channels divided by `factors`, then `shifts` absorbed by biases.
 
     It is observed on DATA if there is any, unless these hold samples that are judged and no range is to see, else on the
-    samples kept for tools; what is rarer than these show is estimated from the calibration then.  How samples are read, and
-    how many were seen, stays as it was recorded.  Raises ValueError, with a sentence, where the network cannot have such
-    factors or shifts.
+    samples kept for tools; what is rarer than these show, its `tails`, is estimated from the calibration then.  How samples are
+    read, and how many were seen, stays as it was recorded.  Raises ValueError, with a sentence, where the network cannot have
+    such factors or shifts.
     """
     old = problem.calibration
     model = problem.model.clone()
@@ -31,7 +31,7 @@ def recalibrate(problem: Problem, factors: Factors, shifts: Shifts) -> Problem:
     given = None if problem.ranges_apart else problem.source  # which holds the samples that are judged
     source = given or open_kept(model, [problem.samples])
     calibration = observe(model, source, model_hash=old.model)
-    if given is None and len(old.seen) > len(calibration.seen):
+    if tails and given is None and len(old.seen) > len(calibration.seen):
         few = observe(problem.model, source, model_hash=old.model)
         calibration = replace(calibration, tensors=_carry_over_tails(calibration, few, old))
     divided, taken = ({name: tuple(row) for name, row in rows.items()} for rows in (factors, shifts))
