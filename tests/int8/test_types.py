@@ -15,13 +15,15 @@ from onnx import numpy_helper
 from typed_networks import DATA, LEAST, MICROSOFT, PAIRS, dense_net, node, resnet
 
 from fcdeploy.arithmetic.metrics import measure_fidelity
+from fcdeploy.commands.quantize import quantize
 from fcdeploy.int8.planning.types import find_types
+from fcdeploy.int8.refining import refine
 from fcdeploy.int8.refining.gptq_blocks import gptq_round_blocks
 from fcdeploy.records.plan import Plan
 from fcdeploy.runtime.caveats import list_caveats
 from fcdeploy.runtime.kernels import find_kernels
 from fcdeploy.runtime.session import Session
-from fcdeploy.samples.kept_samples import keep_smallest
+from fcdeploy.samples.kept_samples import hash_samples, keep_smallest
 from fcdeploy.tables.types import ACTIVATIONS, INT8, TYPES, WEIGHTS, Types
 
 
@@ -330,3 +332,28 @@ def test_types_that_there_are_not(pair: tuple[str, str], message: str, hint: str
 def test_float_and_int8_models_need_no_remark() -> None:
     line = quantize_net(resnet(Net(0)), DATA)
     assert list_caveats(line.int8) == list_caveats(line.prepared) == ()
+
+
+def test_rounding_in_blocks_reads_no_sample_that_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = Net(0)
+    hidden = net.op("Relu", net.dense(net.input("x", 64), 64, 48))
+    net.output(net.dense(hidden, 48, 8)).save(tmp_path / "net.onnx")
+    np.savez(tmp_path / "data.npz", **random_data(0, 300, x=(64,)))
+    read, judged = set[int](), set[int]()
+    rounding, refining = refine.gptq_round_blocks, refine.refine_built
+
+    def watch_rounding(model: Any, int8: Any, plan: Any, samples: dict[str, Array], **options: Any) -> None:
+        read.update(hash_samples([samples]))
+        rounding(model, int8, plan, samples, **options)
+
+    def watch_refining(problem: Any, *rest: Any) -> None:
+        judged.update(hash_samples(problem.judged))
+        refining(problem, *rest)
+
+    monkeypatch.setattr(refine, "gptq_round_blocks", watch_rounding)
+    monkeypatch.setattr("fcdeploy.search.candidates.refine_built", watch_refining)
+    quantize(
+        tmp_path / "net.onnx", output=tmp_path / "q.onnx", data=tmp_path / "data.npz", weights="int4", activations="none",
+        floor="50,0",
+    )  # fmt: skip
+    assert len(read) >= 150 and len(judged) >= 50 and not read & judged

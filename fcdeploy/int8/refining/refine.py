@@ -17,11 +17,10 @@ from fcdeploy.int8.problem import NO_SAMPLES, Problem
 from fcdeploy.int8.refining.correct_layers import correct_layers
 from fcdeploy.int8.refining.gptq_blocks import MANY, MANY_BYTES, gptq_round_blocks
 from fcdeploy.int8.refining.reconstruct import NEEDS, is_installed, reconstruct_layers
-from fcdeploy.records.calibration import flatten_stretches
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
 from fcdeploy.samples.kept_samples import KEPT_LEAST, hash_sample, hash_samples, iterate_samples, keep_smallest
-from fcdeploy.samples.source import Source, get_fixed_batch
+from fcdeploy.samples.source import get_fixed_batch
 
 # Biases corrected on 256 samples come within 0.1 dB of those on 128, in twice the time (resnet, cnn, keywords, anomalies)
 CORRECTED = 128
@@ -58,8 +57,7 @@ def refine_built(problem: Problem, plan: Plan, int8: ir.Model, on_step: OnStep |
         correct_layers(problem.model, int8, plan, few, target=problem.target, alone=True, on_step=on_step)
         return
     if "blockwise" in plan.kinds.values():
-        many = problem.samples if problem.source is None else _take_many(problem.source)
-        gptq_round_blocks(problem.model, int8, plan, many, on_step=on_step)
+        gptq_round_blocks(problem.model, int8, plan, take_learnable(problem), on_step=on_step)
     some = problem.samples if plan.gptq_nodes else select_correction_samples(problem)
     correct_layers(problem.model, int8, plan, some, target=problem.target, on_step=on_step)
     if plan.reconstructed:
@@ -68,18 +66,15 @@ def refine_built(problem: Problem, plan: Plan, int8: ir.Model, on_step: OnStep |
 
 
 def take_learnable(problem: Problem) -> Arrays:
-    """The samples that weights may be learnt on: those of DATA, if there is any, that are not judged."""
-    if problem.source is None or problem.ranges_apart or problem.calibration.states:
+    """The samples that weights may be learnt on: many of DATA, if there is any, and none that is judged."""
+    if problem.source is None or problem.calibration.states:
         return problem.samples
+    many = keep_smallest(problem.source, most=MANY, room=MANY_BYTES).arrays()
+    if not problem.unseen:  # so few that they serve for both, which is said
+        return many
     judged = hash_samples(problem.judged)
-    many = _take_many(problem.source)
     kept = [at for at, sample in enumerate(iterate_samples([many])) if hash_sample(sample) not in judged]
     return {name: array[kept] for name, array in many.items()}
-
-
-def _take_many(source: Source) -> Arrays:
-    many = keep_smallest(source, most=MANY, room=MANY_BYTES).arrays()
-    return flatten_stretches(many) if any(spec.state for spec in source.inputs) else many
 
 
 def select_correction_samples(problem: Problem) -> Arrays:
