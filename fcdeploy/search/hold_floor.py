@@ -65,7 +65,8 @@ TRIED = 16  # samples on which methods are compared
 FOLLOWED = 2  # methods that are carried out in full
 WORTH_DB = 1.0  # by which another method must be better, or the usual one stands: less is the samples' chance
 SURE = 24  # judged samples by which that is enough
-CLEAR_DB = 0.1  # by which a simpler candidate must be better, or the one before it stands
+CLEAR_DB = 0.1  # by which a candidate that took longer must be better, or the one before it stands
+EQUAL_DB = 0.0  # corrections on samples stay only where they are nearer to float than the plan without them
 FEW = 1024  # samples of DATA at most for channels to be rescaled, which reads all of them again, above the floor
 FLOATS = {"float", "weight_only"}  # kinds of nodes that compute in float
 UNEQUAL = 2.0  # largest factor of a tensor's channels over the smallest: below it there is nothing to win
@@ -128,14 +129,14 @@ def hold_floor(
     tried = [next(both)]
     if allowed.compare and tried[0].judgement.decisive_db < PERFECT_DB:
         tried += both
-    best = choose(tried, CLEAR_DB)
+    best = choose(tried, EQUAL_DB)
 
     def carry_out(starts: Iterable[tuple[str, Problem]]) -> None:
         nonlocal best
         for name, start in starts:
             made = add_refinements(start, _plan(start, basis))
             others = tuple(build_both(start, made, name, judge, on_step, floor))
-            best = choose((best, choose(others, CLEAR_DB)), _find_worth(best, judge, floor))
+            best = choose((best, choose(others, EQUAL_DB)), _find_worth(best, judge, floor))
             tried.extend(others)
 
     if allowed.rescale and best.judgement.decisive_db < GOOD_DB:
