@@ -18,7 +18,7 @@ from fcdeploy.bundles import triton as repository
 from fcdeploy.bundles.libraries import name_libraries
 from fcdeploy.bundles.write import Content, check_bundle_output, encode_json, write_bundle
 from fcdeploy.errors import FcdeployError
-from fcdeploy.evaluate.box_layouts import find_box_layout
+from fcdeploy.evaluate.boxes.layouts import find_box_layout
 from fcdeploy.files import name_model, read_json
 from fcdeploy.graph.light_reader import read_outline
 from fcdeploy.graph.model import files_of, hash_model, input_specs, measure_size, read_model

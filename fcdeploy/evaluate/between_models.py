@@ -20,9 +20,9 @@ import numpy as np
 from fcdeploy.arithmetic.metrics import compute_fidelity_rows
 from fcdeploy.arithmetic.set_metrics import count_class_overlap, edit_distance
 from fcdeploy.arrays import Array, Arrays, Float64
-from fcdeploy.evaluate.anchor_heads import AnchorHead
+from fcdeploy.evaluate.boxes.detections import Detections
+from fcdeploy.evaluate.boxes.heads import AnchorHead
 from fcdeploy.evaluate.decision import Decision, decide
-from fcdeploy.evaluate.detections import Detections
 from fcdeploy.evaluate.outputs import OutputsRead
 
 

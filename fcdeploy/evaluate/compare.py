@@ -19,10 +19,10 @@ from fcdeploy.arithmetic.metrics import Fidelity, Spread, measure_fidelity
 from fcdeploy.arrays import Array, Arrays, Float64
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate import layers
-from fcdeploy.evaluate.anchor_heads import AnchorHead
 from fcdeploy.evaluate.between_models import compare_decisions, measure_more
+from fcdeploy.evaluate.boxes.detections import Detections
+from fcdeploy.evaluate.boxes.heads import AnchorHead
 from fcdeploy.evaluate.decision import Decision, decide
-from fcdeploy.evaluate.detections import Detections
 from fcdeploy.evaluate.metric import Metric
 from fcdeploy.evaluate.outputs import OutputsRead
 from fcdeploy.evaluate.rounding_error import RoundingError, measure_rounding

@@ -24,10 +24,10 @@ from fcdeploy.arithmetic.set_metrics import count_class_overlap, edit_distance, 
 from fcdeploy.arrays import Array, Arrays, Float64
 from fcdeploy.errors import FcdeployError, quote_names
 from fcdeploy.evaluate import between_models as between
-from fcdeploy.evaluate.anchor_grids import find_picture_size
 from fcdeploy.evaluate.between_models import BetweenModels
+from fcdeploy.evaluate.boxes.find_heads import find_anchor_head
+from fcdeploy.evaluate.boxes.grids import find_picture_size
 from fcdeploy.evaluate.decision import Decision, decide, infer_decision, squeeze
-from fcdeploy.evaluate.find_anchor_heads import find_anchor_head
 from fcdeploy.evaluate.output_ends import OutputEnd
 from fcdeploy.evaluate.outputs import OutputsRead, decide_by, read_outputs
 from fcdeploy.records.signature import format_shape

@@ -31,10 +31,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcdeploy.arrays import Array, Arrays
-from fcdeploy.evaluate.anchor_heads import AnchorHead
+from fcdeploy.evaluate.boxes.detections import Detections, find_detections
+from fcdeploy.evaluate.boxes.find_heads import find_scores
+from fcdeploy.evaluate.boxes.heads import AnchorHead
 from fcdeploy.evaluate.decision import Decision, squeeze
-from fcdeploy.evaluate.detections import Detections, find_detections
-from fcdeploy.evaluate.find_anchor_heads import find_scores
 from fcdeploy.evaluate.output_ends import OutputEnd
 from fcdeploy.evaluate.standing_out import stands_out
 

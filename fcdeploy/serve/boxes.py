@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from fcdeploy.arrays import Array
-from fcdeploy.evaluate.anchor_heads import FORMS, SWAPPED, choose_boxes, decode_boxes
-from fcdeploy.evaluate.detections import Detections, FoundBoxes
+from fcdeploy.evaluate.boxes.detections import Detections, FoundBoxes
+from fcdeploy.evaluate.boxes.heads import FORMS, SWAPPED, choose_boxes, decode_boxes
 from fcdeploy.preprocessing.placement import ImageSize, map_to_input
 from fcdeploy.records.box_layout import BoxLayout
 from fcdeploy.records.preprocessing import Preprocessing

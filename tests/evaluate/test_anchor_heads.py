@@ -17,9 +17,9 @@ from networks import Net
 
 from fcdeploy.commands.quantize import quantize
 from fcdeploy.commands.validate import validate
-from fcdeploy.evaluate.anchor_grids import find_picture_size
-from fcdeploy.evaluate.anchor_heads import SHOWN_FROM, AnchorHead, Columns, Level
-from fcdeploy.evaluate.find_anchor_heads import find_anchor_head
+from fcdeploy.evaluate.boxes.find_heads import find_anchor_head
+from fcdeploy.evaluate.boxes.grids import find_picture_size
+from fcdeploy.evaluate.boxes.heads import SHOWN_FROM, AnchorHead, Columns, Level
 from fcdeploy.evaluate.output_ends import OutputEnd, Part, find_ends
 
 Array = np.ndarray[Any, Any]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fcdeploy.arithmetic.set_metrics import count_equal_rows, edit_distance, find_nearest, match_boxes
-from fcdeploy.evaluate.detections import find_detections
+from fcdeploy.evaluate.boxes.detections import find_detections
 
 Array = np.ndarray[Any, Any]
 

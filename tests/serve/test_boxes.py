@@ -23,9 +23,9 @@ from fcdeploy.arithmetic.set_metrics import suppress_boxes
 from fcdeploy.bundles.read import open_bundle
 from fcdeploy.commands.bundle import bundle
 from fcdeploy.errors import FcdeployError
-from fcdeploy.evaluate import anchor_heads
-from fcdeploy.evaluate.box_layouts import NotReadError, _describe_found, find_box_layout, find_pair
-from fcdeploy.evaluate.detections import find_detections
+from fcdeploy.evaluate.boxes import heads
+from fcdeploy.evaluate.boxes.detections import find_detections
+from fcdeploy.evaluate.boxes.layouts import NotReadError, _describe_found, find_box_layout, find_pair
 from fcdeploy.preprocessing.apply import read_picture
 from fcdeploy.preprocessing.placement import ImageSize, map_to_input
 from fcdeploy.preprocessing.read import read_preprocessing
@@ -218,7 +218,7 @@ def test_boxes_are_found_beside_the_loop(folder: Path, monkeypatch: pytest.Monke
         await engine.stop()
         assert (engine.requests, engine.bytes) == (0, 0)
 
-    monkeypatch.setattr(anchor_heads, "suppress_boxes", suppress)
+    monkeypatch.setattr(heads, "suppress_boxes", suppress)
     asyncio.run(live())
     assert [answer.status for answer in answers] == [200, 500]
     assert all(name.startswith("run") for name in threads)
@@ -231,7 +231,7 @@ def test_no_more_candidates_than_can_be_compared(monkeypatch: pytest.MonkeyPatch
         counts.append(len(boxes))
         return suppress_boxes(boxes, *given)
 
-    monkeypatch.setattr(anchor_heads, "suppress_boxes", suppress)
+    monkeypatch.setattr(heads, "suppress_boxes", suppress)
     rows = np.zeros((1, 5, 8400), np.float32)
     rows[0, :4], rows[0, 4] = [[8], [8], [4], [4]], np.linspace(0.3, 0.9, 8400)
     (found,) = read_boxes(

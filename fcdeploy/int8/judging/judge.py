@@ -15,10 +15,10 @@ import onnx_ir as ir
 from fcdeploy.arithmetic.metrics import Fidelity, measure_fidelity
 from fcdeploy.arithmetic.regions import compare_regions
 from fcdeploy.arrays import Array, Arrays, Float64
-from fcdeploy.evaluate.anchor_grids import find_picture_size
-from fcdeploy.evaluate.anchor_heads import AnchorHead
+from fcdeploy.evaluate.boxes.find_heads import find_anchor_head
+from fcdeploy.evaluate.boxes.grids import find_picture_size
+from fcdeploy.evaluate.boxes.heads import AnchorHead
 from fcdeploy.evaluate.decision import READ_AT, Decision, decide, squeeze
-from fcdeploy.evaluate.find_anchor_heads import find_anchor_head
 from fcdeploy.evaluate.output_ends import OutputEnd
 from fcdeploy.evaluate.outputs import read_outputs
 from fcdeploy.graph.model import input_specs

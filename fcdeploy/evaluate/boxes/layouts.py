@@ -16,8 +16,8 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arrays import Array, Arrays
-from fcdeploy.evaluate.anchor_grids import SHARES, are_shares, count_places, find_background, find_form, find_order
-from fcdeploy.evaluate.detections import CONFIDENT, Detections, FoundBoxes, find_detections
+from fcdeploy.evaluate.boxes.detections import CONFIDENT, Detections, FoundBoxes, find_detections
+from fcdeploy.evaluate.boxes.grids import SHARES, are_shares, count_places, find_background, find_form, find_order
 from fcdeploy.evaluate.output_ends import find_ends
 from fcdeploy.records.box_layout import BoxLayout
 

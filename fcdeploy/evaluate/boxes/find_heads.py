@@ -13,19 +13,7 @@ from itertools import takewhile
 import numpy as np
 
 from fcdeploy.arrays import Array, Arrays
-from fcdeploy.evaluate.anchor_grids import (
-    Grid,
-    are_shares,
-    find_background,
-    find_form,
-    find_order,
-    lie_on_grids,
-    list_grids,
-)
-from fcdeploy.evaluate.anchor_heads import FORMS, SWAPPED, AnchorHead, Coding, Columns, Layout, Level, line_up
-from fcdeploy.evaluate.box_layouts import FEW, find_pair
-from fcdeploy.evaluate.decision import AnchorScores
-from fcdeploy.evaluate.find_anchor_maps import (
+from fcdeploy.evaluate.boxes.find_maps import (
     AFTER_BOX,
     LARGE,
     WITH_OBJECTNESS,
@@ -34,6 +22,18 @@ from fcdeploy.evaluate.find_anchor_maps import (
     are_quiet,
     find_levels,
 )
+from fcdeploy.evaluate.boxes.grids import (
+    Grid,
+    are_shares,
+    find_background,
+    find_form,
+    find_order,
+    lie_on_grids,
+    list_grids,
+)
+from fcdeploy.evaluate.boxes.heads import FORMS, SWAPPED, AnchorHead, Coding, Columns, Layout, Level, line_up
+from fcdeploy.evaluate.boxes.layouts import FEW, find_pair
+from fcdeploy.evaluate.decision import AnchorScores
 from fcdeploy.evaluate.output_ends import BOX, OutputEnd
 
 NO_SCORES = OutputEnd("other")

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from fcdeploy.arrays import Array, Arrays
-from fcdeploy.evaluate.anchor_grids import ALL_STRIDES, IN_PLACE, MOST_A_PLACE, NEAR_PLACE, Grid, make_grid
-from fcdeploy.evaluate.anchor_heads import AnchorHead, Coding, Columns, Layout, Level, line_up, squash
-from fcdeploy.evaluate.box_layouts import OVERLAPS
-from fcdeploy.evaluate.detections import CONFIDENT
+from fcdeploy.evaluate.boxes.detections import CONFIDENT
+from fcdeploy.evaluate.boxes.grids import ALL_STRIDES, IN_PLACE, MOST_A_PLACE, NEAR_PLACE, Grid, make_grid
+from fcdeploy.evaluate.boxes.heads import AnchorHead, Coding, Columns, Layout, Level, line_up, squash
+from fcdeploy.evaluate.boxes.layouts import OVERLAPS
 from fcdeploy.evaluate.output_ends import BOX
 from fcdeploy.evaluate.standing_out import stands_out
 

@@ -26,8 +26,8 @@ import numpy as np
 from fcdeploy.arithmetic.metrics import Fidelity, measure_fidelity
 from fcdeploy.arithmetic.set_metrics import MATCH_IOU, match_boxes, suppress_boxes
 from fcdeploy.arrays import Array, Float64
-from fcdeploy.evaluate.anchor_grids import Grid
-from fcdeploy.evaluate.detections import FoundBoxes
+from fcdeploy.evaluate.boxes.detections import FoundBoxes
+from fcdeploy.evaluate.boxes.grids import Grid
 
 SHOWN_FROM = (
     0.25,
