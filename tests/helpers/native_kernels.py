@@ -49,8 +49,12 @@ SHARED = {
     "library.h",
     "soft.h",
     "order.h",
+    "layer_block.h",
     "layer_dsp.h",
     "layer_mve.h",
+    "layer_small.h",
+    "layer_tiles.h",
+    "layer_together.h",
     "interleave_sse.h",
     "layer_alone.h",
     "layer_avx512.h",
@@ -63,7 +67,7 @@ SHARED = {
     "depthwise_rows.h",
     "pool_neon.h",
     "recurrent_neon.h",
-}  # no kernels
+}  # no kernels, and no structs of calls
 OTHERS = {"cmsis_nn.h"}  # kernels that call what is no part of this
 BEHIND = bytes([0xA5] * 64)  # what lies behind each output, and stays
 FIELD = re.compile(r"(const uint8_t \*|int32_t|float|struct fc_\w+)\s*([^;]+);")

@@ -17,7 +17,7 @@ from fcdeploy.native.program.steps import Pointwise, Program
 from fcdeploy.native.program.tensors import Tensor
 from fcdeploy.native.toolchain import STRICT, compile_c
 from fcdeploy.native.writing.library import format_library
-from fcdeploy.tables.native import MACHINES, Level
+from fcdeploy.tables.native import CORES, MACHINES, Level
 
 TRIGRAPHS = dict(zip("=/'()!<>-", "#\\^[]|{}~", strict=True))
 PARTS = st.sampled_from(["*", "/", "\\", '"', "'", "?", "\n", "\r", "\0", "\x7f", "é", "%", "0", "n", "a; "])
@@ -43,6 +43,27 @@ def read_c(text: str) -> tuple[str, list[str]]:
 
     code = re.sub(r'/\*.*?\*/|//[^\n]*|"(?:[^"\\\n]|\\[^\n])*"', take, text, flags=re.DOTALL)
     return re.sub(r"\s+", "", re.sub(r"[A-Za-z_]\w*", "i", code)), literals
+
+
+X86 = {level.name: ("-target", "x86_64-linux-gnu", *level.flags) for level in MACHINES["x86_64"].levels}
+ARM = {level.name: ("-target", "aarch64-linux-musl", *level.flags) for level in MACHINES["aarch64"].levels}
+ALONE = [
+    ("layer_sums.h", X86["plain"]), ("layer_small.h", (*X86["plain"], "-DFC_SMALL")), ("layer_block.h", X86["avx2"]),
+    ("layer_block.h", ARM["neon"]), ("layer_neon.h", ARM["dotprod"]), ("layer_alone.h", X86["avx2"]),
+    ("layer_avx512.h", X86["avx512vnni"]), ("layer_lanes.h", X86["avx512vnni"]), ("layer_narrow.h", X86["avx512vnni"]),
+    ("layer_tiles.h", X86["plain"]), ("layer_dsp.h", CORES["cortex-m4"].flags), ("layer_mve.h", CORES["cortex-m55"].flags),
+    ("layer_together.h", CORES["cortex-m4"].flags),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("header", "flags"), ALONE, ids=[header for header, _ in ALONE])
+def test_parts_of_layers_include_what_they_use(header: str, flags: tuple[str, ...], tmp_path: Path) -> None:
+    """None of them is a piece of the file that includes it."""
+    if not compiler().cross:
+        pytest.skip("the compiler makes code for this machine alone")
+    (tmp_path / "alone.c").write_text(f'#include "{header}"\n')
+    how = [flag for flag in STRICT if flag != "-O2"]
+    compile_c(compiler(), [*flags, *how, "-c", f"-I{KERNELS}", "alone.c", "-o", "alone.o"], tmp_path)
 
 
 @given(NAMES)

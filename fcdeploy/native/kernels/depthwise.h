@@ -5,7 +5,7 @@
 #ifndef FC_DEPTHWISE_H
 #define FC_DEPTHWISE_H
 
-#include "layer.h"
+#include "layer_sums.h"
 
 struct fc_depthwise {
     int32_t images, rows, columns;

@@ -1,9 +1,11 @@
 /* Layers of one position, as dense layers are, on x86: up to four tiles of channels at a time.
 
    Each load of the window's bytes serves all of them, and weights, which nothing else reads, come in several streams: that is as
-   fast as the second cache gives them. Included by layer.h. */
+   fast as the second cache gives them. */
 #ifndef FC_LAYER_ALONE_H
 #define FC_LAYER_ALONE_H
+
+#include "layer_sums.h"
 
 #define FC_ALONE_SUMS 8 /* in registers: with fewer of them one would wait for itself */
 

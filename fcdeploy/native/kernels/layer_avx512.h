@@ -1,9 +1,10 @@
 /* Layers with AVX-512: a tile of channels is one vector, and thirty-two registers hold the sums of sixteen positions.
 
-   Of a tile of 8 channels the upper lanes compute what is not written; they read what lies behind its numbers.
-   Included by layer.h. */
+   Of a tile of 8 channels the upper lanes compute what is not written; they read what lies behind its numbers. */
 #ifndef FC_LAYER_AVX512_H
 #define FC_LAYER_AVX512_H
+
+#include "layer_sums.h"
 
 /* `positions` sums of a tile of `width` channels, in registers: both are constants wherever this is called.
 
@@ -124,6 +125,21 @@ FC_INLINE void fc_layer_tile(
     }
     for (; p < positions; p++)
         fc_layer_block(1, width, 0, down, x, from + p, weights, bias, l, to, at + p, count);
+}
+
+/* The same, with constants for what the tile is: of 16 channels or 8, its runs one step each below each other or not. */
+FC_INLINE void fc_layer_any_tile(
+    int width, int wide, int positions, const uint8_t *x, const int32_t *from, const int8_t *weights, const int32_t *bias,
+    const struct fc_layer *l, const struct fc_written *to, const int32_t *at, int count)
+{
+    const int down = l->runs_y > 1 && l->runs_x == 1 && l->steps == 1 && !l->early;
+    (void)wide;
+    if (width == 16 && down)
+        fc_layer_tile(16, 1, positions, x, from, weights, bias, l, to, at, count);
+    else if (width == 16)
+        fc_layer_tile(16, 0, positions, x, from, weights, bias, l, to, at, count);
+    else
+        fc_layer_tile(8, 0, positions, x, from, weights, bias, l, to, at, count);
 }
 
 #endif

@@ -11,9 +11,11 @@
    At one position the low bytes come in pairs, as Winograd added up products in 1968: (x0 + w1)(x1 + w0) is x0 w0 + x1 w1,
    what is wanted, and x0 x1, the same for all channels, and w0 w1, which does not depend on x: the compiler takes it off the
    bias (calls/layers.py), and UXTAB16 takes bytes out and adds them.  A layer has one position or does not: its biases are
-   for one kind of sum alone.  Included by layer.h. */
+   for one kind of sum alone. */
 #ifndef FC_LAYER_DSP_H
 #define FC_LAYER_DSP_H
+
+#include "layer_sums.h"
 
 #define FC_TOGETHER 3 /* positions */
 #define FC_AGAIN 1

@@ -1,9 +1,11 @@
 /* Layers of up to eight channels with AVX-512: lanes are sixteen neighbouring positions, and each channel is a vector.
 
    With channels in its lanes a vector would be half empty. What windows have at one of their steps is put in order once for
-   all channels. Included by layer.h. */
+   all channels. */
 #ifndef FC_LAYER_LANES_H
 #define FC_LAYER_LANES_H
+
+#include "layer_sums.h"
 
 /* Whether neighbouring windows are as far apart as fc_lanes_of can read. */
 FC_INLINE int fc_layer_fits_lanes(const struct fc_written *to, const struct fc_layer *l)

@@ -2,9 +2,11 @@
 
    VMLAVA multiplies numbers that are both unsigned.  Weights are raised by 128 for it, and lie as [channel][run][4 bytes of the
    run]; 128 times the sum of the window's bytes is taken off each sum.  The innermost loops are assembly, as compilers keep
-   copies of what they count.  Included by layer.h. */
+   copies of what they count. */
 #ifndef FC_LAYER_MVE_H
 #define FC_LAYER_MVE_H
+
+#include "layer_sums.h"
 
 #define FC_TOGETHER 12 /* positions, three by three */
 #define FC_AGAIN 0

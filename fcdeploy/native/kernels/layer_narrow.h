@@ -1,10 +1,11 @@
 /* Layers of few inputs with AVX-512, as the 1x1 convolutions of small networks are, and first layers of one channel: all
    weights of one tile of channels, or of two, stay in registers while positions pass.
 
-   Such a sum is over after two to eight products, and what each block of positions takes besides would cost as much.
-   Included by layer.h. */
+   Such a sum is over after two to eight products, and what each block of positions takes besides would cost as much. */
 #ifndef FC_LAYER_NARROW_H
 #define FC_LAYER_NARROW_H
+
+#include "layer_sums.h"
 
 enum { FC_NARROW_SUMS = 4 }; /* vectors whose bytes are rounded together */
 

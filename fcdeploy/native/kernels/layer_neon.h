@@ -1,10 +1,11 @@
 /* Layers of 64-bit ARM: sixteen bytes of a window at a time where there is a dot product, else two products of each sum in 16
    bits.
 
-   Bytes are made signed, 128 less, but with i8mm; 128 times the sums of a tile's weights go into its biases.  Included by
-   layer.h. */
+   Bytes are made signed, 128 less, but with i8mm; 128 times the sums of a tile's weights go into its biases. */
 #ifndef FC_LAYER_NEON_H
 #define FC_LAYER_NEON_H
+
+#include "layer_sums.h"
 
 #if defined(FC_LOWERED)
 /* The biases of a tile and 128 times the sums of its weights. */
@@ -47,6 +48,21 @@ FC_INLINE void fc_layer_raise(
 #define FC_LAYER_SUM_WEIGHTS
 #endif
 
+/* Where windows begin, and biases as their first sums. */
+FC_INLINE void fc_layer_begin(
+    const int positions, const int vectors, const uint8_t **start, fc_ints *sums, const uint8_t *x, const int32_t *from,
+    const int32_t *bias)
+{
+    FC_UNROLL
+    for (int p = 0; p < positions; p++) {
+        start[p] = x + from[p];
+        FC_OPAQUE(bias); /* loaded two by two, not copied one by one */
+        FC_UNROLL
+        for (int v = 0; v < vectors; v++)
+            sums[p * vectors + v] = fc_load_ints(bias + v * FC_LANES);
+    }
+}
+
 /* `positions` times `vectors` sums, kept in registers: both are constants wherever this is called.
 
    Where operands are FC_LOWERED, `bias` is that of fc_layer_raise, but for one position, whose weights are added up here. */
@@ -64,14 +80,7 @@ FC_INLINE void fc_layer_block(
     for (int v = 0; v < vectors; v++)
         extra[v] = vdupq_n_s32(0);
 #endif
-    FC_UNROLL
-    for (int p = 0; p < positions; p++) {
-        start[p] = x0 + from[p];
-        FC_OPAQUE(bias); /* loaded two by two, not copied one by one */
-        FC_UNROLL
-        for (int v = 0; v < vectors; v++)
-            sums[p * vectors + v] = fc_load_ints(bias + v * FC_LANES);
-    }
+    fc_layer_begin(positions, vectors, start, sums, x0, from, bias);
     const ptrdiff_t run_y = l->run_y, run_x = l->run_x, early = l->early, whole = 4 * (l->steps & ~3);
     const int runs_x = l->runs_x, steps = l->steps;
     ptrdiff_t row = 0, before = 0;
@@ -155,6 +164,22 @@ FC_INLINE void fc_layer_block(
     }
 #define FC_LAYER_MOST 480 /* bytes of a run until then: 120 times two weights */
 
+/* Sums of both halves and biases; `extra` adds up the weights of one position. */
+FC_INLINE void fc_layer_add_halves(
+    const int positions, const int vectors, fc_ints *sums, const fc_ints *low, const fc_ints *high, const int32_t *bias,
+    const fc_ints *extra)
+{
+    FC_UNROLL
+    for (int p = 0; p < positions; p++) {
+        FC_UNROLL
+        for (int v = 0; v < vectors; v++) {
+            const int i = p * vectors + v;
+            sums[i] = vaddq_s32(vpaddq_s32(low[i], high[i]), fc_load_ints(bias + v * FC_LANES));
+            sums[i] = positions == 1 ? fc_raise(sums[i], extra[v]) : sums[i];
+        }
+    }
+}
+
 /* As fc_layer_block; `bias` is that of fc_layer_raise, but for one position, whose weights are added up here. */
 FC_INLINE void fc_layer_halves(
     const int positions, const int vectors, const uint8_t *x, const int32_t *from, const int8_t *weights, const int32_t *bias,
@@ -215,15 +240,7 @@ FC_INLINE void fc_layer_halves(
         row += run_y;
         before ^= early;
     } while (--ry > 0);
-    FC_UNROLL
-    for (int p = 0; p < positions; p++) {
-        FC_UNROLL
-        for (int v = 0; v < vectors; v++) {
-            const int i = p * vectors + v;
-            sums[i] = vaddq_s32(vpaddq_s32(low[i], high[i]), fc_load_ints(bias + v * FC_LANES));
-            sums[i] = positions == 1 ? fc_raise(sums[i], extra[v]) : sums[i];
-        }
-    }
+    fc_layer_add_halves(positions, vectors, sums, low, high, bias, extra);
     fc_layer_write_all(to, at, count, positions, vectors, sums);
 }
 #endif
