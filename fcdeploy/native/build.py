@@ -5,17 +5,19 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.files import name_model
-from fcdeploy.native.calls.call import SLACK, KernelCall, Weights
+from fcdeploy.native.calls.call import KernelCall, Weights
 from fcdeploy.native.calls.choose import choose_call
 from fcdeploy.native.calls.layers import arrange_weights
 from fcdeploy.native.calls.pack import ORDERS
+from fcdeploy.native.calls.reach import find_ends
 from fcdeploy.native.placing.layout import Layout, list_arena, place
 from fcdeploy.native.placing.memory import Life, Memory, plan_memory
+from fcdeploy.native.placing.views import Buffer
 from fcdeploy.native.program.steps import Program
 from fcdeploy.native.toolchain import STRICT, Compiler, compile_c
 from fcdeploy.native.writing.emit import ARENA_ALIGNMENT, CSource, read_kernel_files, render_sources
@@ -25,6 +27,7 @@ from fcdeploy.runtime.cpu import this_machine
 from fcdeploy.tables.native import CORES, MACHINES, Core, Level, Machine
 
 WRITTEN, LOADED = 1, 2  # flags of a section in an ELF file
+SMALL = 16  # part of a piece of the arena that may be lost to its alignment
 KERNELS = Path(__file__).parent / "kernels"
 RESERVED = {"arm_acle", "arm_neon", "immintrin", "math", "stddef", "stdint", "string"}  # headers that kernels include
 
@@ -42,7 +45,7 @@ class Built:
 
     @property
     def arena_bytes(self) -> int:
-        return self.memory.nbytes + SLACK
+        return self.memory.nbytes
 
     @property
     def source(self) -> CSource:
@@ -59,18 +62,27 @@ def build(program: Program, *, share: bool = True) -> Built:
     layouts = [place(program, in_place=in_place) for in_place in (True, False)]
     lives = [_list_lives(layout, share=share) for layout in layouts]
     different = lives if lives[0] != lives[1] else lives[:1]
-    plans = [plan_memory(each, alignment=ARENA_ALIGNMENT) for each in different]
-    best = min(range(len(plans)), key=lambda i: plans[i].nbytes)
-    layout, memory = layouts[best], plans[best]
-    buffers = list_arena(layout.buffers)
-    offsets = {buffer.number: offset for buffer, offset in zip(buffers, memory.offsets, strict=True)}
-    weights = Weights()
+    best = min(range(len(different)), key=lambda i: plan_memory(different[i]).nbytes)
+    layout, weights = layouts[best], Weights()
     calls = tuple(choose_call(work, weights) for work in layout.work)
+    ends, buffers = find_ends(calls), list_arena(layout.buffers)
+    read = [replace(life, end=ends.get(each.number, 0)) for life, each in zip(different[best], buffers, strict=True)]
+    memory = plan_memory(read)
+    offsets = {buffer.number: offset for buffer, offset in zip(buffers, memory.offsets, strict=True)}
     return Built(program, layout, calls, memory, offsets, weights.data)
 
 
 def _list_lives(layout: Layout, *, share: bool) -> list[Life]:
-    return [Life(b.nbytes, b.first if share else 0, b.last if share else 1 << 30) for b in list_arena(layout.buffers)]
+    return [
+        Life(b.nbytes, b.first if share else 0, b.last if share else 1 << 30, _choose_alignment(b))
+        for b in list_arena(layout.buffers)
+    ]
+
+
+def _choose_alignment(buffer: Buffer) -> int:
+    """Lines of the cache for what fills some of them; small pieces lie closer: no more than a sixteenth of each is lost."""
+    own = max(buffer.memory.itemsize, buffer.nbytes // SMALL)
+    return int(min(1 << (own.bit_length() - 1), ARENA_ALIGNMENT))
 
 
 def choose_name(given: str | None, path: Path) -> str:

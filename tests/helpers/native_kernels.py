@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import hashlib
+import mmap
 import os
 import re
 import tempfile
@@ -138,12 +139,28 @@ def structs() -> dict[str, type[ctypes.Structure]]:
     return found
 
 
+def guarded(nbytes: int) -> Array:
+    """Bytes between two pages that nothing may touch: who reads or writes beyond them is ended at once.
+
+    They begin at a multiple of 8, so that up to 7 may be read behind them.
+    """
+    page = mmap.PAGESIZE
+    inner = max(1, -(-nbytes // page)) * page
+    memory = mmap.mmap(-1, inner + 2 * page)
+    whole = np.frombuffer(memory, np.uint8)
+    libc = ctypes.CDLL(None, use_errno=True)
+    for at in (0, page + inner):
+        assert libc.mprotect(ctypes.c_void_p(whole.ctypes.data + at), ctypes.c_size_t(page), 0) == 0, ctypes.get_errno()
+    begin = page + (inner - nbytes) // 8 * 8
+    return whole[begin : begin + nbytes]
+
+
 class Machine:
-    """Calls run one by one, in an arena of their own."""
+    """Calls run one by one, in an arena of their own, which ends where memory does."""
 
     def __init__(self, built: Built, kernels: ctypes.CDLL, *, fill: int = 0) -> None:
         self.built, self.kernels = built, kernels
-        self.arena = aligned(built.arena_bytes)
+        self.arena = guarded(built.arena_bytes)
         self.arena[:] = fill
         self.weights = aligned(len(built.weights))
         self.weights[:] = np.frombuffer(built.weights, np.uint8)

@@ -15,7 +15,7 @@ from fcdeploy.native.placing.views import LOOPS, Buffer, View, nest_loops
 from fcdeploy.native.program.steps import KERNELS_HINT
 
 ALIGNMENT = 64  # bytes, of each constant
-SLACK = 64  # bytes behind the last constant and the arena: vectors may be read whole
+SLACK = 64  # bytes behind the last constant: vectors may be read whole
 
 
 @dataclass(frozen=True, eq=False)

@@ -53,7 +53,7 @@ def call_integer_layer(step: IntegerLayer, work: Placed, weights: Weights) -> Ke
     return make_call(
         work, HEADER, "fc_cmsis_nn", make_address(y, weights), make_address(x, weights), weights.add(packed, "int8_t"),
         weights.add(fold_zero_point(step).astype(np.int32), "int32_t"), weights.add(step.multiplier, "int32_t"),
-        weights.add(step.shift, "int32_t"), make_address(work.scratch, weights), Struct("struct fc_cmsis_nn", fields),
+        weights.add(step.shift, "int32_t"), make_address(work.scratch, weights, "uint8_t"), Struct("struct fc_cmsis_nn", fields),
     )  # fmt: skip
 
 

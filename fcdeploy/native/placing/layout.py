@@ -228,7 +228,7 @@ class _Placement:
     def _make_scratch(self, step: Step) -> View | None:
         if not step.scratch_bytes:
             return None
-        memory = np.empty(step.scratch_bytes, np.uint8)
+        memory = np.empty(-(-step.scratch_bytes // 8), np.int64)  # kernels keep any numbers there
         return View(self._make_buffer("arena", memory, 0), memory)
 
     def _place_integer_layer(self, step: IntegerLayer) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fcdeploy import __version__
-from fcdeploy.native.calls.call import C_TYPES, SLACK, Address, Argument, KernelCall, Struct, WeightAddress
+from fcdeploy.native.calls.call import C_TYPES, Address, Argument, KernelCall, Struct, WeightAddress
 from fcdeploy.native.calls.layers import find_most_steps_alone
 from fcdeploy.native.placing.memory import Memory
 from fcdeploy.native.program.steps import Program
@@ -86,7 +86,7 @@ def _format_header(name: str, program: Program, memory: Memory, flash: int) -> s
         "#include <stddef.h>",
         "#include <stdint.h>",
         "",
-        f"#define {upper}_ARENA_BYTES {memory.nbytes + SLACK} /* aligned to {ARENA_ALIGNMENT} bytes; nothing in it is kept */",
+        f"#define {upper}_ARENA_BYTES {memory.nbytes} /* aligned to {ARENA_ALIGNMENT} bytes; nothing in it is kept */",
         f"#define {upper}_WEIGHT_BYTES {flash}",
     ]
     for kind, tensors in (("INPUT", program.inputs), ("OUTPUT", program.outputs)):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fcdeploy import __version__
-from fcdeploy.native.calls.call import SLACK, KernelCall
+from fcdeploy.native.calls.call import KernelCall
 from fcdeploy.native.placing.memory import Memory
 from fcdeploy.native.program.steps import Program
 from fcdeploy.native.program.tensors import Tensor
@@ -108,5 +108,5 @@ def describe(program: Program, calls: Sequence[KernelCall], memory: Memory) -> d
         "schema": "fcdeploy.native/1", "name": program.name, "model": program.model, "fcdeploy": __version__,
         "inputs": ends(program.inputs),
         "outputs": ends(program.outputs), "steps": steps, "macs": sum(call.macs for call in calls),
-        "arena_bytes": memory.nbytes + SLACK, "arena_bound": memory.bound,
+        "arena_bytes": memory.nbytes, "arena_bound": memory.bound,
     }  # fmt: skip
