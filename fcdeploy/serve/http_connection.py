@@ -11,6 +11,7 @@ from collections import deque
 from functools import partial
 from typing import Any
 
+from fcdeploy.serve.at_once import answer_at_once
 from fcdeploy.serve.http_request import END, ChunkedBody, HeadParser, RequestHead
 from fcdeploy.serve.limits import Limits
 from fcdeploy.serve.refusal import RefusedError
@@ -96,7 +97,7 @@ class Connection(asyncio.Protocol):
                 if self._last_request is not None and not self._partial_head:
                     text, head, length = self._last_request
                     if len(data) == length and data.startswith(text):
-                        self._start_request(head, data[len(text) :])
+                        self._start_again(head, data, len(text))
                         return
                 if self._partial_head:
                     data, self._partial_head = self._partial_head + data, b""
@@ -287,6 +288,17 @@ class Connection(asyncio.Protocol):
         answer_request(self._state, head, body, pending_answer.begun, partial(self._complete, pending_answer))
         if len(self._pending) > PIPELINED and self._transport is not None:
             self._pause()
+
+    def _start_again(self, head: RequestHead, data: bytes, start: int) -> None:
+        """A request whose head is that of the last one, and whose body begins at `start`, alone in what came."""
+        answer = None if self._pending or self._ended else answer_at_once(self._state, head, data, start)
+        if answer is None:
+            self._start_request(head, data[start:])
+            return
+        self._transport.write(answer)
+        if self._blocked_since:
+            self._count_unsent(self._transport.get_write_buffer_size())
+        self._idle_since = time.perf_counter()
 
     def _refuse(self, refusal: RefusedError) -> None:
         """Answer what cannot be read further, after all that came before it."""

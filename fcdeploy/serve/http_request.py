@@ -30,7 +30,10 @@ class Route:
 @dataclass(frozen=True, slots=True)
 class RequestHead:
     """All that a request says before its body. `header_length` is of the JSON in front of binary tensors, `kind` the body's
-    Content-Type."""
+    Content-Type.
+
+    `plain`: binary tensors for a model, and nothing beside that asks for more than the answer in one piece.
+    """
 
     method: str
     path: str
@@ -44,6 +47,7 @@ class RequestHead:
     accepts: str
     expects: bool
     kind: str = ""
+    plain: bool = False
 
 
 FIXED = {
@@ -135,11 +139,14 @@ class HeadParser:
         if coding not in CODINGS:
             raise RefusedError(415, f"Content-Encoding is {_quote(coding.encode())}, expected gzip or deflate")
         length = fields.get(b"content-length", b"0")
+        old, accepts = parser.get_http_version() == "1.0", _choose_coding(fields.get(b"accept-encoding", b""))
+        expects = fields.get(b"expect", b"").lower() == b"100-continue"
+        unusual = chunked or old or accepts or expects or CODINGS[coding] or not seen.keep_alive
         return RequestHead(
-            method, target, asked, int(length), chunked, seen.keep_alive,
-            parser.get_http_version() == "1.0", None if header_length is None else int(header_length),
-            CODINGS[coding], _choose_coding(fields.get(b"accept-encoding", b"")),
-            fields.get(b"expect", b"").lower() == b"100-continue", fields.get(b"content-type", b"").decode("latin-1"),
+            method, target, asked, int(length), chunked, seen.keep_alive, old,
+            None if header_length is None else int(header_length), CODINGS[coding], accepts, expects,
+            fields.get(b"content-type", b"").decode("latin-1"),
+            plain=asked.what == "infer" and header_length is not None and not unusual,
         )  # fmt: skip
 
     def _is_authorized(self, fields: dict[bytes, bytes]) -> bool:

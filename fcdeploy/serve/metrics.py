@@ -93,6 +93,14 @@ class Metrics(Observer):
         recorder.compute.add(seconds)
         recorder.samples.add(rows)
 
+    def on_run_at_once(self, model: Model, rows: int, seconds: float) -> None:
+        """A run of one request that waited for nothing and was answered."""
+        recorder = self._of[model.key]
+        recorder.codes[200] = recorder.codes.get(200, 0) + 1
+        recorder.queue.counts[0] += 1
+        recorder.compute.add(seconds)
+        recorder.samples.add(rows)
+
     def on_rejection(self, model: Model) -> None:
         self._of[model.key].add("fcdeploy_rejected_total")
 

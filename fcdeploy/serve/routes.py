@@ -211,7 +211,7 @@ def _infer(request: ModelRequest, body: bytes | bytearray) -> None:
 
 def _answer_infer(request: ModelRequest, wanted: Wanted, ran: InferenceRequest, outputs: list[Array]) -> Answer:
     model = request.served.model
-    made = _make_answer(model, outputs, wanted, request.head.accepts)
+    made = make_answer(model, outputs, wanted, request.head.accepts)
     if request.state.log is not None:
         made.notes = _make_log_notes(model, ran)
     return made
@@ -274,7 +274,7 @@ def _make_log_notes(model: Model, request: InferenceRequest) -> dict[str, Any]:
     }
 
 
-def _make_answer(model: Model, outputs: list[Array], wanted: Wanted, accepts: str) -> Answer:
+def make_answer(model: Model, outputs: list[Array], wanted: Wanted, accepts: str = "") -> Answer:
     """The outputs that are wanted; of a client's binary answers, all but the tensors is the same every time."""
     remembered = wanted.binary and not accepts and not model.has_texts
     if remembered:

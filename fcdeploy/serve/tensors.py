@@ -41,15 +41,20 @@ LARGE = (
     1 << 18
 )  # bytes of a text whose parser is not kept: it holds ten times as much; of a tensor that is sent from its place
 
+ALONE = 1 << 62  # samples, where the number is not known: more than any that share a run
 PARSED = 14  # bytes that simdjson takes for each of a text, at most
 
 
 @dataclass(frozen=True, slots=True)
 class BinaryLayout:
-    """Where the inputs of a binary request lie behind its header: (name, dtype, shape, start, bytes)."""
+    """Where the inputs of a binary request lie behind its header: (name, dtype, shape, start, bytes).
+
+    `rows` is the number of samples, `ALONE` where inputs do not agree on it.
+    """
 
     parts: tuple[tuple[str, np.dtype[Any], tuple[int, ...], int, int], ...]
     size: int
+    rows: int
     wanted: Wanted
 
 
@@ -85,7 +90,7 @@ def decode(
     header = body[:header_length] if type(body) is bytes else bytes(memoryview(body)[:header_length])
     layout = model.layouts.get(header)
     if layout is not None:
-        return _slice_inputs(layout, body, header_length), layout.wanted
+        return slice_inputs(layout, body, header_length), layout.wanted
     if len(header) > LARGE:
         reserve(PARSED * len(header))
     return _decode_json(model, header, memoryview(body)[header_length:])
@@ -127,7 +132,8 @@ def describe(model: Model, spec: TensorSpec) -> dict[str, Any]:
     return {"name": spec.name, "datatype": OF_DTYPE[spec.dtype], "shape": shape}
 
 
-def _slice_inputs(layout: BinaryLayout, body: bytes | bytearray, start: int) -> Arrays:
+def slice_inputs(layout: BinaryLayout, body: bytes | bytearray, start: int) -> Arrays:
+    """The tensors behind a header that ends at `start`. Raises RefusedError 400 where there are more bytes, or fewer."""
     if start + layout.size != len(body):
         raise RefusedError(
             400, f"{len(body) - start} bytes follow the header, expected {layout.size}: the sum of binary_data_size"
@@ -327,10 +333,11 @@ def _read_request(model: Model, document: Any, text: bytes, rest: memoryview | N
         raise RefusedError(400, f"input {missing[0]!r} is missing, expected {quote_names(model.inputs)}")
     wanted = read_wanted(model, document, keys)
     if rest is not None:
-        layout = BinaryLayout(tuple(parts), offset, wanted)
+        lengths = {shape[0] if shape else 0 for _, _, shape, _, _ in parts}
+        layout = BinaryLayout(tuple(parts), offset, lengths.pop() if len(lengths) == 1 else ALONE, wanted)
         whole = rest.obj
         assert isinstance(whole, bytes | bytearray)
-        feeds |= _slice_inputs(layout, whole, len(text))
+        feeds |= slice_inputs(layout, whole, len(text))
         if len(parts) == len(model.inputs) and len(text) <= MEMO_BYTES:
             _remember(model, text, layout)
     return feeds, wanted

@@ -271,14 +271,14 @@ def test_every_answer_says_its_fields_and_body(tmp_path: Path, monkeypatch: pyte
     assert first[0].keys() == {"Content-Type", "Inference-Header-Content-Length"}
 
     where: list[str] = []
-    make = routes._make_answer
+    make = routes.make_answer
     monkeypatch.setattr(
-        routes, "_make_answer", lambda *given: where.append(threading.current_thread().name) or make(*given)
+        routes, "make_answer", lambda *given: where.append(threading.current_thread().name) or make(*given)
     )
     packed = ask_twice(tmp_path, body, {**fields, "Accept_Encoding": "gzip"})[0].split()
     assert gzip.decompress(b"".join(packed[1])) == b"".join(first[1])
     assert where[0].startswith("run") and packed[0]["Content-Encoding"] == "gzip"
-    monkeypatch.setattr(routes, "_make_answer", lambda *_: 1 // 0)
+    monkeypatch.setattr(routes, "make_answer", lambda *_: 1 // 0)
     for more in ({}, {"Accept_Encoding": "gzip"}):
         answers = ask_twice(tmp_path, body, {**fields, **more})
         assert [answer.status for answer in answers] == [500, 500]
