@@ -16,9 +16,13 @@ SOURCE = '#include "common.h"\n#undef FC_KERNEL\n#define FC_KERNEL\n#include "pe
 ROUNDS, TRIES = 20_000, 200  # of 12 dot products, half a millisecond or less; the fastest of all tries counts
 
 
-def measure_peak() -> float:
-    """Multiply-accumulates a second of the best level that this CPU has. Raises FcdeployError where there is no compiler."""
-    best = next(level for level in find_machine("host").levels if set(level.cpu) <= read_cpu_flags())
+def measure_peak(name: str | None = None) -> float:
+    """Multiply-accumulates a second of a level, by default the best that this CPU has.
+
+    Raises FcdeployError where there is no compiler.
+    """
+    levels = [level for level in find_machine("host").levels if set(level.cpu) <= read_cpu_flags()]
+    best = next(level for level in levels if name in (None, level.name))
     with temporary_folder() as folder:
         (folder / "peak.c").write_text(SOURCE)
         flags = [*STRICT, *best.flags, f"-I{KERNELS}", "-shared", "-fPIC"]

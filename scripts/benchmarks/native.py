@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-import onnxruntime
 
 import fcdeploy
 from fcdeploy.graph.model import input_specs, read_model
@@ -18,14 +16,24 @@ from fcdeploy.native.peak import measure_peak
 from fcdeploy.native.program.float_steps import list_float_steps
 from fcdeploy.native.reading.operators import read_program
 from fcdeploy.native.toolchain import find_compiler
+from fcdeploy.runtime.cpu import read_cpu_flags
 from fcdeploy.runtime.feeds import draw_feeds, fix_shapes
 from fcdeploy.runtime.native_library import NativeModel
+from scripts.benchmarks.native_peers import (
+    HiddenRuntime,
+    HidingError,
+    Timer,
+    open_openvino,
+    open_runtime,
+    openvino_version,
+    time_runs,
+)
 from scripts.benchmarks.page import made_by, write_section
 from scripts.benchmarks.page import table as make_table
 from scripts.checkout import ROOT, load_model_file
 
 NETWORKS = (
-    "autoencoder", "lenet5", "dense", "ds_cnn", "mobilenet_v1_025", "resnet", "mobilenet_v2", "gru_classifier",
+    "autoencoder", "lenet5", "dense", "ds_cnn", "mobilenet_v1_025", "resnet", "mobilenet_v2", "resnet50", "gru_classifier",
     "lstm_tagger",
 )  # fmt: skip
 ROUNDS, ROUND_MS, SAMPLES = 40, 15.0, 64
@@ -34,18 +42,18 @@ LIMITED = "avx2"  # the level that CPUs without VNNI run
 MEANING = """
 One thread, batch 1, warm, random inputs. Every round runs each of them for 15 ms, one after the other; a column is the least
 time of a run in microseconds. The ratio is native / the fastest of the others: of the least times, and the median over
-rounds; *AVX2* is the same library told to use no more than that, beside the same others. All of them are called from Python
-with arrays and give arrays; *in C* is the same library called with addresses. The int8 model is fcdeploy's (`--engine
-native`: every layer in integers) for all of them. GRU and LSTM keep their states in float. Networks are
-`models/*.py` with the weights that they come with, or others given by `--model`. *Peak* is the share of the multiplications
-that the dot products of the best level (vpdpbusd; without VNNI vpmaddubsw, vpmaddwd and vpaddd) could do in the time in C on
-this CPU, measured by a loop of them.
+rounds. All of them are called from Python with arrays and give arrays; *in C* is the same library called with addresses. The
+int8 model is fcdeploy's (`--engine native`: every layer in integers) for all of them. GRU and LSTM keep their states in float.
+Networks are `models/*.py` with the weights that they come with, or others given by `--model`. *Peak* is the share of the
+multiplications that the dot products (vpdpbusd) could do in the time in C on this CPU, measured by a loop of them.
+*AVX2* is the same library told to use no more than that: beside the same others, its share of what vpmaddubsw, vpmaddwd and
+vpaddd in such a loop could do, and beside onnxruntime's int8 in a process that sees no AVX-512 and no VNNI (its cpuid is
+answered without them, `scripts/benchmarks/hide_avx512.c`).
 """
 COLUMNS = (
-    "network", "MACs", *(f"{name}, us" for name in PEERS), "native, us", "ratio of least", "median ratio", "AVX2, us", "ratio",
-    "in C, us", "peak",
+    "network", "MACs", *(f"{name}, us" for name in PEERS), "native, us", "ratio of least", "median ratio", "in C, us", "peak",
+    "AVX2, us", "ratio", "peak", "onnxruntime with AVX2, us", "ratio",
 )  # fmt: skip
-Runs = Mapping[str, Callable[[], Any]]
 
 
 @click.command()
@@ -67,13 +75,15 @@ def native(folder: Path, models: tuple[str, ...], rounds: int, only: tuple[str, 
     for given in models:
         name, _, files = given.partition("=")
         pairs[name] = (Path(files.split(",")[0]), Path(files.split(",")[1]))
-    peak = measure_peak()
+    best = next(level.name for level in find_machine("host").levels if set(level.cpu) <= read_cpu_flags())
+    peaks = {name: measure_peak(name) for name in (best, LIMITED)}
     rows = []
     for name, (float_model, int8) in pairs.items():
-        rows.append(measure(name, float_model, int8, folder, rounds, peak))
+        rows.append(measure(name, float_model, int8, folder, rounds, peaks))
         click.echo("  ".join(rows[-1]))
     command = f"scripts/bench native --rounds {rounds}"
-    versions = f"OpenVINO {openvino_version()}; {peak / 1e9:.0f} G multiply-accumulates a second at most."
+    most = ", ".join(f"{peak / 1e9:.0f} G ({name})" for name, peak in peaks.items())
+    versions = f"OpenVINO {openvino_version()}; {most} multiply-accumulates a second at most."
     text = "\n\n".join(["## Native code", made_by(command), versions, MEANING.strip(), make_table(COLUMNS, rows)])
     write_section(output, "native", text)
 
@@ -98,88 +108,66 @@ def make_models(name: str, folder: Path) -> tuple[Path, Path]:
     return float_model, int8
 
 
-def measure(name: str, float_model: Path, int8: Path, folder: Path, rounds: int, peak: float) -> tuple[str, ...]:
+def measure(
+    name: str, float_model: Path, int8: Path, folder: Path, rounds: int, peaks: Mapping[str, float]
+) -> tuple[str, ...]:
     """The row of a network."""
     program = read_program(read_model(int8), name, {})
     library = folder / f"{name}.so"
     compile_library(build(program), find_machine("host"), find_compiler(), folder, library)
     model = NativeModel(library)
     feeds = draw_feeds(fix_shapes(input_specs(read_model(float_model)), None))
-    places = model._places
+    model.run(feeds)
 
-    runs: dict[str, Callable[[], Any]] = {
-        PEERS[0]: open_runtime(float_model, feeds), PEERS[1]: open_runtime(int8, feeds),
+    timers: dict[str, Timer] = {
+        PEERS[0]: time_runs(open_runtime(float_model, feeds)), PEERS[1]: time_runs(open_runtime(int8, feeds)),
     }  # fmt: skip
     try:
-        runs[PEERS[2]] = open_openvino(int8, feeds)
+        timers[PEERS[2]] = time_runs(open_openvino(int8, feeds))
     except RuntimeError as error:
         click.echo(f"{name}: OpenVINO: {str(error).splitlines()[0][:200]}", err=True)
+    hidden = open_hidden(int8, feeds, folder)
+    if hidden is not None:
+        timers["hidden"] = hidden
     limited = NativeModel(library, LIMITED)
-    runs["native"] = lambda: model.run(feeds)
-    runs["limited"] = lambda: limited.run(feeds)
-    times = time_in_turn(runs, rounds)
-    runs_c = {"c": places.run}
-    in_c = time_in_turn(runs_c, max(3, rounds // 4))["c"].min()
+    limited.run(feeds)
+    timers |= {"native": time_runs(lambda: model.run(feeds)), LIMITED: time_runs(lambda: limited.run(feeds))}
+    times = time_in_turn(timers, rounds)
+    in_c = time_in_turn({each.level: time_runs(each._places.run) for each in (model, limited)}, max(3, rounds // 4))
+    if hidden is not None:
+        hidden.close()
 
     least = {key: float(each.min()) for key, each in times.items()}
-    peers = [key for key in PEERS if key in least]
-    fastest = min(least[key] for key in peers)
-    middle = np.median(times["native"] / np.min([times[key] for key in peers], axis=0))
+    known = [key for key in PEERS if key in least]
+    fastest = min(least[key] for key in known)
+    middle = np.median(times["native"] / np.min([times[key] for key in known], axis=0))
+    shares = [f"{100 * program.macs / (in_c[level].min() * 1e-6) / peak:.0f} %" for level, peak in peaks.items()]
     floats = "*" if list_float_steps(program) else ""
-    cells = [f"{least[key]:.1f}" if key in least else "" for key in PEERS]
-    share = program.macs / (in_c * 1e-6) / peak
+    beside = [f"{least['hidden']:.1f}", f"{least[LIMITED] / least['hidden']:.2f}"] if hidden is not None else ["", ""]
     return (
-        f"{name}{floats}", f"{program.macs / 1e6:.2f} M", *cells, f"{least['native']:.1f}",
-        f"{least['native'] / fastest:.2f}", f"{middle:.2f}", f"{least['limited']:.1f}", f"{least['limited'] / fastest:.2f}",
-        f"{in_c:.1f}", f"{100 * share:.0f} %",
+        f"{name}{floats}", f"{program.macs / 1e6:.2f} M", *(f"{least[key]:.1f}" if key in least else "" for key in PEERS),
+        f"{least['native']:.1f}", f"{least['native'] / fastest:.2f}", f"{middle:.2f}", f"{in_c[model.level].min():.1f}",
+        shares[0], f"{least[LIMITED]:.1f}", f"{least[LIMITED] / fastest:.2f}", shares[1], *beside,
     )  # fmt: skip
 
 
-def time_in_turn(runs: Runs, rounds: int) -> dict[str, np.ndarray[Any, Any]]:
+def open_hidden(int8: Path, feeds: Mapping[str, Any], folder: Path) -> HiddenRuntime | None:
+    """onnxruntime without AVX-512 and VNNI; None, and a word, where they cannot be hidden."""
+    try:
+        return HiddenRuntime(int8, feeds, folder)
+    except HidingError as error:
+        click.echo(f"AVX-512 is not hidden: {error}", err=True)
+        return None
+
+
+def time_in_turn(timers: Mapping[str, Timer], rounds: int) -> dict[str, np.ndarray[Any, Any]]:
     """Least microseconds of a run in each round, for each of them."""
     counts = {}
-    for name, run in runs.items():
-        for _ in range(5):
-            run()
-        begin = time.perf_counter()
-        run()
-        counts[name] = int(np.clip(ROUND_MS / 1e3 / max(1e-7, time.perf_counter() - begin), 3, 2000))
-    found: dict[str, list[float]] = {name: [] for name in runs}
+    for name, time_least in timers.items():
+        time_least(5)
+        counts[name] = int(np.clip(1e3 * ROUND_MS / max(0.1, time_least(2)), 3, 2000))
+    found: dict[str, list[float]] = {name: [] for name in timers}
     for _ in range(rounds):
-        for name, run in runs.items():
-            least = float("inf")
-            for _ in range(counts[name]):
-                begin = time.perf_counter_ns()
-                run()
-                least = min(least, time.perf_counter_ns() - begin)
-            found[name].append(least / 1e3)
+        for name, time_least in timers.items():
+            found[name].append(time_least(counts[name]))
     return {name: np.array(each) for name, each in found.items()}
-
-
-def open_runtime(model: Path, feeds: Mapping[str, Any]) -> Callable[[], Any]:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 3
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    given = dict(feeds)
-    return lambda: session.run(None, given)
-
-
-def open_openvino(model: Path, feeds: Mapping[str, Any]) -> Callable[[], Any]:
-    import openvino
-
-    core = openvino.Core()
-    network = core.read_model(model)
-    network.reshape({name: list(array.shape) for name, array in feeds.items()})
-    compiled = core.compile_model(
-        network, "CPU", {"INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
-    )
-    request, given = compiled.create_infer_request(), dict(feeds)
-    return lambda: request.infer(given, share_inputs=True, share_outputs=True)
-
-
-def openvino_version() -> str:
-    try:
-        import openvino
-    except ImportError:
-        return "is not here"
-    return str(openvino.__version__).split("-")[0]

@@ -7,7 +7,6 @@ without it are timed in turn.  What it adds, less a microsecond for each node, i
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,13 +20,13 @@ import fcdeploy
 from fcdeploy.int8.timing.measure import NODE_US
 from fcdeploy.runtime.paired_timing import Load, Run, time_reloaded
 from fcdeploy.runtime.session import Session
+from scripts.benchmarks.native_peers import HidingError, make_hiding_environment
 from scripts.checkout import BENCH
 
 Nodes = list[tuple[str, list[str], dict[str, float]]]
 CHANNELS = 16  # few, so that what varies with where weights lie is little
 SIDE = 112  # of the images
 SECONDS = 6.0  # for each function
-HIDE = Path(__file__).with_name("hide_avx512.c")
 NUMBERS = {"half": 0.5, "one": 1.0, "root": 0.5**0.5}
 FUNCTIONS: dict[str, Nodes] = {  # what nodes read: a convolution x and what it reads, r, or an earlier node
     "ADD": [("Add", ["x", "r"], {})],
@@ -65,12 +64,11 @@ def rates(names: tuple[str, ...], seconds: float, avx2: bool) -> None:
 def _run_with_avx2(arguments: list[str]) -> int:
     """The same command in a process whose cpuid instructions are answered without AVX-512 and VNNI."""
     with tempfile.TemporaryDirectory() as folder:
-        library = Path(folder) / "hide.so"
-        compiler = shutil.which("cc")
-        if compiler is None:
-            raise click.ClickException("--avx2 needs a C compiler named cc")
-        subprocess.run([compiler, "-O2", "-shared", "-fPIC", "-o", library, HIDE], check=True)
-        return subprocess.run([*BENCH, "rates", *arguments], env={**os.environ, "LD_PRELOAD": str(library)}).returncode
+        try:
+            environment = make_hiding_environment(Path(folder))
+        except HidingError as error:
+            raise click.ClickException(f"--avx2: {error}") from error
+        return subprocess.run([*BENCH, "rates", *arguments], env=environment).returncode
 
 
 def _measure(name: str, seconds: float) -> list[float]:
