@@ -5,10 +5,10 @@ from __future__ import annotations
 from itertools import product
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fcdeploy.native.program.pairs import begin_early, leaves_16_bits, stays_in_16_bits
+from fcdeploy.native.program.pairs import begin_early, leaves_16_bits, pair_steps, stays_in_16_bits
 
 
 @given(st.lists(st.integers(-128, 127), min_size=2, max_size=2))
@@ -36,3 +36,23 @@ def test_pairs_of_a_whole_window_are_those_of_runs_that_begin_early() -> None:
     assert leaves_16_bits(np.pad(rows, ((0, 0), (0, 0), (0, 1))).reshape(-1, 2))
     assert stays_in_16_bits(rows)
     assert not stays_in_16_bits(np.full((1, 5, 5), 100))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    steps=st.integers(0, 200),
+    spread=st.sampled_from([5, 30, 60, 127]),
+    top=st.sampled_from([127, 255]),
+)
+def test_steps_whose_four_products_stay_in_16_bits_are_paired(seed: int, steps: int, spread: int, top: int) -> None:
+    random = np.random.default_rng(seed)
+    weights = np.clip(random.normal(0, spread, (steps, int(random.integers(1, 9)), 2)), -128, 127).astype(np.int8)
+    order, pairs = pair_steps(weights, top)
+    assert sorted(order) == list(range(steps))
+    four = np.concatenate([weights[order[: 2 * pairs : 2]], weights[order[1 : 2 * pairs : 2]]], axis=2).astype(np.int64)
+    for signs in product((0, top), repeat=4):  # all sums lie between those of the ends of each byte
+        sums = (four * np.array(signs)).sum(axis=2)
+        assert np.array_equal(sums, sums.astype(np.int16))
+    if spread == 5:  # none is left that has a partner
+        assert len(order) - 2 * pairs <= -(-steps // 64)

@@ -6,13 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcdeploy.arrays import Array
-from fcdeploy.native.program.pairs import leaves_16_bits
+from fcdeploy.native.program.pairs import leaves_16_bits, pair_steps
 
 TILE, NARROW = 16, 8  # channels computed together; the last ones of a group fill 16 or 8
 FOUR = 4  # bytes that one lane multiplies at once
 LOWEST = -128
 RAISED = np.uint8(128)  # added to a byte, which makes an unsigned number of a signed one
 STATE_STEPS, STATE_PART = 2**20 - 1, 1024  # FC_STEPS and FC_PART of kernels/recurrent.h
+TOP_DIGIT = 127  # of a state
 PART = 64  # steps whose sums the order `pairs` keeps in 32 bits: FC_DSP_STEPS_ALONE
 ORDERS = ("pairs", "rows")  # of weights of layers beside the usual one: for SMLAD, for Helium (kernels/order.h)
 
@@ -130,6 +131,20 @@ def pack_recurrent_weights(weight: Array) -> tuple[NDArray[np.int8], NDArray[np.
     parts = [weight[:, begin : begin + STATE_PART].sum(axis=1, dtype=np.int32) for begin in range(0, units, STATE_PART)]
     shift = np.stack([pack_gates(-(2**20 // 2**14) * part, units) for part in parts])
     return np.ascontiguousarray(each), shift.astype(np.int32)
+
+
+def order_fours(packed: NDArray[np.int8]) -> NDArray[np.uint8]:
+    """The order in which AVX2 reads fours of `pack_recurrent_weights`, for each tile and part: pairs, them, and the others.
+
+    Products of a pair with digits of the state are added in 16 bits.
+    """
+    found = []
+    for tile in packed:  # (four, gate, unit, 4)
+        for begin in range(0, len(tile), STATE_PART // FOUR):
+            part = tile[begin : begin + STATE_PART // FOUR]
+            order, pairs = pair_steps(part.reshape(len(part), -1, 2), TOP_DIGIT)
+            found.append(np.array([pairs, *order], np.uint8))
+    return np.concatenate(found)
 
 
 def fill_up(values: Array, multiple: int = TILE) -> Array:

@@ -34,6 +34,7 @@ def call_recurrent(step: Recurrent, work: Placed, weights: Weights) -> KernelCal
             None,
             bias,
             None,
+            None,
         ]
     else:
         assert work.scratch is not None
@@ -41,7 +42,8 @@ def call_recurrent(step: Recurrent, work: Placed, weights: Weights) -> KernelCal
         scale = (step.scale.astype(np.float64) / pack.STATE_STEPS).astype(np.float32)
         packed = [
             None, weights.add(weight, "int8_t"), weights.add(shift, "int32_t"),
-            weights.add(pack.pack_gates(scale, units), "float"), bias, make_address(work.scratch, weights, "uint8_t"),
+            weights.add(pack.pack_gates(scale, units), "float"), bias,
+            weights.add(pack.order_fours(weight), "uint8_t"), make_address(work.scratch, weights, "uint8_t"),
         ]  # fmt: skip
     starts = [make_address(view, weights) for view in work.inputs[1:]]
     count = 2 if step.kind == "lstm" else 1

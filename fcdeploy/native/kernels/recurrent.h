@@ -30,6 +30,7 @@ struct fc_again {
     const int8_t *bytes;
     const int32_t *shift; /* what digits are more than states, times weights; for each part */
     const float *scale, *bias;
+    const uint8_t *order; /* fours of units: see fc_find_order */
     uint8_t *digits; /* [3][units, filled up to 4], the highest first */
     float bound;
     int units, gates;
@@ -101,6 +102,42 @@ FC_INLINE void fc_part_sums(
 #include "recurrent_neon.h"
 #else
 
+#if defined(fc_dot_two)
+/* How many pairs of fours follow, these, and what fours are left: of pairs, four products of digits add up within 16 bits. */
+FC_INLINE const uint8_t *fc_find_order(const struct fc_again *w, int begin, int tile)
+{
+    const int parts = (w->units + FC_PART - 1) / FC_PART;
+    return w->order + tile * (fc_plane(w->units) / 4 + parts) + begin / 4 + begin / FC_PART;
+}
+
+/* Products of a pair of fours and their weights for `count` gates. */
+FC_INLINE void fc_add_two_fours(
+    const int count, fc_ints *sums, const uint8_t *digit, const uint8_t *other, int plane, const int8_t *own, const int8_t *others)
+{
+    FC_UNROLL
+    for (int d = 0; d < FC_DIGITS; d++) {
+        const fc_ints x = fc_splat(digit + d * plane), y = fc_splat(other + d * plane);
+        FC_UNROLL
+        for (int g = 0; g < count; g++)
+            sums[4 * d + g] = fc_dot_two(
+                sums[4 * d + g], x, fc_weights(own + g * 4 * FC_TILE), y, fc_weights(others + g * 4 * FC_TILE));
+    }
+}
+#endif
+
+/* Products of four units of the state and their weights for `count` gates. */
+FC_INLINE void fc_add_four(const int count, fc_ints *sums, const uint8_t *digit, int plane, const int8_t *own)
+{
+    const fc_ints high = fc_splat(digit), middle = fc_splat(digit + plane), low = fc_splat(digit + 2 * plane);
+    FC_UNROLL
+    for (int g = 0; g < count; g++) {
+        const fc_ints each = fc_weights(own + g * 4 * FC_TILE);
+        sums[g] = fc_dot_digits(sums[g], high, each);
+        sums[4 + g] = fc_dot_digits(sums[4 + g], middle, each);
+        sums[8 + g] = fc_dot_digits(sums[8 + g], low, each);
+    }
+}
+
 FC_INLINE void fc_part_sums(
     fc_row *to, const struct fc_again *w, int begin, int end, int tile, const int8_t *weights, const int32_t *shift,
     const int from,
@@ -117,17 +154,19 @@ FC_INLINE void fc_part_sums(
         for (int g = 0; g < count; g++)
             sums[g] = fc_load_ints(shift + (from + g) * FC_TILE + v * FC_LANES);
         const int8_t *own = weights + (from * FC_TILE + v * FC_LANES) * 4;
-        const uint8_t *digit = w->digits + begin, *const last = w->digits + end;
-        for (; digit < last; digit += 4, own += 4 * FC_TILE * w->gates) {
-            const fc_ints high = fc_splat(digit), middle = fc_splat(digit + plane), low = fc_splat(digit + 2 * plane);
-            FC_UNROLL
-            for (int g = 0; g < count; g++) {
-                const fc_ints each = fc_weights(own + g * 4 * FC_TILE);
-                sums[g] = fc_dot_digits(sums[g], high, each);
-                sums[4 + g] = fc_dot_digits(sums[4 + g], middle, each);
-                sums[8 + g] = fc_dot_digits(sums[8 + g], low, each);
-            }
-        }
+        const uint8_t *digit = w->digits + begin;
+        const int next = 4 * FC_TILE * w->gates, fours = (end - begin) / 4;
+#if defined(fc_dot_two)
+        const uint8_t *order = fc_find_order(w, begin, tile), *const last = order + 1 + fours;
+        for (int pairs = *order++; pairs > 0; pairs--, order += 2)
+            fc_add_two_fours(
+                count, sums, digit + 4 * order[0], digit + 4 * order[1], plane, own + order[0] * next, own + order[1] * next);
+        for (; order < last; order++)
+            fc_add_four(count, sums, digit + 4 * *order, plane, own + *order * next);
+#else
+        for (const uint8_t *const last = digit + 4 * fours; digit < last; digit += 4, own += next)
+            fc_add_four(count, sums, digit, plane, own);
+#endif
         FC_UNROLL
         for (int d = 0; d < FC_DIGITS; d++) {
             FC_UNROLL
@@ -256,11 +295,11 @@ FC_INLINE void fc_lstm_tile(
 /* Gates i o f c. `state` and `cell` begin as `first` and `first_cell`, or as zeros where those are NULL. */
 FC_KERNEL void fc_lstm(
     float *y, float *state, float *cell, const float *gates, const float *first, const float *first_cell, const float *reals,
-    const int8_t *bytes, const int32_t *shift, const float *scale, const float *bias, uint8_t *digits,
+    const int8_t *bytes, const int32_t *shift, const float *scale, const float *bias, const uint8_t *order, uint8_t *digits,
     const struct fc_recurrent *r)
 {
     const int n = r->units;
-    struct fc_again w = {reals, bytes, shift, scale, bias, digits, 1.0f, n, 4};
+    struct fc_again w = {reals, bytes, shift, scale, bias, order, digits, 1.0f, n, 4};
     fc_begin(state, first, r->batch * n);
     fc_begin(cell, first_cell, r->batch * n);
     for (int b = 0; b < r->batch; b++) {
@@ -371,10 +410,10 @@ FC_INLINE void fc_gru_time(float *next, float *gates, const float *h, struct fc_
 /* Gates z r h, which are overwritten where the state is reset. */
 FC_KERNEL void fc_gru(
     float *y, float *state, float *gates, const float *first, const float *reals, const int8_t *bytes, const int32_t *shift,
-    const float *scale, const float *bias, uint8_t *digits, const struct fc_recurrent *r)
+    const float *scale, const float *bias, const uint8_t *order, uint8_t *digits, const struct fc_recurrent *r)
 {
     const int n = r->units;
-    struct fc_again w = {reals, bytes, shift, scale, bias, digits, 1.0f, n, 3};
+    struct fc_again w = {reals, bytes, shift, scale, bias, order, digits, 1.0f, n, 3};
     fc_begin(state, first, r->batch * n);
     for (int b = 0; b < r->batch; b++) {
         const float *h = state + b * n;

@@ -8,6 +8,7 @@ from fcdeploy.arrays import Array
 
 HIGHEST, LOWEST = 32767, -32768  # what vpmaddubsw clips a pair of products to
 TOP = 255  # of an activation
+BLOCK = 64  # steps among which partners are looked for
 
 
 def begin_early(rows: Array) -> Array:
@@ -36,3 +37,31 @@ def stays_in_16_bits(rows: Array) -> bool:
     forms = [rows, begin_early(rows)] if rows.shape[2] % 2 else [rows]
     filled = [np.pad(each, ((0, 0), (0, 0), (0, each.shape[2] % 2))).reshape(-1, 2) for each in forms]
     return not all(leaves_16_bits(pairs) for pairs in filled)
+
+
+def pair_steps(weights: Array, top: int) -> tuple[list[int], int]:
+    """Steps (n, lanes, 2) in pairs whose four products with bytes up to `top` stay in 16 bits in each lane; then the others.
+
+    Returns the order, and how many pairs it begins with. Whoever has the fewest partners left chooses first, within
+    `BLOCK` steps.
+    """
+    wide = weights.astype(np.int32)
+    most, least = top * np.maximum(wide, 0).sum(axis=2), top * np.minimum(wide, 0).sum(axis=2)
+    paired, alone = list[int](), list[int]()
+    for begin in range(0, len(weights), BLOCK):
+        high, low = most[begin : begin + BLOCK], least[begin : begin + BLOCK]
+        fit = (high[:, None] + high <= HIGHEST).all(axis=2) & (low[:, None] + low >= LOWEST).all(axis=2)
+        np.fill_diagonal(fit, False)
+        left = np.ones(len(fit), bool)
+        while left.any():
+            partners = np.where(left, fit.sum(axis=1), len(fit) + 1)
+            first = int(partners.argmin())
+            left[first] = False
+            if not fit[first].any():
+                alone.append(begin + first)
+                continue
+            second = int(np.where(fit[first], partners, len(fit) + 1).argmin())
+            left[second] = False
+            paired += [begin + first, begin + second]
+            fit[[first, second]] = fit[:, [first, second]] = False
+    return paired + alone, len(paired) // 2
