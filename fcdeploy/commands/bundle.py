@@ -18,17 +18,18 @@ from fcdeploy.bundles import triton as repository
 from fcdeploy.bundles.libraries import name_libraries
 from fcdeploy.bundles.write import Content, check_bundle_output, encode_json, write_bundle
 from fcdeploy.errors import FcdeployError
-from fcdeploy.evaluate.boxes.layouts import find_box_layout
+from fcdeploy.evaluate.boxes.served import find_served_boxes
+from fcdeploy.evaluate.output_ends import find_ends
 from fcdeploy.files import name_model, read_json
 from fcdeploy.graph.light_reader import read_outline
-from fcdeploy.graph.model import files_of, hash_model, input_specs, measure_size, read_model
+from fcdeploy.graph.model import files_of, hash_model, input_specs, measure_size, output_specs, read_model
 from fcdeploy.graph.opset import oldest_runtime
+from fcdeploy.prepare.shape_inference import infer_shapes
 from fcdeploy.preprocessing.read import Given, read_preprocessing
 from fcdeploy.proof.batch_independence import explain_dependence
 from fcdeploy.records import calibration as calibrations
 from fcdeploy.records import origin
 from fcdeploy.records import plan as plans
-from fcdeploy.records.box_layout import BoxLayout
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.data_format import UNSAID, DataFormat, choose_format, from_metadata, read_ultralytics_names
 from fcdeploy.records.manifest import NAME, REPORTS, VERSION, Manifest, is_plain_path
@@ -135,7 +136,9 @@ def _choose_format(
     model: ir.Model, path: Path, recorded: Calibration | None, preprocess: Given, classes: str | Path | None
 ) -> DataFormat:
     """How data are read: as given, else as the model says, else as it was calibrated."""
-    known = from_metadata(model.metadata_props, str(path)).on_top_of(recorded.format if recorded else UNSAID)
+    known = from_metadata(model.metadata_props, f"model {str(path)!r}", output_specs(model)).on_top_of(
+        recorded.format if recorded else UNSAID
+    )
     how = choose_format(known, preprocess=preprocess, classes=classes)
     if how.preprocess is None:
         return how
@@ -145,12 +148,13 @@ def _choose_format(
 def _find_boxes(how: DataFormat, model: ir.Model, runs: Sequence[golden.Run]) -> tuple[DataFormat, str]:
     """With where a detector's answers to pictures hold its boxes, or a warning that they cannot be read."""
     if how.preprocessing is None or len(model.graph.inputs) != 1:
-        return how, ""
+        return replace(how, boxes=None), ""
     named = replace(how, classes=how.classes or read_ultralytics_names(model.metadata_props))
-    found = find_box_layout(model, how.preprocessing.layout, runs, named.classes)
-    if isinstance(found, BoxLayout):
+    infer_shapes(model)
+    found = find_served_boxes(find_ends(model), how.preprocessing.layout, runs, named.classes, recorded=how.boxes)
+    if not isinstance(found, str):
         return replace(named, boxes=found), ""
-    return how, found and f"boxes are not read, serve answers with numbers: {found}"
+    return replace(how, boxes=None), found and f"boxes are not read, serve answers with numbers: {found}"
 
 
 def _make_triton_config(path: Path, manifest: Manifest, folder: Path, *, force: bool) -> str:

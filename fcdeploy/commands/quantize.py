@@ -52,7 +52,8 @@ from fcdeploy.samples.kept_samples import take_run
 from fcdeploy.samples.kinds import Samples
 from fcdeploy.samples.states import parse_states
 from fcdeploy.search.goal import make_goal
-from fcdeploy.search.hold_floor import FloorResult, find_deciding
+from fcdeploy.search.hold_floor import FloorResult
+from fcdeploy.search.judged import find_judged
 from fcdeploy.search.plan_request import Planned, judge_planned, load_problem, look_at_data, plan_request
 from fcdeploy.search.request import Request, check_outputs, check_request, refuse_ignored
 from fcdeploy.sensitivity.analysis import add_advice
@@ -209,7 +210,7 @@ def _write(request: Request, planned: Planned, files: tuple[Path, ...], begin: f
             return build_refusal(request.model, held, time.perf_counter() - begin)
     else:
         int8 = refine(problem, plan, on_step)
-    finish_model(int8, problem.calibration, plan, find_deciding(problem) if held is None else held.decides)
+    finish_model(int8, problem.calibration, plan, find_judged(problem) if held is None else held.judged)
     refuse_untaken(problem, int8, request.runtimes)
     plan_file = [] if request.save_plan is None else [Path(request.save_plan)]
     # in place once everything that is said of the file has been found out: no answer, no file

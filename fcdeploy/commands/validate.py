@@ -28,11 +28,11 @@ from fcdeploy.evaluate.loss import (
     require_metric,
 )
 from fcdeploy.evaluate.metric import Metric, choose_metric
-from fcdeploy.evaluate.output_ends import OutputEnd, find_ends
+from fcdeploy.evaluate.output_ends import OutputEnd, find_ends, mark_boxes
 from fcdeploy.evaluate.outputs import OutputsRead
 from fcdeploy.evaluate.sharded import EvaluationJob, answer_all, survey_all
 from fcdeploy.evaluate.signatures import check_same_signature
-from fcdeploy.graph.model import files_of, hash_model, input_specs, is_quantized, read_model
+from fcdeploy.graph.model import files_of, hash_model, input_specs, is_quantized, output_specs, read_model
 from fcdeploy.native.engine_file import open_engine_file
 from fcdeploy.prepare.pipeline import prepare
 from fcdeploy.prepare.shape_inference import infer_shapes
@@ -199,14 +199,15 @@ def _add_leakage(report: Report, seen: Any, pair: ModelPair, notes: list[str]) -
 
 
 def _find_ends(pair: ModelPair) -> dict[str, OutputEnd]:
-    """What makes each output, in the graph that is quantized; and whether it decides, where the int8 model was judged by that."""
+    """What makes each output, in the graph that is quantized; and whether it decides, or holds boxes, by which it was judged."""
     prepared, _ = _read_float_models(pair.float_path)
     infer_shapes(prepared)
     ends = find_ends(prepared)
     decides = origin.read_decides(pair.int8.metadata_props, pair.int8_path.name)
-    if decides is None:
-        return ends
-    return {name: replace(end, decides=name in decides) for name, end in ends.items()}
+    if decides is not None:
+        ends = {name: replace(end, decides=name in decides) for name, end in ends.items()}
+    boxes = from_metadata(pair.int8.metadata_props, str(pair.int8_path), output_specs(pair.int8)).boxes
+    return ends if boxes is None else mark_boxes(ends, boxes)
 
 
 def _read_float_models(against: Path) -> list[ir.Model]:

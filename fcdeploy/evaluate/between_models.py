@@ -20,17 +20,20 @@ import numpy as np
 from fcdeploy.arithmetic.metrics import compute_fidelity_rows
 from fcdeploy.arithmetic.set_metrics import count_class_overlap, edit_distance
 from fcdeploy.arrays import Array, Arrays, Float64
-from fcdeploy.evaluate.boxes.detections import Detections
-from fcdeploy.evaluate.boxes.heads import AnchorHead
+from fcdeploy.evaluate.boxes import compare as boxes
+from fcdeploy.evaluate.boxes.grids import find_picture_size
+from fcdeploy.evaluate.boxes.read import read_boxes
 from fcdeploy.evaluate.decision import Decision, decide
 from fcdeploy.evaluate.outputs import OutputsRead
+from fcdeploy.records.box_layout import BoxLayout
+from fcdeploy.samples.source import Batch
 
 
 @dataclass(frozen=True)
 class BetweenModels:
-    """`keep(outputs, n)` takes from one model's answers what `compare(one, other)` makes figures (n, k) of."""
+    """`keep(outputs, batch)` takes from one model's answers what `compare(one, other)` makes figures (n, k) of."""
 
-    keep: Callable[[Arrays, int], Any]
+    keep: Callable[[Arrays, Batch], Any]
     compare: Callable[[Any, Any], Float64]
 
 
@@ -44,9 +47,12 @@ def compare_decisions(output: str, decision: Decision) -> BetweenModels:
     return BetweenModels(lambda outputs, _: _narrow(decide(decision, outputs[output])), compare)
 
 
-def compare_boxes(detections: Detections | AnchorHead) -> BetweenModels:
+def compare_boxes(layout: BoxLayout) -> BetweenModels:
     """Boxes that both have, and all."""
-    return BetweenModels(detections.read, detections.compare)
+    return BetweenModels(
+        lambda outputs, batch: read_boxes(layout, outputs, len(batch), find_picture_size(batch.inputs)),
+        lambda one, other: boxes.compare_boxes(layout, one, other),
+    )
 
 
 def compare_maps(output: str, decision: Decision) -> BetweenModels:

@@ -20,13 +20,15 @@ from fcdeploy.arrays import Array, Arrays, Float64
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate import layers
 from fcdeploy.evaluate.between_models import compare_decisions, measure_more
-from fcdeploy.evaluate.boxes.detections import Detections
-from fcdeploy.evaluate.boxes.heads import AnchorHead
+from fcdeploy.evaluate.boxes.compare import compare_boxes, measure_boxes
+from fcdeploy.evaluate.boxes.grids import find_picture_size
+from fcdeploy.evaluate.boxes.read import read_boxes
 from fcdeploy.evaluate.decision import Decision, decide
 from fcdeploy.evaluate.metric import Metric
 from fcdeploy.evaluate.outputs import OutputsRead
 from fcdeploy.evaluate.rounding_error import RoundingError, measure_rounding
 from fcdeploy.graph.model import read_model
+from fcdeploy.records.box_layout import BoxLayout
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.engine import Engine
 from fcdeploy.runtime.open_engine import open_engine
@@ -236,42 +238,43 @@ def add_batch(answers: Answers, f: Arrays, q: Arrays, batch: Batch) -> None:
         one = answers.outputs.setdefault(name, OutputAnswers())
         one.samples += n
         if found is None or name not in found.names:
-            _add_output(one, answers.read, name, f[name], q[name], n)
+            _add_output(one, answers.read, name, f[name], q[name], batch)
     if found is not None:
-        _add_boxes(answers.outputs, found, f, q, n)
+        _add_boxes(answers.outputs, found, f, q, batch)
     answers.samples += n
     if answers.metric is not None:
         _add_figures(answers, answers.metric, f, q, batch)
 
 
-def _add_output(one: OutputAnswers, read: OutputsRead, name: str, f: Array, q: Array, n: int) -> None:
-    decision = read.decisions.get(name)
+def _add_output(one: OutputAnswers, read: OutputsRead, name: str, f: Array, q: Array, batch: Batch) -> None:
+    decision, n = read.decisions.get(name), len(batch)
     if f.shape != q.shape and not (decision and decision.rows):
         one.unequal += n
         if decision is not None and decision.has_steps(f, q):
-            one.equal.append(_compare_decisions(name, decision, f, q, n))
+            one.equal.append(_compare_decisions(name, decision, f, q, batch))
         return
     if f.dtype.kind == "f":
         one.fidelity = _add_sums(one.fidelity, f, q, n)
     if decision is not None:
-        one.equal.append(_compare_decisions(name, decision, f, q, n))
+        one.equal.append(_compare_decisions(name, decision, f, q, batch))
     more = measure_more(name, read)
     if more is not None:
-        one.measured.append(more[1].compare(more[1].keep({name: f}, n), more[1].keep({name: q}, n)))
+        one.measured.append(more[1].compare(more[1].keep({name: f}, batch), more[1].keep({name: q}, batch)))
     if read.kinds.get(name) == "embedding":
         one.rows.append((f.reshape(n, -1).astype(np.float32), q.reshape(n, -1).astype(np.float32)))
 
 
-def _compare_decisions(name: str, decision: Decision, f: Array, q: Array, n: int) -> Float64:
+def _compare_decisions(name: str, decision: Decision, f: Array, q: Array, batch: Batch) -> Float64:
     how = compare_decisions(name, decision)
-    return how.compare(how.keep({name: f}, n), how.keep({name: q}, n))
+    return how.compare(how.keep({name: f}, batch), how.keep({name: q}, batch))
 
 
-def _add_boxes(outputs: dict[str, OutputAnswers], found: Detections | AnchorHead, f: Arrays, q: Arrays, n: int) -> None:
+def _add_boxes(outputs: dict[str, OutputAnswers], layout: BoxLayout, f: Arrays, q: Arrays, batch: Batch) -> None:
     """Boxes have no order: their outputs are compared where both models have them."""
-    one, other = found.read(f, n), found.read(q, n)
-    outputs[found.boxes].equal.append(found.compare(one, other))
-    for name, sums in found.measure(f, q, n).items():
+    n, size = len(batch), find_picture_size(batch.inputs)
+    one, other = read_boxes(layout, f, n, size), read_boxes(layout, q, n, size)
+    outputs[layout.boxes].equal.append(compare_boxes(layout, one, other))
+    for name, sums in measure_boxes(layout, f, q, n, size).items():
         one_output = outputs.setdefault(name, OutputAnswers())
         one_output.fidelity = (one_output.fidelity or Fidelity()) + sums
 
@@ -282,7 +285,7 @@ def _add_figures(answers: Answers, metric: Metric, f: Arrays, q: Arrays, batch: 
     if not metric.takes_any_shape and not in_steps:
         check_shapes({metric.output: f[metric.output].shape}, q)
     if metric.between is not None:
-        kept, other = metric.between.keep(f, len(batch)), metric.between.keep(q, len(batch))
+        kept, other = metric.between.keep(f, batch), metric.between.keep(q, batch)
         answers.int8_figures.append(metric.between.compare(kept, other))
         answers.float_figures.append(metric.between.compare(kept, kept))
         return

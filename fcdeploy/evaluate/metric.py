@@ -25,11 +25,13 @@ from fcdeploy.arrays import Array, Arrays, Float64
 from fcdeploy.errors import FcdeployError, quote_names
 from fcdeploy.evaluate import between_models as between
 from fcdeploy.evaluate.between_models import BetweenModels
-from fcdeploy.evaluate.boxes.find_heads import find_anchor_head
+from fcdeploy.evaluate.boxes.compare import say_compared
+from fcdeploy.evaluate.boxes.find_heads import find_boxes
 from fcdeploy.evaluate.boxes.grids import find_picture_size
 from fcdeploy.evaluate.decision import Decision, decide, infer_decision, squeeze
 from fcdeploy.evaluate.output_ends import OutputEnd
 from fcdeploy.evaluate.outputs import OutputsRead, decide_by, read_outputs
+from fcdeploy.records.box_layout import AnchorHead
 from fcdeploy.records.signature import format_shape
 from fcdeploy.user_code import load_function, user_code
 
@@ -96,8 +98,8 @@ def choose_metric(
     Without labels it is the share of boxes found by both, or that of equal decisions; None where no output decides.  What the
     outputs were answers to tells boxes of anchors, which `agreement` counts one by one.
     """
-    head = None if name == "agreement" else find_anchor_head(outputs, ends, find_picture_size(inputs or {}))
-    read = read_outputs(outputs, ends, head)
+    found = find_boxes(outputs, ends, find_picture_size(inputs or {}))
+    read = read_outputs(outputs, ends, None if name == "agreement" and isinstance(found, AnchorHead) else found)
     if name is not None and ".py:" in name:
         return _load_own(name, outputs, labels), read
     if name is not None and name not in NAMES:
@@ -185,7 +187,7 @@ def _make_relative(
                 "NonMaxSuppression or TopK, or of every anchor",
                 "--metric FILE.py:FUNCTION compares any outputs",
             )
-        why = f"{why}, {found} of output {found.boxes!r}"
+        why = f"{why}, {say_compared(found)} of output {found.boxes!r}"
         return _relate("boxes", found.boxes, why, between.compare_boxes(found))
     first = next(iter(outputs))
     if name == "cosine":

@@ -6,6 +6,7 @@ of a detector, one behind another, and at each anchor four numbers of a box besi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, chain
 from typing import Literal
@@ -26,6 +27,7 @@ from fcdeploy.graph.nodes import (  # fmt: skip
     walk_back,
     weight_of,
 )
+from fcdeploy.records.box_layout import BOX, BoxLayout
 
 MOVED = (
     "Identity",
@@ -43,7 +45,6 @@ SELECTS = ("NonMaxSuppression", "TopK", "NonZero", "Compress", "Unique")
 UP_TO_ONE = ("Sigmoid", "HardSigmoid")
 BETWEEN = ("ReduceMean", "ReduceMax", "ReduceMin", "AveragePool", "GlobalAveragePool", "MaxPool", "GlobalMaxPool")
 SUM_TO_ONE = ("Softmax", "LogSoftmax")
-BOX = 4  # numbers of a box
 Kind = Literal["softmax", "sigmoid", "dense", "convolution", "embedding", "parts", "other"]
 
 
@@ -62,9 +63,9 @@ class OutputEnd:
 
     Where channels of `axis` are put together from `parts`, what each is.
     `selected`: which rows it has, and how many, depends on values.  `classes` are how many there are, which tells their axis
-    where a Reshape behind them hides it; `by_token` whether there is an answer for each token of an input; `fixed` whether all
-    samples have answers of one shape; `maps` channels, rows and columns of each convolution's map that it is put together from,
-    one behind another.  `decides`: what was found of it by other samples, None where nobody looked.
+    where a Reshape behind them hides it; `by_token` whether there is an answer for each token of an input; `maps` channels, rows
+    and columns of each convolution's map that it is put together from, one behind another.  `decides` and `boxes`: what was found
+    of it by other samples, None where nobody looked, or where no boxes are.
     """
 
     kind: Kind
@@ -73,9 +74,9 @@ class OutputEnd:
     parts: tuple[Part, ...] = ()
     classes: int | None = field(default=None, compare=False)
     by_token: bool = field(default=False, compare=False)
-    fixed: bool = field(default=False, compare=False)
     maps: tuple[tuple[int, int, int], ...] = field(default=(), compare=False)
     decides: bool | None = field(default=None, compare=False)
+    boxes: BoxLayout | None = field(default=None, compare=False)
 
 
 def find_ends(model: ir.Model) -> dict[str, OutputEnd]:
@@ -84,15 +85,17 @@ def find_ends(model: ir.Model) -> dict[str, OutputEnd]:
     return {name_of(value): _describe(value, tokens) for value in model.graph.outputs}
 
 
+def mark_boxes(ends: Mapping[str, OutputEnd], boxes: BoxLayout) -> dict[str, OutputEnd]:
+    """The same where boxes were found by other samples."""
+    return {name: replace(end, boxes=boxes if name == boxes.boxes else None) for name, end in ends.items()}
+
+
 def _describe(value: ir.Value, tokens: list[ir.Value]) -> OutputEnd:
-    maps = _list_maps(value)
-    known = value.shape is not None and all(isinstance(length, int) for length in value.shape[1:])
     return replace(
         _find_end(value),
         selected=_is_selected(value),
         by_token=any(_are_in_step(value, each) for each in tokens),
-        maps=maps,
-        fixed=known or bool(maps),
+        maps=_list_maps(value),
     )
 
 

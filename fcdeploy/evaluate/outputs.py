@@ -31,12 +31,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcdeploy.arrays import Array, Arrays
-from fcdeploy.evaluate.boxes.detections import Detections, find_detections
-from fcdeploy.evaluate.boxes.find_heads import find_scores
-from fcdeploy.evaluate.boxes.heads import AnchorHead
+from fcdeploy.evaluate.boxes.find_detections import find_detections
+from fcdeploy.evaluate.boxes.find_tables import find_scores
 from fcdeploy.evaluate.decision import Decision, squeeze
 from fcdeploy.evaluate.output_ends import OutputEnd
 from fcdeploy.evaluate.standing_out import stands_out
+from fcdeploy.records.box_layout import BoxLayout
 
 MANY_CLASSES = 64  # fewer numbers a sample, straight from a dense layer, show little of what they are
 SHARES = ("softmax", "sigmoid")
@@ -55,7 +55,7 @@ class OutputsRead:
 
     kinds: Mapping[str, str] = field(default_factory=dict)
     decisions: Mapping[str, Decision] = field(default_factory=dict)
-    detections: Detections | AnchorHead | None = None
+    detections: BoxLayout | None = None
 
     def decide_as(self, output: str, decision: Decision | None) -> OutputsRead:
         """The same with an output that decides as its labels say."""
@@ -63,13 +63,13 @@ class OutputsRead:
         return replace(self, decisions=others if decision is None else {output: decision, **others})
 
 
-def read_outputs(outputs: Arrays, ends: Mapping[str, OutputEnd], head: AnchorHead | None = None) -> OutputsRead:
-    """What outputs are, from the graph and the float model's first answers (n, ...); `head` are boxes of anchors among them."""
-    found = find_detections(outputs, [name for name in outputs if name in ends and ends[name].selected]) or head
+def read_outputs(outputs: Arrays, ends: Mapping[str, OutputEnd], boxes: BoxLayout | None = None) -> OutputsRead:
+    """What outputs are, from the graph and the float model's first answers (n, ...); `boxes` are among them."""
+    found = boxes or find_detections(outputs, [name for name in outputs if name in ends and ends[name].selected])
     kinds, decisions = dict[str, str](), dict[str, Decision]()
     for name, output in outputs.items():
         if found is not None and name in found.names:
-            kinds[name] = found.describe(name)
+            kinds[name] = found.kind if name == found.boxes else f"of {found.kind}"
             continue
         end = ends.get(name, OutputEnd("other"))
         beside_shares = any(each.kind in SHARES for other, each in ends.items() if other != name)

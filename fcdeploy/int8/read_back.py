@@ -55,7 +55,7 @@ def check_kernels(kernels: Sequence[Kernel], plan: Plan) -> None:
 
 def gains_nothing(int8: ir.Model, plan: Plan) -> bool:
     """Whether nothing was quantized, and the file does not even say how its samples are read."""
-    return not (plan.tensors or replace(from_metadata(int8.metadata_props, "the model"), statistics=()))
+    return not (plan.tensors or replace(from_metadata(int8.metadata_props, "the model"), statistics=(), boxes=None))
 
 
 def leave_as_it_was(file: Path, int8: ir.Model, aside: Path) -> None:

@@ -1,34 +1,146 @@
-"""Where a detector's answers hold its boxes, as a plain value: recorded in a bundle, so that a server can tell them.
+"""Where a detector's answers hold its boxes, as a plain value: found once, recorded in the int8 model and in a bundle.
 
-Its JSON comes from files that someone else may have written, so `from_json` checks every key.
+A graph chooses boxes itself, behind a suppression (`Detections`), or every anchor answers (`AnchorHead`):
+
+| coding | numbers of a box | as written by |
+|---|---|---|
+| corners; corners, y first; centre and size | as they say, in pixels or shares of the picture | YOLOv5 and later, SSD decoded |
+| offsets | of the centre to its place, and logarithms of the sides, in strides | YOLOX |
+| logits; shares | the same as shares of the way and of the sides, before a Sigmoid or behind it | YOLOv5 before decoding |
+| distances | from the place to the four sides, in strides | FCOS, SCRFD |
+| bins | logits of distances, as many for each side | GFL, PicoDet, YOLOv8 before decoding |
+| priors | offsets to a prior box, in tenths of its sides, and logarithms of the sides, in fifths | SSD, RetinaFace |
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal, get_args
 
-from fcdeploy.errors import FcdeployError
-from fcdeploy.records.json_keys import check_keys, is_number
-
-MOST_CLASSES = 100_000  # of one anchor, of which the background may be the last
-LATER: dict[str, Any] = {"class_count": None, "first_class": 0}  # keys that older files do not have
-FORMS = ("corners", "corners, y first", "centre and size")
-HEADS = ("", "anchors last", "anchors first", "anchors first, classes only", "anchors apart")
-"""A suppression has left the boxes that count; or every anchor answers, (n, 4 + classes, anchors) as Ultralytics' YOLOv8 and
-later have it, or (n, anchors, 5 + classes) with a share of being an object in front of the classes, as YOLOv5, v7 and YOLOX, or
-without it, as RT-DETR, or boxes (n, anchors, 4) and scores (n, anchors, classes) in two outputs, as single-shot detectors."""
+Layout = Literal["anchors first", "anchors last", "map", "map, channels last", "maps of anchors"]
+Form = Literal["corners", "corners, y first", "centre and size"]
+Coding = Literal[
+    "corners", "corners, y first", "centre and size", "offsets", "logits", "shares", "distances", "bins", "priors"
+]  # fmt: skip
+Left = Literal["", "sigmoid", "softmax"]
+FORMS: tuple[Form, ...] = get_args(Form)  # of boxes that are decoded
+ASSUMED = ("logits", "shares", "priors")  # codings of which prior boxes are a part, whose sizes no output tells
+BOX = 4  # numbers of a box
+SHOWN_FROM = (
+    0.25,
+    0.3,
+    0.4,
+    0.5,
+    0.6,
+)  # scores: what Ultralytics and YOLOX show, SSD counts, and who wants to be surer
 
 
 @dataclass(frozen=True)
-class BoxLayout:
-    """Which outputs hold boxes, scores and classes, or in which columns of `boxes` they are; of every anchor `boxes` alone, but
-    for anchors apart, where `scores` is an output and `classes` the column of the background, which is no class, if there is one.
+class Grid:
+    """Rows and columns of a map, pixels from one to the next, and anchors at each place."""
 
-    `sample` is the column that says of which sample a row is.  `least` is the score that counts, `overlap` from where on the
-    weaker of two boxes of a class is left out (None: it was in the graph).  `shares`: of the input's sides, not pixels.
-    `class_count` is how many columns of an anchor are classes, where masks or points follow them; `first_class` is the number of
-    the first class, which has the first name.
+    rows: int
+    columns: int
+    stride: int
+    anchors: int = 1
+
+    @property
+    def count(self) -> int:
+        """All anchors of the map."""
+        return self.rows * self.columns * self.anchors
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Numbers `start` to before `stop` of each anchor in an output, laid out in one of several ways, `anchors` at a place.
+
+    "map" is (n, anchors * numbers, rows, columns), "maps of anchors" (n, anchors, rows, columns, numbers).
+    """
+
+    output: str
+    layout: Layout
+    start: int = 0
+    stop: int | None = None
+    anchors: int = 1
+
+
+@dataclass(frozen=True)
+class Level:
+    """Anchors of one map, or of all maps: where their boxes, scores and shares of being an object are; `grids` if known.
+
+    `rest` are numbers behind the scores: points of a body, shares of masks.
+    """
+
+    boxes: Columns
+    scores: Columns
+    objectness: Columns | None = None
+    grids: tuple[Grid, ...] = ()
+    rest: Columns | None = None
+
+
+@dataclass(frozen=True)
+class AnchorHead:
+    """Which numbers of which outputs are boxes and scores, how boxes are coded, and what becomes of those that overlap.
+
+    `background` is a class of none, `left` what scores have still to go through.  Boxes are compared where they are shown from
+    several scores, and served from the first of them.  `shares`: of the input's sides, not pixels.  `guessed`: that one
+    number says whether an object is there, and the others which, or that none does, was told by numbers alone.
+    """
+
+    levels: tuple[Level, ...]
+    coding: Coding
+    overlap: float
+    background: int | None = None
+    left: Left = ""
+    shown_from: tuple[float, ...] = SHOWN_FROM
+    shares: bool = False
+    guessed: bool = False
+
+    kind = "boxes of anchors"
+
+    @property
+    def boxes(self) -> str:
+        """The output that stands for all of them."""
+        return self.levels[0].boxes.output
+
+    @property
+    def parts(self) -> tuple[Columns, ...]:
+        """All numbers that make boxes."""
+        parts = (part for level in self.levels for part in (level.boxes, level.scores, level.objectness))
+        return tuple(part for part in parts if part is not None)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The outputs that are read as boxes."""
+        return tuple(dict.fromkeys(part.output for part in self.parts))
+
+    @property
+    def why_not_served(self) -> str:
+        """Why boxes are compared and cannot be told to anyone; "" where they can."""
+        if self.coding in ASSUMED:
+            return f"{self.boxes!r} has offsets to prior boxes, whose sizes are in code behind the network"
+        return "whether a share of being an object is in front of the classes is a guess" if self.guessed else ""
+
+    def describe(self) -> str:
+        """One line, for reports."""
+        first = self.levels[0]
+        where = f"{self.boxes!r}, {first.boxes.layout}"
+        if len(self.levels) > 1:
+            where = f"{len(self.levels)} maps, the first {where}"
+        elif first.scores.output != self.boxes:
+            where += f", scores in {first.scores.output!r}"
+        shown = f"shown from a score of {self.shown_from[0]:g}"
+        why = f"; not served: {self.why_not_served}" if self.why_not_served else ""
+        best = f", of those that overlap by {self.overlap:g} the best" if self.overlap < 1 else ""
+        return f"boxes in {where}: {self.coding}{_say_unit(self.coding, shares=self.shares)}, {shown}{best}{why}"
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Which outputs hold boxes, scores and classes, or in which columns of `boxes` they are; `least` is the score that counts.
+
+    `sample` is the column that says of which sample a row is.  `shares`: of the input's sides, not pixels.  `first_class` is the
+    number of the first class, which has the first name.
     """
 
     boxes: str
@@ -36,54 +148,30 @@ class BoxLayout:
     classes: str | int | None = None
     sample: int | None = None
     least: float | None = None
-    form: str = "corners"
+    form: Form = "corners"
     shares: bool = False
-    head: str = ""
-    overlap: float | None = None
-    class_count: int | None = None
     first_class: int = 0
 
+    kind = "boxes found"
+    why_not_served = ""
+
     @property
-    def outputs(self) -> tuple[str, ...]:
-        """The outputs that are read."""
+    def names(self) -> tuple[str, ...]:
+        """The outputs that are read as boxes."""
         return tuple(name for name in (self.boxes, self.scores, self.classes) if isinstance(name, str))
 
     def describe(self) -> str:
         """One line, for reports."""
-        which = f", {self.head}" if self.head else ""
         least = "" if self.least is None else f", shown from a score of {self.least:g}"
-        overlap = "" if self.overlap is None else f", of those that overlap by {self.overlap:g} the best"
-        unit = "shares of the input" if self.shares else "pixels"
         counted = f", classes counted from {self.first_class}" if self.first_class else ""
-        return f"boxes in {self.boxes!r}{which}: {self.form} in {unit}{least}{overlap}{counted}"
+        unit = _say_unit(self.form, shares=self.shares)
+        return f"boxes in {self.boxes!r}: {self.form}{unit}{least}{counted}"
 
 
-def to_json(value: BoxLayout) -> dict[str, Any]:
-    """The fields by name; `from_json` reads them back."""
-    return asdict(value)
+BoxLayout = AnchorHead | Detections
 
 
-def from_json(data: Any, source: str, hint: str) -> BoxLayout:
-    """Raises FcdeployError that names the key."""
-    check_keys(data, set(BoxLayout.__dataclass_fields__), source, hint, optional=LATER.keys())
-    data = {**LATER, **data}
-    places = all(data[key] is None or type(data[key]) in (str, int) for key in ("scores", "classes"))
-    most = {"scores": 8, "classes": MOST_CLASSES if data["head"] == "anchors apart" else 8, "sample": 8}
-    columns = all(0 <= data[key] < end for key, end in most.items() if type(data[key]) is int)
-    numbers = all(data[key] is None or _is_share(data[key]) for key in ("least", "overlap"))
-    fits = {
-        "boxes": isinstance(data["boxes"], str), "scores": places and columns, "least": numbers,
-        "classes": data["head"] != "anchors apart" or (isinstance(data["scores"], str) and type(data["classes"]) is not str),
-        "sample": data["sample"] is None or type(data["sample"]) is int, "shares": type(data["shares"]) is bool,
-        "form": data["form"] in FORMS, "head": data["head"] in HEADS,
-        "class_count": data["class_count"] is None or (type(data["class_count"]) is int and data["class_count"] > 0),
-        "first_class": type(data["first_class"]) is int and data["first_class"] in (0, 1),
-    }  # fmt: skip
-    for key, fit in fits.items():
-        if not fit:
-            raise FcdeployError(f"{source}: {key!r} is {str(data[key])[:60]!r}, which says nothing of boxes", hint)
-    return BoxLayout(**data)
-
-
-def _is_share(value: Any) -> bool:
-    return is_number(value) and 0 <= value <= 1
+def _say_unit(coding: Coding, *, shares: bool) -> str:
+    if coding not in FORMS:
+        return ""
+    return " in shares of the input" if shares else " in pixels"

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.files import read_small_file
-from fcdeploy.records import box_layout
+from fcdeploy.records import box_layout_json
 from fcdeploy.records import preprocessing as preprocessings
 from fcdeploy.records.box_layout import BoxLayout
 from fcdeploy.records.json_keys import check_keys, is_number
 from fcdeploy.records.preprocessing import Preprocessing
+from fcdeploy.records.signature import TensorSpec
 
 KEY = "fcdeploy.format"  # of a model's metadata
 KEYS = {"preprocess", "classes", "columns", "label", "statistics", "boxes"}
@@ -119,7 +120,7 @@ def to_json(value: DataFormat) -> dict[str, Any]:
         "columns": list(value.columns),
         "label": value.label,
         "statistics": [asdict(row) for row in value.statistics],
-        **({"boxes": box_layout.to_json(value.boxes)} if value.boxes else {}),
+        **({"boxes": box_layout_json.to_json(value.boxes)} if value.boxes else {}),
     }
 
 
@@ -138,7 +139,7 @@ def from_json(data: Any, source: str, hint: str) -> DataFormat:
     if not isinstance(rows, list) or len(rows) > MOST_INPUTS:
         raise FcdeployError(f"{source}: 'statistics' is {str(rows)[:60]!r}, expected a list of rows", hint)
     statistics = tuple(_read_statistics(row, f"{source}: statistics", hint) for row in rows)
-    boxes = None if data.get("boxes") is None else box_layout.from_json(data["boxes"], f"{source}: boxes", hint)
+    boxes = None if data.get("boxes") is None else box_layout_json.from_json(data["boxes"], f"{source}: boxes", hint)
     return DataFormat(made, tuple(data.get("classes", [])), tuple(data.get("columns", [])), label, statistics, boxes)
 
 
@@ -152,8 +153,13 @@ def _read_statistics(row: Any, where: str, hint: str) -> InputStatistics:
     return InputStatistics(row["name"], row["low"], row["high"], tuple(row["means"]))
 
 
-def from_metadata(properties: Mapping[str, str], source: str) -> DataFormat:
-    """What a model's metadata says; an empty value where it says nothing. Raises FcdeployError."""
+def from_metadata(
+    properties: Mapping[str, str], source: str, outputs: Sequence[TensorSpec] | None = None
+) -> DataFormat:
+    """What a model's metadata says; an empty value where it says nothing. Raises FcdeployError.
+
+    With the model's `outputs` those in which boxes are said to be must be among them.
+    """
     text = properties.get(KEY)
     if text is None:
         return UNSAID
@@ -162,7 +168,10 @@ def from_metadata(properties: Mapping[str, str], source: str) -> DataFormat:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise FcdeployError(f"{source}: its metadata {KEY!r} is no JSON", hint) from error
-    return from_json(data, f"{source}: metadata {KEY!r}", hint)
+    said = from_json(data, f"{source}: metadata {KEY!r}", hint)
+    if said.boxes is not None and outputs is not None:
+        box_layout_json.check_outputs(said.boxes, outputs, f"{source}: metadata {KEY!r}", hint)
+    return said
 
 
 def read_ultralytics_names(properties: Mapping[str, str]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ Nothing in it is trusted: `from_json` checks every key, so that what reads a `Ma
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records import data_format
-from fcdeploy.records.box_layout import BoxLayout
+from fcdeploy.records.box_layout_json import check_outputs
 from fcdeploy.records.data_format import UNSAID, DataFormat
 from fcdeploy.records.json_keys import check_keys
 from fcdeploy.records.signature import TensorSpec
@@ -130,7 +130,7 @@ def from_json(data: Any, source: str) -> Manifest:
         if double := next((name for name in names if names.count(name) > 1), ""):
             raise FcdeployError(f"{source}: {key} has {double[:60]!r} twice", AGAIN)
     if known["format"].boxes is not None:
-        _check_boxes(known["format"].boxes, known["outputs"], source)
+        check_outputs(known["format"].boxes, known["outputs"], source, AGAIN)
     return Manifest(**known)
 
 
@@ -144,17 +144,6 @@ def _read_files(rows: dict[str, Any], source: str) -> dict[str, BundleFile]:
             raise FcdeployError(f"{source}: file {name!r} has no size and sha256", AGAIN)
         files[name] = BundleFile(row["bytes"], row["sha256"])
     return files
-
-
-def _check_boxes(layout: BoxLayout, outputs: Sequence[TensorSpec], source: str) -> None:
-    """Raise FcdeployError where it names an output or a class that the model has not."""
-    missing = sorted(set(layout.outputs) - {spec.name for spec in outputs})
-    if missing:
-        raise FcdeployError(f"{source}: 'boxes' names the output {missing[0][:60]!r}, which the model has not", AGAIN)
-    if layout.head == "anchors apart" and isinstance(layout.classes, int):
-        (width,) = (spec.shape[-1] if spec.shape else None for spec in outputs if spec.name == layout.scores)
-        if width is not None and layout.classes >= width:
-            raise FcdeployError(f"{source}: 'boxes' names class {layout.classes} of {width} as the background", AGAIN)
 
 
 def _read_format(data: dict[str, Any], source: str) -> DataFormat:

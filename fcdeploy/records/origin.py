@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from fcdeploy.errors import FcdeployError
+from fcdeploy.records.box_layout import BoxLayout
 from fcdeploy.records.calibration import Calibration
 
 KEY = "fcdeploy"
 DECIDES = "decides"  # a JSON list of outputs
 REMAKE = "fcdeploy quantize MODEL --int8 --data DATA -o int8.onnx"
+
+
+@dataclass(frozen=True)
+class JudgedBy:
+    """By what `quantize` judged: the outputs by whose decisions, the others by their numbers; where boxes are among them."""
+
+    decides: tuple[str, ...]
+    boxes: BoxLayout | None = None
 
 
 def to_text(made: Mapping[str, str]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from fcdeploy.arithmetic.significance import is_near_chance
 from fcdeploy.errors import quote_names
+from fcdeploy.evaluate.boxes.compare import say_compared
 from fcdeploy.evaluate.compare import Answers, LayerSums
 from fcdeploy.evaluate.loss import NOTHING, Loss, digits_of, format_amount
 from fcdeploy.evaluate.metric import SHARE, Metric
@@ -70,7 +71,8 @@ def _make_decision_rows(row: dict[str, Any], answers: Answers, metric: Metric | 
     name = row["name"]
     said = name == answers.decisive or (metric is not None and metric.output == name)
     if row["agreement"] is not None and not said:
-        how = answers.read.decisions.get(name) or answers.read.detections
+        found = answers.read.detections
+        how = answers.read.decisions.get(name) or (found and say_compared(found))
         yield f"agreement of {name}", "", f"{100 * row['agreement']:.2f} %", f"{how}"
     for key, text in MORE.items():
         if row.get(key) is not None and not (metric and metric.name == key):

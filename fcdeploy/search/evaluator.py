@@ -21,7 +21,7 @@ from fcdeploy.evaluate.data import BATCH_BYTES, MOST_BATCH
 from fcdeploy.evaluate.leakage import LeakageCheck
 from fcdeploy.evaluate.loss import Loss, compute_loss, is_yes_or_no, require_decisions, require_metric
 from fcdeploy.evaluate.metric import Metric, choose_metric
-from fcdeploy.evaluate.output_ends import find_ends
+from fcdeploy.evaluate.output_ends import OutputEnd, find_ends, mark_boxes
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.timing.measure import choose_reference
 from fcdeploy.records.fingerprints import SHIFT, Sketch
@@ -32,6 +32,7 @@ from fcdeploy.runtime.session import Session
 from fcdeploy.samples.kept_samples import hash_sample
 from fcdeploy.samples.source import Batch, Source, choose_batch_size, make_batches
 from fcdeploy.samples.states import carry_states
+from fcdeploy.search.judged import find_judged
 
 Figures = Float64
 HELD_BYTES = 64 << 20  # samples that take no more are read once
@@ -102,7 +103,7 @@ def evaluate_float(
             session = Session(choose_reference(problem.file, problem.model, batch.inputs))
         outputs = run_model(session, batch, "float")
         if metric_used is None:
-            ends = find_ends(problem.model)
+            ends = _find_ends(problem, labelled=bool(batch.labels))
             rows = {name for name, end in ends.items() if end.selected}
             metric_used = require_metric(choose_metric(metric, outputs, batch.labels, ends, batch.inputs)[0])
         parts.append(_make_reference(metric_used, outputs, batch, rows))
@@ -120,6 +121,13 @@ def evaluate_float(
         (lambda: _read_again(source, wanted, hashes, seen)) if kept is None else (lambda: iter(kept))
     )
     return Evaluation(read, metric_used, tuple(parts), done, source.inputs)
+
+
+def _find_ends(problem: Problem, *, labelled: bool) -> dict[str, OutputEnd]:
+    """What makes each output; without labels also where boxes are, by the samples by which the file will say it."""
+    ends = find_ends(problem.model)
+    judged = None if labelled else find_judged(problem)
+    return ends if judged is None or judged.boxes is None else mark_boxes(ends, judged.boxes)
 
 
 def check_calibrated(problem: Problem, name: str, *, allowed: bool) -> LeakageCheck:
@@ -189,7 +197,7 @@ def _make_reference(metric: Metric, outputs: Arrays, batch: Batch, rows: Set[str
     sketches = {name: sketch_output(value, len(batch)) for name, value in fixed.items() if value.dtype.kind == "f"}
     shapes = {name: value.shape for name, value in fixed.items()}
     if metric.between is not None:
-        return ReferenceBatch(None, metric.between.keep(outputs, len(batch)), sketches, shapes)
+        return ReferenceBatch(None, metric.between.keep(outputs, batch), sketches, shapes)
     assert metric.figures is not None
     return ReferenceBatch(metric.figures(outputs, batch.labels, batch.names), None, sketches, shapes)
 
@@ -198,7 +206,7 @@ def _compute_figures(metric: Metric, part: ReferenceBatch, outputs: Arrays, batc
     """The metric's figures of both models: some are between the two."""
     own = _compare_with_itself(metric, part)
     if metric.between is not None:
-        return own, metric.between.compare(part.kept, metric.between.keep(outputs, len(batch)))
+        return own, metric.between.compare(part.kept, metric.between.keep(outputs, batch))
     assert metric.figures is not None
     return own, metric.figures(outputs, batch.labels, batch.names)
 

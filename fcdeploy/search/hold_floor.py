@@ -23,7 +23,6 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from fcdeploy.evaluate.output_ends import find_ends
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.int8.judging.floor import Floor
 from fcdeploy.int8.judging.judge import FIRST, Judge
@@ -34,7 +33,7 @@ from fcdeploy.int8.refining.refine import add_refinements
 from fcdeploy.int8.refining.smooth import compute_smoothing
 from fcdeploy.int8.timing.costs import CostBasis, plan_by_costs
 from fcdeploy.int8.timing.final_times import is_slower
-from fcdeploy.prepare.shape_inference import infer_shapes
+from fcdeploy.records.origin import JudgedBy
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
 from fcdeploy.search import ladder
@@ -96,7 +95,7 @@ class Remedies:
 class FloorResult:
     """The candidate that was taken, what else was tried, the nodes that left int8 for the floor, and what is still missed.
 
-    The first of `tried` is what was asked for.
+    The first of `tried` is what was asked for; `judged` says by what they were judged.
     """
 
     chosen: Candidate
@@ -104,11 +103,7 @@ class FloorResult:
     left_out: tuple[str, ...]
     misses: tuple[str, ...]
     floor: Floor
-
-    @property
-    def decides(self) -> list[str]:
-        """Outputs that were judged by their decisions; the others by their numbers."""
-        return sorted(self.chosen.judgement.decisions)
+    judged: JudgedBy
 
 
 def hold_floor(
@@ -169,8 +164,9 @@ def hold_floor(
             best, left_out = _compute_in_float(tried[0], basis, judge, floor) or (best, left_out)
     elif allowed.repair and best.judgement.shortfall_by_chance(floor) > 0 and set(best.plan.kinds.values()) <= FLOATS:
         best, _ = _compute_in_float(best, basis, judge, floor) or (best, ())  # whose weights may have more bits
+    judged = JudgedBy(tuple(sorted(best.judgement.decisions)), judge.found)
     misses = tuple(miss.text for miss in best.judgement.misses(floor, searched=bool(left_out)))
-    return FloorResult(best, tuple(tried), left_out, misses, floor)
+    return FloorResult(best, tuple(tried), left_out, misses, floor, judged)
 
 
 def _find_worth(best: Candidate, judge: Judge, floor: Floor) -> float:
@@ -179,23 +175,6 @@ def _find_worth(best: Candidate, judge: Judge, floor: Floor) -> float:
     What cuts tails looks better on every sample without one.
     """
     return WORTH_DB if best.judgement.shortfall(floor) > 0 else WORTH_DB * max(1.0, SURE / judge.samples)
-
-
-def make_judge(problem: Problem) -> Judge | None:
-    """Of the problem's samples kept apart; None where there are none, or they fill no batch."""
-    if not problem.judged:
-        return None
-    model = problem.model.clone()
-    infer_shapes(model)
-    others = problem.samples if problem.unseen and not problem.calibration.states else None
-    judge = Judge(problem.load_original(), problem.model, problem.judged, find_ends(model), others)
-    return judge if judge.samples else None
-
-
-def find_deciding(problem: Problem) -> list[str] | None:
-    """Outputs by whose decisions a model of the problem would be judged, the same ones where it is not; None without samples."""
-    judge = make_judge(problem)
-    return None if judge is None else sorted(judge.decisions)
 
 
 def _rescale_channels(

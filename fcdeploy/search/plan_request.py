@@ -29,7 +29,8 @@ from fcdeploy.records.calibration import describe_inputs
 from fcdeploy.records.plan import Effort, Plan
 from fcdeploy.records.progress import OnStep
 from fcdeploy.samples.kept_samples import split_into_chunks, take_run
-from fcdeploy.search.hold_floor import FloorResult, Remedies, hold_floor, make_judge
+from fcdeploy.search.hold_floor import FloorResult, Remedies, hold_floor
+from fcdeploy.search.judged import make_judge
 from fcdeploy.search.request import Request
 from fcdeploy.search.search import SearchResult, run_search
 from fcdeploy.tables.types import INT8

@@ -24,7 +24,7 @@ import simdjson
 
 from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError, quote_names
-from fcdeploy.evaluate.boxes.heads import MOST_BOXES
+from fcdeploy.evaluate.boxes.read import MOST_BOXES
 from fcdeploy.preprocessing.apply import read_picture
 from fcdeploy.preprocessing.placement import MOST_PIXELS, ImageSize, count_pixels
 from fcdeploy.preprocessing.tables import TableLayout, arrange_columns, convert_row, find_separator, stack_rows

@@ -178,7 +178,9 @@ def _open_file(place: ModelFile, threads: int, engine: str) -> tuple[Engine, Out
                 f"model {str(path)!r}: weights lie in {constant.location!r}, outside the model's folder",
                 "keep them beside the model",
             )
-    return Session(path, threads=threads), outline, from_metadata(read_metadata(path), f"model {str(path)!r}")
+    session = Session(path, threads=threads)
+    how = from_metadata(read_metadata(path), f"model {str(path)!r}", session.output_specs)
+    return session, outline, replace(how, boxes=None) if how.boxes and how.boxes.why_not_served else how
 
 
 def _open_bundle(place: ModelFile, threads: int, engine: str) -> tuple[Engine, Outline, DataFormat]:

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import Net
 
+from fcdeploy.bundles.read import open_bundle
+from fcdeploy.commands.bundle import bundle
+from fcdeploy.commands.inspect import inspect
 from fcdeploy.commands.quantize import quantize
 from fcdeploy.commands.validate import validate
-from fcdeploy.evaluate.boxes.find_heads import find_anchor_head
+from fcdeploy.errors import FcdeployError
+from fcdeploy.evaluate.boxes.compare import compare_boxes, measure_boxes, say_compared
+from fcdeploy.evaluate.boxes.find_heads import find_boxes
 from fcdeploy.evaluate.boxes.grids import find_picture_size
-from fcdeploy.evaluate.boxes.heads import SHOWN_FROM, AnchorHead, Columns, Level
+from fcdeploy.evaluate.boxes.read import read_boxes
 from fcdeploy.evaluate.output_ends import OutputEnd, Part, find_ends
+from fcdeploy.graph.model import read_model
+from fcdeploy.records.box_layout import SHOWN_FROM, AnchorHead, Columns, Level
+from fcdeploy.records.data_format import KEY, from_metadata
 
 Array = np.ndarray[Any, Any]
 HEIGHT, WIDTH = 160, 224
 SIZE = HEIGHT, WIDTH
 CLASSES = 3
 Found = tuple[dict[str, Array], dict[str, OutputEnd]]
-OTHER = OutputEnd("other", fixed=True)
+OTHER = OutputEnd("other")
 
 
 @dataclass
@@ -160,7 +170,7 @@ def softmax_of(scores: Array) -> Array:
 def parts(axis: int, *stops: int) -> OutputEnd:
     """Four numbers of a box, then shares up to each stop."""
     shares = [Part(a, b, "sigmoid") for a, b in zip((4, *stops), stops, strict=False)]
-    return OutputEnd("parts", axis, parts=(Part(0, 4, "other"), *shares), fixed=True)
+    return OutputEnd("parts", axis, parts=(Part(0, 4, "other"), *shares))
 
 
 def yolo8(seed: int) -> tuple[Scene, Found]:
@@ -231,7 +241,7 @@ def retinaface(seed: int) -> tuple[Scene, Found]:
     box = centred(boxes)
     located = np.concatenate([(box[..., :2] - centres) / (0.1 * sides), np.log(box[..., 2:] / sides) / 0.2], axis=-1)
     points = np.random.default_rng(seed).normal(size=(2, len(strides), 10))
-    ends = {"loc": OTHER, "conf": OutputEnd("softmax", 2, fixed=True), "points": OTHER}
+    ends = {"loc": OTHER, "conf": OutputEnd("softmax", 2), "points": OTHER}
     return scene, ({"loc": located, "conf": softmax_of(scores), "points": points}, ends)
 
 
@@ -247,7 +257,7 @@ def ssd_offsets(seed: int) -> tuple[Scene, Found]:
         sides = np.tile(np.geomspace(2, 4, count) if count > 1 else [4.0], rows * columns)[:, None] * strides
         shifts = (box[..., :2] - centres) / (0.1 * sides)
         located.append(np.concatenate([shifts, np.log(box[..., 2:] / sides) / 0.2], axis=-1))
-    ends = {"loc": OutputEnd("other", fixed=True, maps=tuple(maps)), "conf": OutputEnd("softmax", 2, fixed=True)}
+    ends = {"loc": OutputEnd("other", maps=tuple(maps)), "conf": OutputEnd("softmax", 2)}
     return scene, ({"loc": np.concatenate(located, axis=1), "conf": softmax_of(scene.rows()[1])}, ends)
 
 
@@ -359,11 +369,6 @@ def overlap(one: Array, other: Array) -> float:
     return float(both / (sum(areas) - both))
 
 
-def fix(ends: dict[str, OutputEnd], outputs: dict[str, Array]) -> dict[str, OutputEnd]:
-    """The ends of all outputs, of one shape whatever the sample."""
-    return {name: replace(ends.get(name, OTHER), fixed=True) for name in outputs}
-
-
 @pytest.mark.parametrize(("write", "coding"), HEADS)
 @pytest.mark.parametrize("seed", range(3))
 def test_objects_written_as_a_head_writes_them_are_found(
@@ -372,10 +377,10 @@ def test_objects_written_as_a_head_writes_them_are_found(
     """Each object once, of its class, with its box: by what was drawn, in pixels or in shares of the picture."""
     scene, (outputs, ends) = write(seed)
     outputs = {name: array.astype(np.float32) for name, array in outputs.items()}
-    head = find_anchor_head(outputs, fix(ends, outputs), SIZE)
-    assert head is not None
+    head = find_boxes(outputs, ends, SIZE)
+    assert isinstance(head, AnchorHead)
     assert head.coding == coding
-    for found, objects in zip(head.read(outputs, 2), scene.objects, strict=True):
+    for found, objects in zip(read_boxes(head, outputs, 2, SIZE), scene.objects, strict=True):
         assert sorted(found.classes.tolist()) == sorted(kind for _, kind, _ in objects)
         shares = found.boxes.max() <= 2
         for box, kind, score in objects:
@@ -387,12 +392,11 @@ def test_objects_written_as_a_head_writes_them_are_found(
             assert found.scores[near[0]] == pytest.approx(score, abs=2e-2)
 
 
-@pytest.mark.parametrize("write", [yolox, retinaface, picodet, yolo8_maps, yolo5_maps])
-def test_what_is_not_decoded_needs_pictures_of_one_size(write: Callable[[int], tuple[Scene, Found]]) -> None:
+@pytest.mark.parametrize("write", [yolox, retinaface, picodet, yolo8_maps, yolo5_maps, scrfd])
+def test_what_is_not_decoded_needs_pictures(write: Callable[[int], tuple[Scene, Found]]) -> None:
     _, (outputs, ends) = write(0)
-    loose = {name: OutputEnd(end.kind, end.axis, parts=end.parts) for name, end in fix(ends, outputs).items()}
-    assert find_anchor_head(outputs, loose, SIZE) is None
-    assert find_anchor_head(outputs, fix(ends, outputs), None) is None
+    assert find_boxes(outputs, ends, SIZE) is not None
+    assert find_boxes(outputs, ends, None) is None
 
 
 def count_in_plain_python(head: AnchorHead, f: Array, q: Array, least: float) -> tuple[int, int]:
@@ -436,7 +440,7 @@ def test_boxes_are_compared_as_plain_python_compares_them(seed: int, threshold: 
     head = AnchorHead(
         (Level(Columns("o", "anchors first", 0, 4), Columns("o", "anchors first", 4)),), "centre and size", threshold
     )
-    rows = head.compare(head.read({"o": f}, 2), head.read({"o": q}, 2))
+    rows = compare_boxes(head, *(read_boxes(head, {"o": each}, 2, SIZE) for each in (f, q)))
     expected = np.mean([[count_in_plain_python(head, f[i], q[i], t) for i in range(2)] for t in SHOWN_FROM], axis=0)
     np.testing.assert_allclose(rows, expected)
 
@@ -449,12 +453,12 @@ def test_where_less_than_a_box_a_picture_is_found_lower_scores_are_shown(factor:
     lower[:, 4:] *= factor
     scores = [factor * score for objects in scene.objects for _, _, score in objects]
     halved = next((h for h in range(3) if sum(score >= 0.25 / 2**h for score in scores) >= 2), 3)
-    head = find_anchor_head({"o": lower}, fix(ends, outputs), SIZE)
-    assert head is not None
+    head = find_boxes({"o": lower}, ends, SIZE)
+    assert isinstance(head, AnchorHead)
     assert head.shown_from == tuple(score / 2**halved for score in SHOWN_FROM)
-    assert f"boxes of scores from {0.25 / 2**halved:g} to" in str(head)
-    few = find_anchor_head({"o": lower[:7]}, fix(ends, outputs), SIZE)
-    assert few is not None
+    assert f"boxes of scores from {0.25 / 2**halved:g} to" in say_compared(head)
+    few = find_boxes({"o": lower[:7]}, ends, SIZE)
+    assert isinstance(few, AnchorHead)
     assert few.shown_from == SHOWN_FROM
 
 
@@ -462,26 +466,28 @@ def test_where_less_than_a_box_a_picture_is_found_lower_scores_are_shown(factor:
 def test_numbers_that_an_int8_model_has_lost_are_no_boxes(lost: float) -> None:
     """Of a picture whose boxes or scores are no numbers nothing is found again, without a warning; of the other all."""
     _, (outputs, ends) = yolo8(0)
-    head = find_anchor_head(outputs, fix(ends, outputs), SIZE)
-    assert head is not None
+    head = find_boxes(outputs, ends, SIZE)
+    assert isinstance(head, AnchorHead)
     for columns in (slice(0, 4), slice(4, 7)):
         other = outputs["o"].copy()
         other[0, columns] = lost
-        (equal, _), (same, count) = head.compare(head.read(outputs, 2), head.read({"o": other}, 2))
+        (equal, _), (same, count) = compare_boxes(
+            head, *(read_boxes(head, each, 2, SIZE) for each in (outputs, {"o": other}))
+        )
         assert (equal, same) == (0, count)
-        assert head.measure(outputs, {"o": other}, 2)["o"].sqnr_db < 20
+        assert measure_boxes(head, outputs, {"o": other}, 2, SIZE)["o"].sqnr_db < 20
 
 
 def test_numbers_behind_the_scores_are_compared_where_boxes_are() -> None:
     """Shares of masks: of anchors without a box they may be anything."""
     _, (outputs, ends) = yolo8_masks(1)
-    head = find_anchor_head(outputs, fix(ends, outputs), SIZE)
-    assert head is not None
+    head = find_boxes(outputs, ends, SIZE)
+    assert isinstance(head, AnchorHead)
     shown = outputs["o"][:, 4:7].max(axis=1) >= SHOWN_FROM[0]
     worse = outputs["o"].copy()
     noise = np.random.default_rng(3).normal(size=worse[:, 7:].shape)
     worse[:, 7:] += np.where(shown[:, None], 0.1, 100) * noise
-    measured = head.measure(outputs, {**outputs, "o": worse}, 2)
+    measured = measure_boxes(head, outputs, {**outputs, "o": worse}, 2, SIZE)
     rest = measured["o: behind the scores"]
     signal, error = (
         (outputs["o"][:, 7:].transpose(0, 2, 1)[shown] ** 2).sum(),
@@ -494,15 +500,15 @@ def test_numbers_behind_the_scores_are_compared_where_boxes_are() -> None:
 def test_noise_is_of_anchors_that_may_become_boxes() -> None:
     """Of the others only those that rank highest count; a box that is off by a tenth of its sides is 20 dB and more."""
     _, (outputs, ends) = yolo8(0)
-    head = find_anchor_head(outputs, fix(ends, outputs), SIZE)
-    assert head is not None
+    head = find_boxes(outputs, ends, SIZE)
+    assert isinstance(head, AnchorHead)
     low = outputs["o"][:, 4:].max(axis=1) < 0.02
     other = outputs["o"].copy()
     other[:, :2] += np.where(low[:, None], 50.0, 0.0)
-    assert head.measure(outputs, {"o": other}, 2)["o"].noise == 0
+    assert measure_boxes(head, outputs, {"o": other}, 2, SIZE)["o"].noise == 0
     moved = outputs["o"].copy()
     moved[:, 0] += 0.1 * moved[:, 2]
-    assert 15 < head.measure(outputs, {"o": moved}, 2)["o"].sqnr_db < 25
+    assert 15 < measure_boxes(head, outputs, {"o": moved}, 2, SIZE)["o"].sqnr_db < 25
 
 
 PLACES = sum((HEIGHT // s) * (WIDTH // s) for s in (8, 16, 32))
@@ -602,7 +608,7 @@ NO_HEADS = [
 def test_shapes_alone_make_no_head(kind: str, seed: int) -> None:
     outputs, ends = draw_no_head(kind, np.random.default_rng(seed))
     outputs = {name: array.astype(np.float32) for name, array in outputs.items()}
-    assert find_anchor_head(outputs, fix(ends, outputs), SIZE) is None
+    assert find_boxes(outputs, ends, SIZE) is None
 
 
 def test_maps_that_an_output_is_put_together_from_are_listed() -> None:
@@ -650,7 +656,7 @@ def detector(folder: Path) -> Path:
     return net.output(rows).save(folder / "detector.onnx")
 
 
-def draw_squares(seed: int, count: int) -> Array:
+def draw_squares(seed: int, count: int, light: float = 1.0) -> Array:
     random = np.random.default_rng(seed)
     x = random.uniform(0, 0.2, (count, 3, 64, 64)).astype(np.float32)
     for picture in x:
@@ -661,7 +667,7 @@ def draw_squares(seed: int, count: int) -> Array:
             picture[:, r : r + side, c : c + side] = np.array(colour)[:, None, None] + random.uniform(
                 -0.1, 0.1, (3, 1, 1)
             )
-    return x
+    return x * np.float32(light)
 
 
 def test_quantize_judges_by_boxes_and_validate_says_the_same(tmp_path: Path, save_npz: Callable[..., Path]) -> None:
@@ -675,3 +681,58 @@ def test_quantize_judges_by_boxes_and_validate_says_the_same(tmp_path: Path, sav
     assert told.values["outputs"][0]["kind"] == "boxes of anchors"
     each = validate(out, against=model, data=save_npz(x=draw_squares(1, 40)), metric="agreement")
     assert "overlap of anchors that score above 0.3 to 0.7" in each.values["why"]
+
+
+def test_a_file_says_from_which_scores_its_boxes_were_judged(tmp_path: Path, save_npz: Callable[..., Path]) -> None:
+    """By dim pictures, with less than a box each; others have many, and a float file without a record goes by these."""
+    model, out, bright = detector(tmp_path), tmp_path / "int8.onnx", draw_squares(1, 40)
+    dim = tmp_path / "dim.npz"
+    np.savez(dim, x=draw_squares(0, 60, 0.8))
+    quantize(model, data=dim, output=out, target="x86-avx2", costs="none", accept=True)
+    recorded = read_recorded(out)
+    assert recorded.coding == "offsets"
+    lowest = recorded.shown_from[0]
+    assert lowest < SHOWN_FROM[0]
+    for pictures in (bright, bright[:3], bright[::-1]):
+        told = validate(out, against=model, data=save_npz(x=pictures))
+        assert f"boxes of scores from {lowest:g} to" in told.values["why"]
+    usual = validate(model, against=model, data=save_npz(x=bright))
+    assert "boxes of scores from 0.25 to" in usual.values["why"]
+
+    held = quantize(
+        model,
+        data=dim,
+        output=tmp_path / "held.onnx",
+        target="x86-avx2",
+        costs="none",
+        eval=save_npz(x=bright),
+        max_drop=50,
+    )
+    told = validate(tmp_path / "held.onnx", against=model, data=save_npz(x=bright))
+    assert held.values["drop"] == pytest.approx(told.values["drop"])  # counted from the same scores
+    assert read_recorded(tmp_path / "held.onnx") == recorded
+
+    bundle(out, output=tmp_path / "m.fcd", preprocess="scale-0-1")
+    assert open_bundle(tmp_path / "m.fcd").manifest.format.boxes == recorded
+    shown = inspect(out)
+    assert f"shown from a score of {lowest:g}" in "\n".join(shown.lines)
+
+
+def read_recorded(file: Path) -> AnchorHead:
+    boxes = from_metadata(read_model(file).metadata_props, "int8").boxes
+    assert isinstance(boxes, AnchorHead)
+    return boxes
+
+
+def test_a_record_of_boxes_that_the_model_has_not_is_refused(tmp_path: Path, save_npz: Callable[..., Path]) -> None:
+    model, out, data = detector(tmp_path), tmp_path / "int8.onnx", save_npz(x=draw_squares(0, 30))
+    quantize(model, data=data, output=out, target="x86-avx2", costs="none")
+    proto = onnx.load(out)
+    (entry,) = (each for each in proto.metadata_props if each.key == KEY)
+    said = json.loads(entry.value)
+    said["boxes"]["levels"][0]["scores"]["output"] = "gone"
+    entry.value = json.dumps(said)
+    onnx.save(proto, out)
+    for read in (lambda: validate(out, against=model, data=data), lambda: bundle(out, output=tmp_path / "m.fcd")):
+        with pytest.raises(FcdeployError, match="'boxes' names the output 'gone', which the model has not"):
+            read()

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fcdeploy.arithmetic.set_metrics import count_equal_rows, edit_distance, find_nearest, match_boxes
-from fcdeploy.evaluate.boxes.detections import find_detections
+from fcdeploy.evaluate.boxes.compare import compare_boxes, measure_boxes
+from fcdeploy.evaluate.boxes.find_detections import find_detections
+from fcdeploy.evaluate.boxes.read import read_boxes
 
 Array = np.ndarray[Any, Any]
 
@@ -100,8 +102,8 @@ def test_layouts_of_detectors(layout: str) -> None:
     f, q = found_by(layout)
     found = find_detections(f, list(f))
     assert found is not None
-    one, other = found.read(f, 1), found.read(q, 1)
+    one, other = (read_boxes(found, each, 1, None) for each in (f, q))
     assert one[0].classes.tolist() == [2, 0, 2]
-    assert found.compare(one, other).tolist() == [[4, 5]]  # an F1 of 0.8: precision 1, recall 2 / 3
-    assert found.measure(f, q, 1)[found.boxes].largest == 1
+    assert compare_boxes(found, one, other).tolist() == [[4, 5]]  # an F1 of 0.8: precision 1, recall 2 / 3
+    assert measure_boxes(found, f, q, 1, None)[found.boxes].largest == 1
     assert find_detections({"y": np.zeros((3, 4), np.float32)}, ["y"]) is None

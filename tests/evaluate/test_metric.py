@@ -19,6 +19,7 @@ from fcdeploy.commands.validate import validate
 from fcdeploy.evaluate.metric import choose_metric
 from fcdeploy.evaluate.output_ends import OutputEnd, Part
 from fcdeploy.records.report import Report
+from fcdeploy.samples.source import Batch
 
 Array = np.ndarray[Any, Any]
 
@@ -275,7 +276,8 @@ def test_maps_and_texts_against_labels_and_between_models() -> None:
     assert found == pytest.approx(jaccard_score(label[counted], one.argmax(1)[counted], average="macro"))
     metric, _ = choose_metric("miou", {"map": one}, {}, end)
     assert metric is not None and metric.between is not None
-    figures = metric.between.compare(*(metric.between.keep({"map": each}, 6) for each in (one, other)))
+    batch = Batch(tuple("abcdef"), {}, {})
+    figures = metric.between.compare(*(metric.between.keep({"map": each}, batch) for each in (one, other)))
     assert metric.summary(figures.mean(axis=0)) == pytest.approx(
         jaccard_score(one.argmax(1).ravel(), other.argmax(1).ravel(), average="macro")
     )

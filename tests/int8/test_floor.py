@@ -49,7 +49,8 @@ from fcdeploy.samples.kept_samples import KEPT_LEAST, count_samples
 from fcdeploy.samples.kinds import open_source
 from fcdeploy.search.builder import Builder, begin_building
 from fcdeploy.search.candidates import Candidate, is_of_weights, round_by_inputs
-from fcdeploy.search.hold_floor import _carry_out, _find_cheapest, make_judge
+from fcdeploy.search.hold_floor import _carry_out, _find_cheapest
+from fcdeploy.search.judged import make_judge
 from fcdeploy.search.ladder import PathStep, Score
 
 DATA = random_data(0, 96, x=(12,))

@@ -29,7 +29,8 @@ from fcdeploy.records import (
     plan,
     preprocessing,
 )
-from fcdeploy.records.box_layout import BoxLayout, to_json
+from fcdeploy.records.box_layout import AnchorHead, Columns, Detections, Grid, Level
+from fcdeploy.records.box_layout_json import to_json
 from fcdeploy.records.costs import Choice, Costs, Rates, TimeTrial
 from fcdeploy.records.exchange import onnxruntime_json
 from fcdeploy.records.exchange.formats import read_ranges
@@ -77,7 +78,9 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, Re
     line, _, rest = whole.partition(b"\n")
     said = json.loads((folder / "b.fcd" / "manifest.json").read_text())
     pictures = read_preprocessing("torchvision-imagenet", input_specs(read_model(folder / "m.onnx"))[0])
-    boxes = {"boxes": to_json(BoxLayout("y", 4, 5, 6, 0.25, overlap=0.5))}
+    boxes = {"boxes": to_json(Detections("y", 4, 5, 6, 0.25))}
+    level = Level(Columns("y", "anchors first", 0, 4), Columns("y", "anchors first", 4), grids=(Grid(8, 8, 8),))
+    anchors = {"boxes": to_json(AnchorHead((level,), "offsets", 0.5))}
     how = {"preprocess": preprocessing.to_json(pictures), "statistics": said["statistics"]}
     made = {"float": "f", "data": "d", "target": "x86-avx2"}
     return {
@@ -97,6 +100,10 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, Re
         ),
         "format": (
             {**data_format.to_json(data_format.UNSAID), "classes": ["a"], "columns": ["b"], "label": "l", **boxes, **how},
+            lambda data: data_format.from_json(data, "format", "hint"),
+        ),
+        "anchors": (
+            json.loads(json.dumps(data_format.to_json(data_format.UNSAID) | anchors)),
             lambda data: data_format.from_json(data, "format", "hint"),
         ),
         "ranges": (
@@ -121,7 +128,9 @@ def list_places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, .
             yield from list_places(inner, (*path, at))
 
 
-NAMES = ("calibration", "costs", "fingerprints", "format", "layout", "manifest", "origin", "plan", "progress", "ranges")
+NAMES = (
+    "anchors", "calibration", "costs", "fingerprints", "format", "layout", "manifest", "origin", "plan", "progress", "ranges",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
@@ -23,16 +22,19 @@ from fcdeploy.arithmetic.set_metrics import suppress_boxes
 from fcdeploy.bundles.read import open_bundle
 from fcdeploy.commands.bundle import bundle
 from fcdeploy.errors import FcdeployError
-from fcdeploy.evaluate.boxes import heads
-from fcdeploy.evaluate.boxes.detections import find_detections
-from fcdeploy.evaluate.boxes.layouts import NotReadError, _describe_found, find_box_layout, find_pair
+from fcdeploy.evaluate.boxes import read
+from fcdeploy.evaluate.boxes.find_detections import describe_chosen, find_detections
+from fcdeploy.evaluate.boxes.find_pairs import find_pair
+from fcdeploy.evaluate.boxes.read import read_boxes
+from fcdeploy.evaluate.boxes.served import find_served_boxes
+from fcdeploy.evaluate.output_ends import OutputEnd
 from fcdeploy.preprocessing.apply import read_picture
 from fcdeploy.preprocessing.placement import ImageSize, map_to_input
 from fcdeploy.preprocessing.read import read_preprocessing
-from fcdeploy.records import box_layout, manifest
-from fcdeploy.records.box_layout import BoxLayout
+from fcdeploy.records import box_layout_json, manifest
+from fcdeploy.records.box_layout import AnchorHead, BoxLayout, Columns, Detections, Layout, Level
 from fcdeploy.records.signature import TensorSpec
-from fcdeploy.serve.boxes import describe_boxes, read_boxes
+from fcdeploy.serve.boxes import describe_boxes
 from fcdeploy.serve.engine import BatchingEngine
 from fcdeploy.serve.http_request import RequestHead, find_route
 from fcdeploy.serve.metrics import Metrics
@@ -44,6 +46,24 @@ GRID = np.concatenate([
     np.stack(np.meshgrid(np.arange(at / 2, SIDE, at), np.arange(at / 2, SIDE, at)), axis=-1).reshape(-1, 2) for at in (8, 16, 32)
 ])  # fmt: skip
 """Places of anchors, x before y, row by row."""
+
+
+def earlier(head: str, boxes: str = "o", **other: Any) -> BoxLayout:
+    """As bundles of earlier versions say it."""
+    usual = {"scores": None, "classes": None, "sample": None, "form": "centre and size", "shares": False, "least": 0.25}
+    return box_layout_json.from_json({**usual, "boxes": boxes, "head": head, "overlap": 0.4, **other}, "b", "h")
+
+
+def table(layout: Layout, start: int, overlap: float, **other: Any) -> AnchorHead:
+    """Boxes and scores that begin at a column of one output, `classes` of them."""
+    stop = None if (classes := other.pop("classes", None)) is None else start + classes
+    objectness = Columns("o", layout, 4, 5) if start == 5 else None
+    rest = other.pop("rest", None)
+    level = Level(Columns("o", layout, 0, 4), Columns("o", layout, start, stop), objectness, rest=rest)
+    return AnchorHead((level,), **{"coding": "centre and size", **other}, overlap=overlap, shown_from=SHOWN)
+
+
+SHOWN = (0.25, 0.3, 0.4, 0.5, 0.6)
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> float:
@@ -73,7 +93,7 @@ def expect(boxes: np.ndarray, scores: np.ndarray, most: float) -> list[tuple[int
     return kept
 
 
-@pytest.mark.parametrize("head", box_layout.HEADS[1:])
+@pytest.mark.parametrize("head", box_layout_json.EARLIER)
 @pytest.mark.parametrize("seed", range(5))
 def test_every_anchor_s_best_class_without_those_that_a_better_one_overlaps(head: str, seed: int) -> None:
     boxes, scores = draw_anchors(seed, 3)
@@ -81,12 +101,11 @@ def test_every_anchor_s_best_class_without_those_that_a_better_one_overlaps(head
     if head == "anchors first":
         share = np.linspace(0.5, 1, PLACES, dtype=np.float32)[:, None]
         rows, scores = np.concatenate([boxes, share, scores], axis=1), scores * share
-    layout = BoxLayout("o", least=0.25, form="centre and size", head=head, overlap=0.4)
+    layout = earlier(head, **({"scores": "s", "classes": 0} if head == "anchors apart" else {}))
     outputs = {"o": (rows.T if head == "anchors first, classes only" else rows)[None]}
     if head == "anchors apart":  # and the first class is none
-        layout = replace(layout, scores="s", classes=0)
         outputs = {"o": boxes[None], "s": np.concatenate([1 - scores[:, :1], scores], axis=1)[None]}
-    (found,) = read_boxes(layout, outputs, 1)
+    (found,) = read_boxes(layout, outputs, 1, (SIDE, SIDE))
     wanted = expect(boxes, scores, 0.4)
     assert 3 < len(wanted) < 30
     assert found.classes.tolist() == [kind for _, kind in wanted]
@@ -218,7 +237,7 @@ def test_boxes_are_found_beside_the_loop(folder: Path, monkeypatch: pytest.Monke
         await engine.stop()
         assert (engine.requests, engine.bytes) == (0, 0)
 
-    monkeypatch.setattr(heads, "suppress_boxes", suppress)
+    monkeypatch.setattr(read, "suppress_boxes", suppress)
     asyncio.run(live())
     assert [answer.status for answer in answers] == [200, 500]
     assert all(name.startswith("run") for name in threads)
@@ -231,12 +250,10 @@ def test_no_more_candidates_than_can_be_compared(monkeypatch: pytest.MonkeyPatch
         counts.append(len(boxes))
         return suppress_boxes(boxes, *given)
 
-    monkeypatch.setattr(heads, "suppress_boxes", suppress)
+    monkeypatch.setattr(read, "suppress_boxes", suppress)
     rows = np.zeros((1, 5, 8400), np.float32)
     rows[0, :4], rows[0, 4] = [[8], [8], [4], [4]], np.linspace(0.3, 0.9, 8400)
-    (found,) = read_boxes(
-        BoxLayout("o", least=0.25, form="centre and size", head="anchors last", overlap=0.5), {"o": rows}, 1
-    )
+    (found,) = read_boxes(table("anchors last", 4, 0.5), {"o": rows}, 1, None)
     assert counts == [1000]
     assert found.scores == pytest.approx([0.9])
 
@@ -247,7 +264,7 @@ def test_tensorflow_s_boxes_are_shares_with_y_first() -> None:
         "detection_scores": np.array([[0.9, 0.0]]),
         "detection_classes": np.array([[1.0, 0.0]]),
     }
-    layout = BoxLayout(
+    layout = Detections(
         "detection_boxes", "detection_scores", "detection_classes", least=0.25, form="corners, y first", shares=True
     )
     how = read_preprocessing("scale-0-1", TensorSpec("x", np.dtype(np.float32), (None, 3, 32, 32)))
@@ -255,7 +272,7 @@ def test_tensorflow_s_boxes_are_shares_with_y_first() -> None:
     assert found["boxes"] == [{"class": 1, "name": "dog", "score": 0.9, "box": [50.0, 50.0, 100.0, 150.0]}]
 
 
-NOTHING = ir.Model(ir.Graph([], [], nodes=[]), ir_version=8)  # a model of which answers alone tell
+NOTHING: dict[str, OutputEnd] = {}  # a graph that tells nothing
 PICTURE = {"x": np.zeros((1, 3, SIDE, SIDE), np.float32)}
 
 
@@ -272,45 +289,51 @@ def draw_heads() -> dict[str, tuple[dict[str, np.ndarray], tuple[str, ...], BoxL
     )
     masks, prototypes = random.normal(size=(PLACES, 8)), random.normal(size=(1, 8, 16, 16))
     points, offsets = random.uniform(0, SIDE, (PLACES, 6)), random.normal(size=(PLACES, 4))
-    two, last, first = ("a", "b"), "anchors last", "anchors first, classes only"
+    two = ("a", "b")
 
     def rows(*columns: np.ndarray) -> np.ndarray:
         return np.concatenate(columns, axis=1)[None].astype(np.float32)
 
-    def layout(head: str, overlap: float, **other: Any) -> BoxLayout:
-        return BoxLayout("o", least=0.25, head=head, overlap=overlap, **{"form": "centre and size", **other})
-
     eight = rows(boxes, scores).transpose(0, 2, 1)
     objects = rows(boxes, share, scores / share)
     turned = rows(boxes, scores, angle).transpose(0, 2, 1)
-    apart = layout("anchors apart", 0.45, scores="s", form="corners, y first")
+    pair = Level(Columns("o", "anchors first"), Columns("s", "anchors first"))
+    apart = AnchorHead((pair,), "corners, y first", 0.45)
     return {
-        "YOLOv8": ({"o": eight}, (), layout(last, 0.7)),
-        "YOLOv8, corners": ({"o": rows(corners, scores).transpose(0, 2, 1)}, (), layout(last, 0.7, form="corners")),
+        "YOLOv8": ({"o": eight}, (), table("anchors last", 4, 0.7, classes=2)),
+        "YOLOv8, corners": (
+            {"o": rows(corners, scores).transpose(0, 2, 1)}, (),
+            table("anchors last", 4, 0.7, classes=2, coding="corners"),
+        ),
         "YOLOv8, masks": (
-            {"o": rows(boxes, scores, masks).transpose(0, 2, 1), "p": prototypes}, (), layout(last, 0.7, class_count=2)
+            {"o": rows(boxes, scores, masks).transpose(0, 2, 1), "p": prototypes}, (),
+            table("anchors last", 4, 0.7, classes=2, rest=Columns("o", "anchors last", 6)),
         ),
         "YOLOv8, points": (
-            {"o": rows(boxes, scores, points).transpose(0, 2, 1)}, two, layout(last, 0.7, class_count=2)
+            {"o": rows(boxes, scores, points).transpose(0, 2, 1)}, two,
+            table("anchors last", 4, 0.7, classes=2, rest=Columns("o", "anchors last", 6)),
         ),
         "YOLOv8, turned": ({"o": turned}, two, "'o' has 3 columns behind the box for 2 classes"),
         "YOLOv8, turned, without names": ({"o": turned}, (), "'o' has a column that is high at most anchors"),
         "YOLOv8, logits": ({"o": rows(boxes, logits).transpose(0, 2, 1)}, (), "put a Sigmoid behind them"),
-        "YOLOv8, transposed": ({"o": rows(boxes, scores)}, two, layout(first, 0.7)),
-        "YOLOX": ({"o": objects}, two, layout("anchors first", 0.45)),
+        "YOLOv8, transposed": ({"o": rows(boxes, scores)}, two, table("anchors first", 4, 0.7, classes=2)),
+        "YOLOX": ({"o": objects}, two, table("anchors first", 5, 0.45, classes=2)),
         "YOLOX, without names": ({"o": objects}, (), "7 columns are 3 classes, or 2 behind a share of being an object"),
         "YOLOX, offsets": ({"o": rows(offsets, share, scores / share)}, two, "do not follow the grid of anchors"),
-        "YOLOv6": ({"o": rows(boxes, np.ones((PLACES, 1)), scores)}, (), layout("anchors first", 0.45)),
-        "YOLOv5": ({"o": rows(thrice, np.tile(share, (3, 1)), np.tile(scores, (3, 1)))}, (), layout("anchors first", 0.45)),
+        "YOLOv6": ({"o": rows(boxes, np.ones((PLACES, 1)), scores)}, (), table("anchors first", 5, 0.45, classes=2)),
+        "YOLOv5": (
+            {"o": rows(thrice, np.tile(share, (3, 1)), np.tile(scores, (3, 1)))}, (),
+            table("anchors first", 5, 0.45, classes=2),
+        ),
         "YOLOv5, no samples": (
             {"o": rows(thrice, np.tile(share, (3, 1)), np.tile(scores, (3, 1)))[0]}, (), "'o' has no axis of samples"
         ),
         "RT-DETR": (
-            {"o": rows(boxes[:70] / SIDE, scores[:70])}, two, replace(layout(first, 0.7, shares=True), overlap=None)
+            {"o": rows(boxes[:70] / SIDE, scores[:70])}, two, table("anchors first", 4, 1.0, shares=True)
         ),
         "pair, y first": ({"o": rows(corners[:, [1, 0, 3, 2]]), "s": rows(scores)}, (), apart),
         "YOLOv4": (
-            {"o": rows(corners)[:, :, None], "s": rows(scores)}, (), replace(apart, form="corners")
+            {"o": rows(corners)[:, :, None], "s": rows(scores)}, (), replace(apart, coding="corners")
         ),
         "pair, offsets": ({"o": rows(offsets), "s": rows(scores)}, (), "no other output scores of its rows"),
         "maps": (
@@ -326,7 +349,7 @@ def draw_heads() -> dict[str, tuple[dict[str, np.ndarray], tuple[str, ...], BoxL
 @pytest.mark.parametrize("case", draw_heads())
 def test_heads_are_told_by_their_answers(case: str) -> None:
     outputs, names, wanted = draw_heads()[case]
-    found = find_box_layout(NOTHING, "NCHW", [(PICTURE, outputs)], names)
+    found = find_served_boxes(NOTHING, "NCHW", [(PICTURE, outputs)], names)
     if not isinstance(wanted, str) or not wanted:
         assert found == wanted
     else:
@@ -341,8 +364,8 @@ def test_heads_of_any_maps_that_follow_each_other(strides: tuple[int, ...]) -> N
     centres = np.concatenate(grids, axis=1)
     sizes, scores = random.uniform(8, 40, centres.shape), random.uniform(0, 0.2, (3, centres.shape[1]))
     head = np.concatenate([centres, sizes, scores])[None].astype(np.float32)
-    found = find_box_layout(NOTHING, "NCHW", [({"x": picture}, {"o": head})])
-    assert found == BoxLayout("o", least=0.25, form="centre and size", head="anchors last", overlap=0.7)
+    found = find_served_boxes(NOTHING, "NCHW", [({"x": picture}, {"o": head})])
+    assert found == table("anchors last", 4, 0.7, classes=3)
 
 
 @pytest.mark.parametrize("names", [(), ("a", "b", "c"), ("background", "a", "b", "c")])
@@ -359,8 +382,8 @@ def test_tensorflow_s_four_outputs(suffix: str, names: tuple[str, ...]) -> None:
     }  # fmt: skip
     found = find_detections(four, list(four))
     assert found is not None
-    layout = _describe_found(found, four, 1, names)
-    assert layout == BoxLayout(
+    layout = describe_chosen(found, four, 1, names)
+    assert layout == Detections(
         "detection_boxes" + suffix, "detection_scores" + suffix, "detection_classes" + suffix, least=0.25,
         form="corners, y first", shares=True, first_class=int(len(names) < 4),
     )  # fmt: skip
@@ -369,7 +392,8 @@ def test_tensorflow_s_four_outputs(suffix: str, names: tuple[str, ...]) -> None:
     )
     found = find_detections(numbered, list(numbered))
     assert found is not None
-    layout = _describe_found(found, numbered, 1, names)
+    layout = describe_chosen(found, numbered, 1, names)
+    assert layout is not None
     assert (layout.form, layout.first_class) == ("corners, y first", int(len(names) == 3))
 
 
@@ -381,11 +405,15 @@ def test_boxes_that_the_graph_chose_need_one_to_be_seen() -> None:
     }  # fmt: skip
     found = find_detections(outputs, list(outputs))
     assert found is not None
-    with pytest.raises(NotReadError, match="no box was found in the golden samples"):
-        _describe_found(found, outputs, 1, ())
+    assert describe_chosen(found, outputs, 1) is None
+    ends = {name: OutputEnd("other", selected=True) for name in outputs}
+    none = find_served_boxes(ends, "NCHW", [(PICTURE, outputs)])
+    assert isinstance(none, str)
+    assert none.startswith("no box was found in the golden samples")
     outputs["det_boxes"][0, :2], outputs["det_boxes"][0, 2:] = [[1, 2, 30, 40], [9, 3, 50, 60]], [1, 2, 30, 40]
     outputs["det_scores"][0, :2], outputs["det_classes"][0, :2] = [0.1, 0.2], [1, 0]
-    assert _describe_found(found, outputs, 1, ()) == BoxLayout("det_boxes", "det_scores", "det_classes", least=0.25)
+    seen = find_served_boxes(ends, "NCHW", [(PICTURE, outputs)])
+    assert seen == Detections("det_boxes", "det_scores", "det_classes", least=0.25)
 
 
 def draw_pair(classes: int, background: int, side: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -411,17 +439,18 @@ def test_boxes_beside_scores_of_four_classes(boxes_first: bool, background: int,
     outputs = {"b": boxes, "s": scores} if boxes_first else {"s": scores, "b": boxes}
     found = find_pair(outputs, 64, 64)
     assert found is not None
-    assert (found.boxes, found.scores, found.classes) == ("b", "s", background)
+    assert (found.boxes, found.scores, found.background) == ("b", "s", background)
     assert (found.form, found.shares) == (form, side == 1)
 
 
 def test_a_background_in_a_late_column_is_read_back_and_one_that_is_no_column_refused(folder: Path) -> None:
-    found = find_pair(dict(zip("bs", draw_pair(91, 90, 1.0), strict=True)), 64, 64)
-    assert found is not None
-    assert found.classes == 90
-    assert box_layout.from_json(box_layout.to_json(found), "b", "h") == found
+    found = find_served_boxes(NOTHING, "NCHW", [(PICTURE, dict(zip("bs", draw_pair(91, 90, 1.0), strict=True)))])
+    assert isinstance(found, AnchorHead)
+    assert found.background == 90
+    assert box_layout_json.from_json(box_layout_json.to_json(found), "b", "h") == found
     said = json.loads((folder / "models" / "eyes.fcd" / "manifest.json").read_text())
-    said["boxes"] = box_layout.to_json(replace(found, boxes="output0", scores="output0"))
+    level = Level(Columns("output0", "anchors first"), Columns("output0", "anchors first"))
+    said["boxes"] = box_layout_json.to_json(replace(found, levels=(level,)))
     with pytest.raises(FcdeployError, match="names class 90 of 84 as the background"):
         manifest.from_json(said, "b")
 
@@ -441,20 +470,41 @@ def test_what_may_be_no_boxes_has_no_layout() -> None:
 def test_a_bundle_keeps_the_layout_and_a_damaged_one_is_refused(folder: Path) -> None:
     layout = open_bundle(folder / "models" / "eyes.fcd").manifest.format.boxes
     assert layout is not None
-    row = box_layout.to_json(layout)
-    assert box_layout.from_json(row, "b", "h") == layout
-    for key, value in (
-        ("boxes", 3),
-        ("form", "round"),
-        ("head", None),
-        ("least", 2),
-        ("scores", [1]),
-        ("sample", "a"),
-        ("head", "anchors apart"),
-    ):
+    row = box_layout_json.to_json(layout)
+    assert box_layout_json.from_json(row, "b", "h") == layout
+    (level,) = row["levels"]
+    wrong: list[tuple[str, Any]] = [
+        ("coding", "round"), ("overlap", 2), ("levels", []), ("levels", 3), ("background", -1), ("shown_from", []),
+        ("shown_from", ["a"]), ("left", None), ("guessed", 1),
+    ]  # fmt: skip
+    wrong += [("levels", [{**level, "boxes": {**level["boxes"], key: value}}]) for key, value in (
+        ("output", 3), ("layout", "round"), ("start", -1), ("stop", 0), ("anchors", 0), ("anchors", 1e9),
+    )]  # fmt: skip
+    grid = {"rows": 8, "columns": 8, "stride": 8, "anchors": 1}
+    wrong += [("levels", [{**level, "grids": [{**grid, key: 0}]}]) for key in grid]
+    for key, value in wrong:
         with pytest.raises(FcdeployError, match="says nothing of boxes"):
-            box_layout.from_json({**row, key: value}, "b", "h")
+            box_layout_json.from_json({**row, key: value}, "b", "h")
+    assert box_layout_json.from_json({**row, "levels": [{**level, "grids": [grid]}]}, "b", "h") != layout
+
+
+def test_earlier_layouts_that_are_damaged_are_refused() -> None:
+    chosen = Detections("y", 4, 5, 6, 0.25)
+    assert box_layout_json.from_json(box_layout_json.to_json(chosen), "b", "h") == chosen
+    for key, value in (
+        ("boxes", 3), ("form", "round"), ("head", None), ("least", 2), ("scores", [1]), ("sample", "a"),
+        ("head", "anchors apart"),
+    ):  # fmt: skip
+        with pytest.raises(FcdeployError, match="says nothing of boxes"):
+            earlier(**{"head": "anchors last", key: value})
+
+
+def test_a_manifest_names_outputs_and_numbers_that_the_model_has(folder: Path) -> None:
     said = json.loads((folder / "models" / "eyes.fcd" / "manifest.json").read_text())
-    said["boxes"]["boxes"] = "output1"
+    boxes = said["boxes"]["levels"][0]["boxes"]
+    boxes["start"], boxes["stop"] = 3, 6
+    with pytest.raises(FcdeployError, match="reads 3 numbers of output 'output0', expected 4 or more"):
+        manifest.from_json(said, "b")
+    boxes["output"] = "output1"
     with pytest.raises(FcdeployError, match="'boxes' names the output 'output1', which the model has not"):
         manifest.from_json(said, "b")

@@ -1,9 +1,13 @@
-"""Which outputs of a detector are boxes, and what their numbers say:
+"""Where a detector's answers hold boxes (records/box_layout.py), and what their numbers say:
 
-detections   boxes that the graph chose, behind a suppression
-heads        boxes and scores that every anchor has
-grids        where anchors lie in a picture
-find_heads   heads in the answers to pictures: by the graph, shapes and numbers
-find_maps    heads that are not decoded, as the maps that a network ends in
-layouts      where answers hold boxes, to be recorded in a bundle
+find_heads       the finder: recorded, chosen by the graph, or of anchors, by the graph, shapes and numbers
+find_detections  boxes that the graph chose, behind a suppression
+find_tables      boxes beside scores in one output
+find_pairs       boxes in one output, scores in another
+find_maps        heads that are not decoded, as the maps that a network ends in
+grids            where anchors lie in a picture
+decode           numbers of anchors as corners
+read             the boxes of answers, the best of those that overlap
+compare          how many boxes two models have in common, and how near these are
+served           which boxes a server can tell, or why not
 """

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from fcdeploy.arrays import Array, Arrays
-from fcdeploy.evaluate.boxes.detections import CONFIDENT
-from fcdeploy.evaluate.boxes.grids import ALL_STRIDES, IN_PLACE, MOST_A_PLACE, NEAR_PLACE, Grid, make_grid
-from fcdeploy.evaluate.boxes.heads import AnchorHead, Coding, Columns, Layout, Level, line_up, squash
-from fcdeploy.evaluate.boxes.layouts import OVERLAPS
-from fcdeploy.evaluate.output_ends import BOX
+from fcdeploy.evaluate.boxes.decode import line_up, read_columns, squash
+from fcdeploy.evaluate.boxes.find_detections import CONFIDENT
+from fcdeploy.evaluate.boxes.grids import ALL_STRIDES, IN_PLACE, MOST_A_PLACE, NEAR_PLACE, make_grid
 from fcdeploy.evaluate.standing_out import stands_out
+from fcdeploy.records.box_layout import BOX, AnchorHead, Coding, Columns, Grid, Layout, Level
 
-WITH_OBJECTNESS, WITHOUT = OVERLAPS["anchors first"], OVERLAPS["anchors last"]
+WITH_OBJECTNESS, WITHOUT = 0.45, 0.7
+"""Overlap from where on the weaker of two boxes is left out, as YOLOv5's detect and the SSD of W. Liu et al. (2016) take it by
+default, and Ultralytics' predict."""
 LARGE = 6.0  # of a logarithm of a side in strides, or a shift in tenths of a side, over ten: 400 strides, 6 sides
 ALL_QUIET = 0.9  # of the anchors: in a head that is not decoded as many score next to nothing
 QUIET = 0.1  # the score of such an anchor; a map of features has one half there
@@ -150,7 +151,7 @@ def _join_as(
         if level is None:
             return None
         levels.append(level)
-    numbers = [level.boxes.read(outputs) for level in levels]
+    numbers = [read_columns(level.boxes, outputs) for level in levels]
     coding = _find_coding(np.concatenate([each.reshape(-1, each.shape[2]) for each in numbers]), levels[0])
     if coding is None:
         return None

@@ -7,12 +7,12 @@ boxes from offsets, and boxes with y first from those with x first.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 
 from fcdeploy.arrays import Array, Arrays, Float64
+from fcdeploy.records.box_layout import Form, Grid
 
 ALL_STRIDES = (4, 8, 16, 32, 64, 128)
 STRIDES = [ALL_STRIDES[at:end] for at in range(5) for end in range(at + 2, 7)]
@@ -28,23 +28,18 @@ NEAR_PLACE = 4.0  # strides between a box's centre and its anchor's place: 1.8 f
 CHANNELS = (1, 3, 4)  # of a picture
 
 
-@dataclass(frozen=True)
-class Grid:
-    """Rows and columns of a map, pixels from one to the next, and anchors at each place."""
-
-    rows: int
-    columns: int
-    stride: int
-    anchors: int = 1
-
-    def list_places(self) -> Float64:
-        """The centre of each anchor's place in strides, x and y, and the stride, (anchors, 3): those of a place side by side."""
-        y, x = np.meshgrid(np.arange(self.rows) + 0.5, np.arange(self.columns) + 0.5, indexing="ij")
-        places = np.stack([x, y, np.full_like(x, self.stride)], axis=-1).reshape(-1, 3)
-        return np.repeat(places, self.anchors, axis=0)
+Size = tuple[int, int] | None
+"""Height and width of pictures; None where the inputs are none."""
 
 
-def find_picture_size(inputs: Arrays) -> tuple[int, int] | None:
+def list_places(grid: Grid) -> Float64:
+    """The centre of each anchor's place in strides, x and y, and the stride, (anchors, 3): those of a place side by side."""
+    y, x = np.meshgrid(np.arange(grid.rows) + 0.5, np.arange(grid.columns) + 0.5, indexing="ij")
+    places = np.stack([x, y, np.full_like(x, grid.stride)], axis=-1).reshape(-1, 3)
+    return np.repeat(places, grid.anchors, axis=0)
+
+
+def find_picture_size(inputs: Arrays) -> Size:
     """Height and width of the only input that is a batch of pictures; None where none is, or several."""
     pictures = [array for array in inputs.values() if array.ndim == 4]
     if len(pictures) != 1:
@@ -55,17 +50,31 @@ def find_picture_size(inputs: Arrays) -> tuple[int, int] | None:
     return (shape[1], shape[2]) if shape[3] in CHANNELS else None
 
 
-def make_grid(height: int, width: int, stride: int, anchors: int = 1) -> Grid:
-    """A map of a network that pads: it has a place for what is left at the edges."""
-    return Grid(-(-height // stride), -(-width // stride), stride, anchors)
+def make_grid(height: int, width: int, stride: int, anchors: int = 1, *, whole: bool = False) -> Grid:
+    """A map of a network that pads: it has a place for what is left at the edges; or with `whole` places only."""
+    up = 0 if whole else stride - 1
+    return Grid((height + up) // stride, (width + up) // stride, stride, anchors)
 
 
 def list_grids(anchors: int, height: int, width: int) -> Iterator[tuple[Grid, ...]]:
     """The grids of several strides that have so many anchors together, as many at each place; fewest a place first."""
-    for each, strides in product(range(1, MOST_A_PLACE + 1), STRIDES):
-        grids = tuple(make_grid(height, width, stride, each) for stride in strides)
-        if sum(grid.rows * grid.columns * grid.anchors for grid in grids) == anchors:
-            yield grids
+    for whole in (False, True):
+        for each, strides in product(range(1, MOST_A_PLACE + 1), STRIDES):
+            grids = tuple(make_grid(height, width, stride, each, whole=whole) for stride in strides)
+            if sum(grid.count for grid in grids) == anchors:
+                yield grids
+
+
+def fit_grids(grids: tuple[Grid, ...], anchors: int, size: Size) -> tuple[Grid, ...]:
+    """The same maps in a picture of another size that has so many anchors; () where they cannot have."""
+    known = grids if sum(grid.count for grid in grids) == anchors else ()
+    if size is None:
+        return known
+    for whole in (False, True):
+        fitted = tuple(make_grid(*size, grid.stride, grid.anchors, whole=whole) for grid in grids)
+        if sum(grid.count for grid in fitted) == anchors:
+            return fitted
+    return known
 
 
 def count_places(height: int, width: int) -> set[int]:
@@ -77,17 +86,21 @@ def count_places(height: int, width: int) -> set[int]:
     }
 
 
-def find_form(boxes: Array, height: int, width: int) -> str:
-    """As what the boxes (n, anchors, 4) have a size and lie in the input: corners, or centre and size; "" for neither."""
+def find_form(boxes: Array, height: int, width: int) -> Form | None:
+    """As what the boxes (n, anchors, 4) have a size and lie in the input: corners, or centre and size; None for neither."""
     shares = are_shares(boxes)
     start, end = boxes[..., :2].astype(np.float64), boxes[..., 2:].astype(np.float64)
-    for form, centre, size in (("corners", (start + end) / 2, end - start), ("centre and size", start, end)):
+    forms: tuple[tuple[Form, Float64, Float64], ...] = (
+        ("corners", (start + end) / 2, end - start),
+        ("centre and size", start, end),
+    )
+    for form, centre, size in forms:
         rows_first = form == "corners" and find_order(centre) == "y first"
         sides = np.array([1.0, 1.0] if shares else [height, width] if rows_first else [width, height])
         inside = (centre >= -SLACK * sides) & (centre <= (1 + SLACK) * sides) & (size > 0) & (size <= 2 * sides)
         if inside.all(axis=2).mean() >= IN_PLACE:
             return "corners, y first" if rows_first else form
-    return ""
+    return None
 
 
 def find_order(centres: Array) -> str:
@@ -111,8 +124,8 @@ def lie_on_grids(centres: Array, grids: tuple[Grid, ...]) -> bool:
     for inner in {True, grids[0].anchors == 1}:
         parts = []
         for grid in grids:
-            once = Grid(grid.rows, grid.columns, grid.stride).list_places()
-            parts.append(grid.list_places() if inner else np.tile(once, (grid.anchors, 1)))
+            once = list_places(Grid(grid.rows, grid.columns, grid.stride))
+            parts.append(list_places(grid) if inner else np.tile(once, (grid.anchors, 1)))
         places = np.concatenate(parts)
         away = np.abs(centres / places[:, 2:] - places[:, :2]).max(axis=2)
         if float((away <= NEAR_PLACE).mean()) >= IN_PLACE:

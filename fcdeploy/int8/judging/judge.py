@@ -15,9 +15,10 @@ import onnx_ir as ir
 from fcdeploy.arithmetic.metrics import Fidelity, measure_fidelity
 from fcdeploy.arithmetic.regions import compare_regions
 from fcdeploy.arrays import Array, Arrays, Float64
-from fcdeploy.evaluate.boxes.find_heads import find_anchor_head
+from fcdeploy.evaluate.boxes.compare import compare_boxes, measure_boxes
+from fcdeploy.evaluate.boxes.find_heads import find_boxes
 from fcdeploy.evaluate.boxes.grids import find_picture_size
-from fcdeploy.evaluate.boxes.heads import AnchorHead
+from fcdeploy.evaluate.boxes.read import read_boxes
 from fcdeploy.evaluate.decision import READ_AT, Decision, decide, squeeze
 from fcdeploy.evaluate.output_ends import OutputEnd
 from fcdeploy.evaluate.outputs import read_outputs
@@ -35,6 +36,7 @@ from fcdeploy.int8.judging.margins import (
     measure_class_moves,
     measure_threshold_moves,
 )
+from fcdeploy.records.box_layout import BoxLayout
 from fcdeploy.runtime.engine import Engine
 from fcdeploy.runtime.session import Session
 from fcdeploy.samples.kept_samples import count_samples, split_into_chunks
@@ -138,13 +140,13 @@ class Judge:
         first = (
             {name: _join([answer[name] for answer in self.answers]) for name in session.outputs} if self.chunks else {}
         )
-        read = read_outputs(first, ends, self._find_head(ends))
+        read = read_outputs(first, ends, self._find_boxes(ends))
         self.decisions, self.found = dict(read.decisions), read.detections
         if self.found is not None:
             self.decisions[self.found.boxes] = Decision(None, None, sparse=True, rows=True)
         self._boxes = [
-            [] if self.found is None else self.found.read(answer, count)
-            for (count, _), answer in zip(self.chunks, self.answers, strict=True)
+            [] if self.found is None else read_boxes(self.found, answer, count, find_picture_size(feeds))
+            for (count, feeds), answer in zip(self.chunks, self.answers, strict=True)
         ]
         self.margins = self._measure_margins(session, [] if others is None else split_into_chunks(model, others))
         blanks = {name: d.blank for name, d in self.decisions.items() if d.blank is not None}
@@ -153,17 +155,14 @@ class Judge:
             for answer in self.answers
         ]
 
-    def _find_head(self, ends: Mapping[str, OutputEnd]) -> AnchorHead | None:
-        """Boxes of anchors in the answers to pictures of the first one's size."""
+    def _find_boxes(self, ends: Mapping[str, OutputEnd]) -> BoxLayout | None:
+        """Boxes in the answers to pictures of the first one's size."""
         if not self.chunks or self._states:
             return None
         shapes = [{name: array.shape[1:] for name, array in feeds.items()} for _, feeds in self.chunks]
         alike = [answer for answer, shape in zip(self.answers, shapes, strict=True) if shape == shapes[0]]
-        return find_anchor_head(
-            {name: _join([answer[name] for answer in alike]) for name in alike[0]},
-            ends,
-            find_picture_size(self.chunks[0][1]),
-        )
+        answers = {name: _join([answer[name] for answer in alike]) for name in alike[0]}
+        return find_boxes(answers, ends, find_picture_size(self.chunks[0][1]))
 
     def measure(self, int8: ir.Model, most: int | None = None, *, least: Floor | None = None) -> Judgement:
         """A model's answers to all samples, or the first chunks of at least `most`; of one that is far below `least`, fewer."""
@@ -192,10 +191,10 @@ class Judge:
 
     def _add_errors(self, tally: _Tally, index: int, other: Arrays) -> None:
         """Count by how much a model's answer to a chunk differs."""
-        count, answer = self.chunks[index][0], self.answers[index]
+        (count, feeds), answer = self.chunks[index], self.answers[index]
         boxed = () if self.found is None else self.found.names
         if self.found is not None:
-            for name, new in self.found.measure(answer, other, count).items():
+            for name, new in measure_boxes(self.found, answer, other, count, find_picture_size(feeds)).items():
                 tally.sums[name] += new
         for name, f in answer.items():
             if name not in boxed and f.shape == other[name].shape:
@@ -203,10 +202,11 @@ class Judge:
 
     def _add_decisions(self, tally: _Tally, index: int, other: Arrays) -> None:
         """Count what a model's answer to a chunk decides otherwise."""
-        count, answer = self.chunks[index][0], self.answers[index]
+        (count, feeds), answer = self.chunks[index], self.answers[index]
         boxed = () if self.found is None else self.found.names
         if self.found is not None:
-            tally.equal[self.found.boxes].append(self.found.compare(self._boxes[index], self.found.read(other, count)))
+            found = read_boxes(self.found, other, count, find_picture_size(feeds))
+            tally.equal[self.found.boxes].append(compare_boxes(self.found, self._boxes[index], found))
         for name, f in answer.items():
             if name not in boxed:
                 known = self.decisions.get(name), self._texts[index].get(name)

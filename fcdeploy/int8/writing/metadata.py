@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 
 import onnx_ir as ir
@@ -16,30 +15,30 @@ from fcdeploy.proof.saturation import prove_no_saturation
 from fcdeploy.records import data_format, fingerprints, origin
 from fcdeploy.records import plan as plans
 from fcdeploy.records.calibration import Calibration, describe_inputs
+from fcdeploy.records.origin import JudgedBy
 from fcdeploy.records.plan import Plan
 from fcdeploy.runtime import options
 from fcdeploy.tables.targets import TARGETS
 from fcdeploy.tables.types import INT8
 
 
-def finish_model(int8: ir.Model, calibration: Calibration, plan: Plan, decides: Sequence[str] | None) -> None:
+def finish_model(int8: ir.Model, calibration: Calibration, plan: Plan, judged: JudgedBy | None) -> None:
     """The last changes before the model is written, in place; none of them changes what it computes.
 
     The lowest opset and IR version that can say it, what it was made from and which samples it knows, what a session of it
-    must set, and nothing that follows from the rest.  `decides` are the outputs that it was judged by the decisions of, None of a
-    model that was not judged.
+    must set, and nothing that follows from the rest.  `judged` is by what it was judged, None of a model that was not.
     """
     store_unblocked(int8.graph)
     opset, _ = lowest_opset(int8)
     lower_opset(int8, opset)
     int8.ir_version = lowest_ir_version(int8)
-    _write_metadata(int8, calibration, plan, decides)
+    _write_metadata(int8, calibration, plan, judged)
     if TARGETS[plan.target].pair_limit is None and all(proof.exact_on_x86 for proof in prove_no_saturation(int8)):
         options.drop_option(int8, options.PRECISION)  # it would only cost time
     strip(int8)
 
 
-def _write_metadata(int8: ir.Model, calibration: Calibration, plan: Plan, decides: Sequence[str] | None) -> None:
+def _write_metadata(int8: ir.Model, calibration: Calibration, plan: Plan, judged: JudgedBy | None) -> None:
     """Say in the model what it was made from, and which samples it knows."""
     int8.producer_name, int8.producer_version = "fcdeploy", __version__
     made = {
@@ -52,10 +51,11 @@ def _write_metadata(int8: ir.Model, calibration: Calibration, plan: Plan, decide
     }
     if (plan.weights, plan.activations) != (INT8.weights, INT8.activations):
         made |= {"weights": plan.weights, "activations": plan.activations}
-    if decides is not None:
-        made[origin.DECIDES] = json.dumps(list(decides))
+    if judged is not None:
+        made[origin.DECIDES] = json.dumps(judged.decides)
     int8.metadata_props[origin.KEY] = origin.to_text(made)
-    known = replace(calibration.format, statistics=describe_inputs(calibration))
+    boxes = None if judged is None else judged.boxes
+    known = replace(calibration.format, statistics=describe_inputs(calibration), boxes=boxes)
     if known:
         int8.metadata_props[data_format.KEY] = data_format.to_metadata(known)
     weights = sum(value.const_value.nbytes for value in int8.graph.initializers.values() if value.const_value)
