@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from fcdeploy.arrays import Array
-from fcdeploy.errors import FcdeployError
 from fcdeploy.native.calls import pack
 from fcdeploy.native.calls.call import (
     Address,
@@ -28,7 +27,7 @@ from fcdeploy.native.calls.call import (
 )
 from fcdeploy.native.placing.layout import Placed
 from fcdeploy.native.placing.views import View, nest_loops
-from fcdeploy.native.program.layers import FloatLayer, Layer
+from fcdeploy.native.program.layers import FloatLayer, Layer, split_weights
 from fcdeploy.native.program.pairs import begin_early
 
 
@@ -138,17 +137,10 @@ def _split_runs(step: Layer, work: Placed) -> tuple[dict[str, Any], Array]:
 
 def _repeat_runs(step: Layer, rows: Array, geometry: dict[str, int]) -> tuple[Array, dict[str, int]]:
     """Weights of more than 8 bits as a sum of some of 8: each run is read as often."""
-    if geometry["runs_x"] != 1:
-        raise FcdeployError(
-            f"node {step.node!r}: weights beyond 8 bits have no kernel where a window's pixels are apart",
-            "fcdeploy quantize writes weights of 8 bits",
-        )
-    parts, rest = list[Array](), rows
-    while rest.any() or not parts:
-        parts.append(np.clip(rest, -128, 127))
-        rest = rest - parts[-1]
+    assert geometry["runs_x"] == 1, f"{step.node}: such windows are read with rows that repeat"
+    parts = split_weights(rows)
     each = np.stack(parts, axis=2)  # (out, runs, parts, length)
-    return each.reshape(len(rows), -1, rows.shape[2]).astype(np.int8), geometry | {"runs_x": len(parts), "run_x": 0}
+    return each.reshape(len(rows), -1, rows.shape[2]), geometry | {"runs_x": len(parts), "run_x": 0}
 
 
 def _find_distance(view: View) -> int:

@@ -16,6 +16,15 @@ from fcdeploy.native.program.tensors import Floats
 CMSIS_BLOCK = 128  # channels at most that its depthwise kernels for Helium take at once: 124 in version 4 and later
 
 
+def split_weights(weight: Array) -> list[Array]:
+    """Integers of any size as a sum of some of 8 bits."""
+    parts, rest = list[Array](), weight
+    while rest.any() or not parts:
+        parts.append(np.clip(rest, -128, 127).astype(np.int8))
+        rest = rest - parts[-1]
+    return parts
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Layer(Ends):
     """A convolution or dense layer on bytes: sums of products in 32 bits, scaled once.

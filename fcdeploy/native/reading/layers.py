@@ -13,10 +13,11 @@ from fcdeploy.arithmetic.windows import Window
 from fcdeploy.arrays import Array
 from fcdeploy.graph.nodes import attribute_of, name_of
 from fcdeploy.graph.windows import read_window
-from fcdeploy.native.program.layers import FloatLayer, Layer
+from fcdeploy.native.program.layers import FloatLayer, Layer, split_weights
+from fcdeploy.native.program.steps import Move
 from fcdeploy.native.program.tensors import Floats, Tensor
 from fcdeploy.native.reading.moves import move_tensor
-from fcdeploy.native.reading.operands import Fixed
+from fcdeploy.native.reading.operands import Coded, Fixed, Sink
 from fcdeploy.native.reading.products import product
 from fcdeploy.native.reading.reader import WRITTEN_AS, Reader, name_output, read_shape
 
@@ -103,22 +104,24 @@ def read_layer(
     form: Form = AS_IT_IS,
 ) -> None:
     """A layer with output channels along the axis `out[0]` of its weight."""
-    x, axis = reader.get_bytes(node, 0), out[0]
-    integers = None if x is None else read_scaled_integers(weight, axis)
-    if x is None or integers is None:
+    given, axis = _read_coded_input(reader, node, weight.array.shape[out[0]], groups), out[0]
+    integers = None if given is None else read_scaled_integers(weight, axis)
+    if given is None or integers is None:
         _read_float_layer(reader, node, weight, axis, shape, window, groups, form)
         return
-    rows, scale = integers
-    unit = np.asarray(x.coding.scale * scale, np.float32)  # type: ignore[union-attr]
+    (x, x_scale), (rows, scale) = given, integers
+    unit = np.asarray(x_scale * scale, np.float32)
     bias, real = _read_bias(reader, node, len(rows) // form.times, integers=form.bias_of_integers)
     bias, real = form.bias(bias), None if real is None else form.bias(real)
-    sink = reader.find_sink(node)
+    sink = reader.find_sink(node, len(rows) if form == AS_IT_IS and (window or len(shape) == 2) else None)
     if sink is not None and real is not None:
         bias, real = np.rint(real / unit).astype(np.int64), None
     zero = x.coding.zero_point  # type: ignore[union-attr]
     total = bias - zero * rows.astype(np.int64).reshape(len(rows), -1).sum(axis=1)
     refuse_overflow(reader, node, rows, total)
-    factor = unit if sink is None else np.asarray(unit / sink.coding.scale, np.float32)
+    factor = unit if sink is None else np.asarray(unit / _get_scale(sink), np.float32)
+    if rows.dtype != np.int8 and window is not None and lies_apart(window, groups):
+        x, rows, window = repeat_rows(reader, node, x, rows, window)
     low, high = (0, 255) if sink is None else (sink.low, sink.high)
     dtype, coding = ("float32", None) if sink is None else ("uint8", sink.coding)
     to = Tensor(form.name(reader, node), shape, dtype, coding)
@@ -130,6 +133,51 @@ def read_layer(
         )
     )  # fmt: skip
     reader.write(node, form.finish(to))
+
+
+def _read_coded_input(reader: Reader, node: ir.Node, outs: int, groups: int) -> tuple[Tensor, Array] | None:
+    """Bytes, and their scale, or one for each output where each group of channels has its own; None where it is floats."""
+    x = reader.read(node.inputs[0])
+    if not isinstance(x, Coded) or x.tensor.coding is None:
+        return None
+    if x.linear:
+        return x.tensor, np.asarray(x.tensor.coding.scale)
+    scales = x.channel_scales
+    if scales is None or outs % groups or len(scales) % groups:
+        return None
+    each = scales.reshape(groups, -1)
+    return (x.tensor, np.repeat(each[:, 0], outs // groups)) if (each == each[:, :1]).all() else None
+
+
+def lies_apart(window: Window, groups: int) -> bool:
+    """Whether the pixels that a row of a window reads do not lie side by side in an image with channels last."""
+    return window.kernel[-1] > 1 and (groups > 1 or window.dilations[-1] > 1)
+
+
+def repeat_rows(
+    reader: Reader, node: ir.Node, x: Tensor, weight: Array, window: Window
+) -> tuple[Tensor, Array, Window]:
+    """A layer of weights that need more than 8 bits as one of several of 8, whose sum they are, each with a row of its own.
+
+    The first axis of space has every row as often: w x = w1 x + w2 x.
+    """
+    parts = split_weights(weight)
+    count, reach = len(parts), window.reach[0]
+    index = np.repeat(np.arange(x.shape[2]), count)
+    repeated = Tensor(
+        reader.make_name(f"{name_output(node)}.rows"), (*x.shape[:2], len(index), *x.shape[3:]), x.dtype, x.coding
+    )
+    reader.add(Move(node=name_of(node), inputs=(x,), outputs=(repeated,), kind="take", arguments=((2,),), index=index))
+    taps = np.zeros((*weight.shape[:2], reach, count, *weight.shape[3:]), np.int8)
+    taps[:, :, :: window.dilations[0]] = np.stack(parts, axis=3)
+    strides, begins, ends = ((each[0] * count, *each[1:]) for each in (window.strides, window.begins, window.ends))
+    kernel = (reach * count, *window.kernel[1:])
+    wider = Window(kernel, strides, begins, ends, (1, *window.dilations[1:]))
+    return repeated, taps.reshape(*weight.shape[:2], *kernel), wider
+
+
+def _get_scale(sink: Sink) -> Array:
+    return np.asarray(sink.coding.scale) if sink.scales is None else sink.scales
 
 
 def refuse_overflow(reader: Reader, node: ir.Node, rows: Array, total: Array) -> None:

@@ -12,15 +12,15 @@ from fcdeploy.arrays import Array
 from fcdeploy.graph.nodes import attribute_of, name_of
 from fcdeploy.native.program.compute_moves import move_elements
 from fcdeploy.native.program.steps import LookupTable, Move
-from fcdeploy.native.program.tensors import CODES, Tensor
-from fcdeploy.native.reading.operands import Coded, Fixed, Operand, Sink, is_identity, make_real
+from fcdeploy.native.program.tensors import CODES, Floats, Tensor
+from fcdeploy.native.reading.operands import Coded, Fixed, Operand, Sink, is_identity
 from fcdeploy.native.reading.reader import Reader, name_output, read_shape, sort_axes
 
 Kind = Literal["reshape", "transpose", "slice", "concat", "pad", "take", "expand"]
 Arguments = tuple[tuple[int, ...], ...]
 
 
-def _move(
+def move(
     reader: Reader, node: ir.Node, kind: Kind, shape: tuple[int, ...], arguments: Arguments = (), *, output: int = 0,
     index: Array | None = None,
 ) -> None:  # fmt: skip
@@ -29,15 +29,23 @@ def _move(
     if isinstance(x, Fixed):
         reader.set(node.outputs[output], _move_constant(x, kind, shape, arguments, index))
         return
-    source = x.tensor if isinstance(x, Coded) else x
-    if isinstance(x, Coded) and x.values.ndim > 1:
-        raise reader.refuse(node, "it moves bytes that mean something else in each channel")
+    source, values = find_movable(reader, x)
     to = Tensor(name_output(node, output), shape, source.dtype, source.coding)
     step = Move(
         node=name_of(node), inputs=(source,), outputs=(to,), kind=kind, arguments=arguments, index=index,
     )  # fmt: skip
     reader.add(step)
-    reader.set(node.outputs[output], Coded(to, x.values) if isinstance(x, Coded) else to)
+    reader.set(node.outputs[output], to if values is None else Coded(to, values))
+
+
+def find_movable(reader: Reader, x: Operand) -> tuple[Tensor, Floats | None]:
+    """The operand as elements that mean the same wherever they are, and what they mean where they are bytes.
+
+    Bytes that mean something else in each channel become floats.
+    """
+    if isinstance(x, Coded) and x.values.ndim == 1:
+        return x.tensor, x.values
+    return reader.make_floats(x), None
 
 
 def _move_constant(x: Fixed, kind: Kind, shape: tuple[int, ...], arguments: Arguments, index: Array | None) -> Fixed:
@@ -60,33 +68,35 @@ def reshape(reader: Reader, node: ir.Node) -> None:
         sizes[sizes.index(-1)] = prod(shape) // max(1, prod(n for n in sizes if n != -1))
     if prod(sizes) != prod(shape):
         raise reader.refuse(node, f"it makes {sizes} of {list(shape)}")
-    _move(reader, node, "reshape", tuple(sizes))
+    move(reader, node, "reshape", tuple(sizes))
 
 
 def flatten(reader: Reader, node: ir.Node) -> None:
     shape = read_shape(reader.read(node.inputs[0]))
     axis = attribute_of(node, "axis", 1) % (len(shape) + 1)
-    _move(reader, node, "reshape", (prod(shape[:axis]), prod(shape[axis:])))
+    move(reader, node, "reshape", (prod(shape[:axis]), prod(shape[axis:])))
 
 
 def squeeze(reader: Reader, node: ir.Node) -> None:
     shape = read_shape(reader.read(node.inputs[0]))
     given = reader.get_integers(node, "axes", 1)
     axes = sort_axes(given, len(shape)) if given is not None else tuple(i for i, n in enumerate(shape) if n == 1)
-    _move(reader, node, "reshape", tuple(n for i, n in enumerate(shape) if i not in axes))
+    if any(shape[axis] != 1 for axis in axes):
+        raise reader.refuse(node, f"it leaves out axes {list(axes)} of {list(shape)}, expected lengths of 1 there")
+    move(reader, node, "reshape", tuple(n for i, n in enumerate(shape) if i not in axes))
 
 
 def unsqueeze(reader: Reader, node: ir.Node) -> None:
     shape = read_shape(reader.read(node.inputs[0]))
     given = reader.get_integers(node, "axes", 1) or ()
     axes, rest = sort_axes(given, len(shape) + len(given)), iter(shape)
-    _move(reader, node, "reshape", tuple(1 if i in axes else next(rest) for i in range(len(shape) + len(axes))))
+    move(reader, node, "reshape", tuple(1 if i in axes else next(rest) for i in range(len(shape) + len(axes))))
 
 
 def transpose(reader: Reader, node: ir.Node) -> None:
     shape = read_shape(reader.read(node.inputs[0]))
     perm = attribute_of(node, "perm", tuple(reversed(range(len(shape)))))
-    _move(reader, node, "transpose", tuple(shape[i] for i in perm), (perm,))
+    move(reader, node, "transpose", tuple(shape[i] for i in perm), (perm,))
 
 
 def slice_(reader: Reader, node: ir.Node) -> None:
@@ -100,7 +110,7 @@ def slice_(reader: Reader, node: ir.Node) -> None:
         begin[axis], step[axis], sizes[axis] = chosen.start, chosen.step, len(chosen)
     if 0 in sizes:
         raise reader.refuse(node, "it leaves no elements")
-    _move(reader, node, "slice", tuple(sizes), (tuple(begin), tuple(step)))
+    move(reader, node, "slice", tuple(sizes), (tuple(begin), tuple(step)))
 
 
 def split(reader: Reader, node: ir.Node) -> None:
@@ -113,39 +123,7 @@ def split(reader: Reader, node: ir.Node) -> None:
     for i in range(len(node.outputs)):
         begin = tuple(sum(sizes[:i]) if j == axis else 0 for j in range(len(shape)))
         part = tuple(sizes[i] if j == axis else n for j, n in enumerate(shape))
-        _move(reader, node, "slice", part, (begin, (1,) * len(shape)), output=i)
-
-
-def gather(reader: Reader, node: ir.Node) -> None:
-    """Rows by constant indices, or by those that are computed or given."""
-    x, index = reader.read(node.inputs[0]), reader.read(node.inputs[1])
-    shape, chosen = read_shape(x), read_shape(index)
-    axis = attribute_of(node, "axis", 0) % max(1, len(shape))
-    out = (*shape[:axis], *chosen, *shape[axis + 1 :])
-    if isinstance(index, Fixed):
-        array = index.array.astype(np.int64)
-        _move(reader, node, "take", out, ((axis,),), index=np.where(array < 0, array + shape[axis], array))
-        return
-    if isinstance(index, Coded) and isinstance(x, Fixed) and x.array.ndim == 1 and x.array.size > index.values.max():
-        numbers = x.array[index.values.astype(np.int64)]  # a function of each byte
-        reader.set(node.outputs[0], Coded(index.tensor, numbers.astype(np.float32)))
-        return
-    if not isinstance(index, Tensor) or axis != 0:
-        raise reader.refuse(node, "indices that are computed have a kernel along the first axis alone")
-    if index.dtype not in ("int32", "int64"):
-        raise reader.refuse(node, f"its indices are {index.dtype}, expected int32 or int64")
-    rows = _read_rows(reader, x)
-    to = Tensor(name_output(node), out, rows.dtype, rows.coding)
-    reader.add(Move(node=name_of(node), inputs=(rows, index), outputs=(to,), kind="take", arguments=((0,),)))
-    reader.set(node.outputs[0], to if to.coding is None else make_real(to))
-
-
-def _read_rows(reader: Reader, x: Operand) -> Tensor:
-    """What rows are taken from: a constant keeps its bytes where it has one scale."""
-    held = reader.get_constant_bytes(x)
-    if held is not None:
-        return held
-    return x.tensor if isinstance(x, Coded) and x.linear else reader.make_floats(x)
+        move(reader, node, "slice", part, (begin, (1,) * len(shape)), output=i)
 
 
 def concat(reader: Reader, node: ir.Node) -> None:
@@ -248,7 +226,7 @@ def expand(reader: Reader, node: ir.Node) -> None:
     wanted = reader.get_integers(node, "shape", 1)
     if wanted is None:
         raise reader.refuse(node, "its shape is computed at run time")
-    _move(reader, node, "expand", np.broadcast_shapes(shape, wanted))
+    move(reader, node, "expand", np.broadcast_shapes(shape, wanted))
 
 
 NUMPY_MODES = {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}
@@ -273,8 +251,6 @@ def tile(reader: Reader, node: ir.Node) -> None:
     value, repeats = reader.read(node.inputs[0]), reader.get_integers(node, "repeats", 1)
     if repeats is None or min(repeats, default=1) < 1:
         raise reader.refuse(node, "its repeats are computed at run time, or leave no elements")
-    if isinstance(value, Coded) and value.values.ndim > 1 and repeats[1] > 1:
-        raise reader.refuse(node, "it moves bytes that mean something else in each channel")
     for axis, times in enumerate(repeats):
         if times > 1:
             value = take_elements(reader, node, value, axis, np.tile(np.arange(read_shape(value)[axis]), times))
@@ -300,7 +276,9 @@ def take_elements(reader: Reader, node: ir.Node, value: Operand, axis: int, at: 
     shape = tuple(len(at) if i == axis else n for i, n in enumerate(tensor.shape))
     to = Tensor(reader.make_name(name_output(node)), shape, tensor.dtype, tensor.coding)
     reader.add(Move(node=name_of(node), inputs=(tensor,), outputs=(to,), kind="take", arguments=((axis,),), index=at))
-    return Coded(to, value.values) if isinstance(value, Coded) else to
+    if not isinstance(value, Coded):
+        return to
+    return Coded(to, value.values[at] if value.values.ndim > 1 and axis == 1 else value.values)
 
 
 def move_tensor(
@@ -335,8 +313,8 @@ def take_part(reader: Reader, node: ir.Node, tensor: Tensor, shape: tuple[int, .
 
 
 def depth_to_space(reader: Reader, node: ir.Node) -> None:
-    x, size = reader.read(node.inputs[0]), attribute_of(node, "blocksize", 1)
-    source = x.tensor if isinstance(x, Coded) else reader.make_floats(x)
+    size = attribute_of(node, "blocksize", 1)
+    source, values = find_movable(reader, reader.read(node.inputs[0]))
     if attribute_of(node, "mode", "DCR") == "DCR":
         whole = spread_out(reader, node, source, (size, size))
     else:  # channels first, then the block
@@ -345,14 +323,14 @@ def depth_to_space(reader: Reader, node: ir.Node) -> None:
         apart = move_tensor(reader, node, source, "reshape", (n, rest, size, size, h, w))
         turned = move_tensor(reader, node, apart, "transpose", (n, rest, h, size, w, size), (0, 1, 4, 2, 5, 3))
         whole = move_tensor(reader, node, turned, "reshape", (n, rest, h * size, w * size))
-    reader.set(node.outputs[0], Coded(whole, x.values) if isinstance(x, Coded) else whole)
+    reader.set(node.outputs[0], whole if values is None else Coded(whole, values))
 
 
 def space_to_depth(reader: Reader, node: ir.Node) -> None:
-    x, size = reader.read(node.inputs[0]), attribute_of(node, "blocksize", 1)
-    source = x.tensor if isinstance(x, Coded) else reader.make_floats(x)
+    size = attribute_of(node, "blocksize", 1)
+    source, values = find_movable(reader, reader.read(node.inputs[0]))
     n, c, h, w = source.shape
     apart = move_tensor(reader, node, source, "reshape", (n, c, h // size, size, w // size, size))
     turned = move_tensor(reader, node, apart, "transpose", (n, size, size, c, h // size, w // size), (0, 3, 5, 1, 2, 4))
     whole = move_tensor(reader, node, turned, "reshape", (n, c * size**2, h // size, w // size))
-    reader.set(node.outputs[0], Coded(whole, x.values) if isinstance(x, Coded) else whole)
+    reader.set(node.outputs[0], whole if values is None else Coded(whole, values))

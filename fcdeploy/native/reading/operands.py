@@ -40,6 +40,17 @@ class Coded:
         return coding is not None and np.array_equal(self.values, coding.values)
 
     @property
+    def channel_scales(self) -> Floats | None:
+        """(channels,), where the numbers of each channel are a scale of its own * (byte - zero point); None elsewhere."""
+        coding = self.tensor.coding
+        if self.values.ndim == 1 or coding is None:
+            return None
+        at = coding.zero_point + 1 if coding.zero_point < CODES - 1 else coding.zero_point - 1
+        scales = np.abs(self.values[:, at])
+        steps = np.arange(CODES, dtype=np.float32) - np.float32(coding.zero_point)
+        return scales if np.array_equal(self.values, steps * scales[:, None]) else None
+
+    @property
     def rises(self) -> bool:
         """Whether a larger byte never stands for a smaller number."""
         return bool(np.all(np.diff(self.values, axis=-1) >= 0))
@@ -50,11 +61,15 @@ Operand = Fixed | Coded | Tensor
 
 @dataclass(frozen=True)
 class Sink:
-    """The bytes that a node's output becomes: the coding, and the ends that clips before the rounding leave."""
+    """The bytes that a node's output becomes: the coding, and the ends that clips before the rounding leave.
+
+    With `scales` each channel (axis 1) has its own, in whose place the coding has 1.
+    """
 
     coding: Coding
     low: int
     high: int
+    scales: Floats | None = None
 
 
 def make_real(tensor: Tensor) -> Coded:
@@ -71,6 +86,12 @@ def make_codes(tensor: Tensor, raised: int) -> Coded:
 def make_table(operand: Coded, to: Coding) -> Bytes:
     """The byte that each byte becomes in another coding."""
     return to.encode(operand.values)
+
+
+def make_channel_reals(tensor: Tensor, scales: Floats) -> Coded:
+    """The bytes of a tensor as real numbers, with a scale for each channel (axis 1)."""
+    assert tensor.coding is not None
+    return Coded(tensor, tensor.coding.values * scales[:, None])
 
 
 def is_identity(table: Bytes) -> bool:

@@ -19,6 +19,7 @@ from fcdeploy.native.program.steps import KERNELS_HINT, LookupTable, Move, Progr
 from fcdeploy.native.program.tensors import DTYPES, Tensor
 from fcdeploy.native.reading import (
     choices,
+    gather,
     interpolate,
     layers,
     moves,
@@ -32,8 +33,9 @@ from fcdeploy.native.reading.dynamic_lstm import spell_out_lstm
 from fcdeploy.native.reading.exact_functions import restore_functions
 from fcdeploy.native.reading.fold import find_stored_weight, fold
 from fcdeploy.native.reading.operands import Coded, Fixed, is_identity, make_codes
+from fcdeploy.native.reading.packed_weights import spell_out_packed
 from fcdeploy.native.reading.qlinear import spell_out
-from fcdeploy.native.reading.reader import RAISED, Reader, read_shape
+from fcdeploy.native.reading.reader import RAISED, STATIC, Reader, read_shape
 
 Read = Callable[[Reader, ir.Node], None]
 
@@ -74,7 +76,7 @@ OPERATORS: dict[str, Read] = {
     "Transpose": moves.transpose,
     "Slice": moves.slice_,
     "Split": moves.split,
-    "Gather": moves.gather,
+    "Gather": gather.gather,
     "Concat": moves.concat,
     "Pad": moves.pad,
     "Expand": moves.expand,
@@ -85,7 +87,6 @@ OPERATORS: dict[str, Read] = {
 """ONNX operator -> the function that reads it."""
 
 DYNAMIC = ("DynamicQuantizeMatMul", "DynamicQuantizeLinear")
-STATIC = "fcdeploy quantize MODEL --int8 --data DATA --engine native takes ranges beforehand"
 
 
 def read_program(
@@ -96,31 +97,46 @@ def read_program(
     `shapes` gives the lengths of inputs whose axes are free, but for the first, which is the sample's.  Raises
     FcdeployError at an operator that has no kernel, by its node.
     """
-    model, reader = restore_functions(spell_out(spell_out_lstm(model))), Reader()
+    model, reader = restore_functions(spell_out(spell_out_packed(spell_out_lstm(model)))), Reader()
     inputs = tuple(_read_input(reader, value, shapes or {}) for value in _list_fed(model))
     for node in model.graph:
-        if node in reader.done:
-            continue
+        if node not in reader.done:
+            _read_node(reader, node)
+    found = [_read_output(reader, value) for value in model.graph.outputs]
+    outputs = _name_outputs(reader, inputs, found, [value.name or "" for value in model.graph.outputs])
+    return simplify(Program(name, inputs, outputs, _keep_needed(reader.steps, outputs)), pairs=pairs)
+
+
+def _read_node(reader: Reader, node: ir.Node) -> None:
+    """A constant, or steps. Raises FcdeployError where there is no kernel, and where shapes do not fit together."""
+    try:
         kept = find_stored_weight(reader, node)
         if kept is not None:
             reader.set(node.outputs[0], kept)
-            continue
+            return
         folded_arrays = fold(reader, node)
         if folded_arrays is not None:
             for value, array in zip(node.outputs, folded_arrays, strict=False):
                 reader.set(value, Fixed(array))
-            continue
-        read = OPERATORS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):  # of either domain
-            read = OPERATORS[node.op_type]
-        if node.op_type in DYNAMIC:
-            raise reader.refuse(node, "it scales its activations anew in every run", STATIC)
-        if read is None:
-            raise reader.refuse(node, "there is no kernel for this operator")
-        read(reader, node)
-    found = [_read_output(reader, value) for value in model.graph.outputs]
-    outputs = _name_outputs(reader, inputs, found, [value.name or "" for value in model.graph.outputs])
-    return simplify(Program(name, inputs, outputs, _keep_needed(reader.steps, outputs)), pairs=pairs)
+            return
+        _choose_operator(reader, node)(reader, node)
+    except (ValueError, IndexError) as error:  # NumPy's
+        lengths = [list(read_shape(reader.read(value))) for value in node.inputs if value is not None]
+        raise reader.refuse(
+            node, f"its inputs have the shapes {', '.join(map(str, lengths))}: {str(error).rstrip('.')}"
+        ) from error
+
+
+def _choose_operator(reader: Reader, node: ir.Node) -> Read:
+    if node.op_type in ("QuantizeLinear", "DequantizeLinear"):  # of either domain
+        return OPERATORS[node.op_type]
+    if node.op_type in DYNAMIC:
+        raise reader.refuse(node, "it scales its activations anew in every run", STATIC)
+    own = node.domain in ("", "ai.onnx")
+    read = OPERATORS.get(node.op_type) if own else None
+    if read is None:
+        raise reader.refuse(node, f"there is no kernel for this operator{'' if own else f' of {node.domain}'}")
+    return read
 
 
 def _list_fed(model: ir.Model) -> list[ir.Value]:

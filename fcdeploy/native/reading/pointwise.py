@@ -12,19 +12,22 @@ from fcdeploy.graph.nodes import attribute_of, name_of, producer_of
 from fcdeploy.native.program.functions import BINARY, TABLED, UNARY
 from fcdeploy.native.program.steps import Combine, LookupTable, Move, Place, Pointwise, Quantize
 from fcdeploy.native.program.tensors import CODES, Coding, Tensor
-from fcdeploy.native.reading.operands import Coded, Fixed, Operand, is_identity, make_real
+from fcdeploy.native.reading.operands import Coded, Fixed, Operand, is_identity, make_channel_reals, make_real
 from fcdeploy.native.reading.reader import Reader, name_output, read_shape
 
 COMBINED: dict[str, Literal["add", "mul"]] = {"Add": "add", "Sub": "add", "Mul": "mul"}
 """Operators on two tensors that have a kernel on bytes; a difference is a sum with the bytes turned around."""
 COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
+NARROW = {"int2": np.int8, "int4": np.int8, "uint2": np.uint8, "uint4": np.uint8}
+"""Constants of fewer bits, and what holds them."""
 LARGEST = 1 << 16  # bytes of tables, one a channel, that take the place of float operations
 
 
 def quantize(reader: Reader, node: ir.Node) -> None:
     x, coding = reader.read(node.inputs[0]), reader.read_coding(node)
     if coding is None:
-        raise reader.refuse(node, "it has several scales, or other integers than 8 bits")
+        _quantize_channels(reader, node, x)
+        return
     if isinstance(x, Coded):
         reader.write_codes(node, reader.recode(x, coding, name_of(node), name_output(node)))
         return
@@ -33,27 +36,48 @@ def quantize(reader: Reader, node: ir.Node) -> None:
     reader.write_codes(node, to)
 
 
+def _quantize_channels(reader: Reader, node: ir.Node, x: Operand) -> None:
+    """With a scale for each channel: a table for each, or a division before the rounding."""
+    of_channels, shape = reader.read_channel_coding(node), read_shape(x)
+    if of_channels is None or len(shape) < 2 or len(of_channels[1]) != shape[1]:
+        raise reader.refuse_coding(node)
+    coding, scales = of_channels
+    to = Tensor(name_output(node), shape, "uint8", coding)
+    if isinstance(x, Coded):
+        table = coding.encode(np.atleast_2d(x.values) / scales[:, None])
+        reader.add(LookupTable(node=name_of(node), inputs=(x.tensor,), outputs=(to,), table=table))
+    else:
+        divided = Tensor(reader.make_name(name_output(node)), shape, "float32")
+        by = reader.make_floats(Fixed(scales.reshape(-1, *[1] * (len(shape) - 2))))
+        reader.add(_pointwise(node, "Div", (reader.make_floats(x), by), divided))
+        reader.add(Quantize(node=name_of(node), inputs=(divided,), outputs=(to,)))
+    reader.write_codes(node, to)
+
+
 def dequantize(reader: Reader, node: ir.Node) -> None:
     x = reader.read(node.inputs[0])
     if isinstance(x, Fixed):
         reader.set(node.outputs[0], _compute_constant(reader, node, x))
         return
-    coding = reader.read_coding(node)
-    if coding is None or not isinstance(x, Coded):
-        raise reader.refuse(node, "it has several scales, or other integers than 8 bits")
+    coding, scales = reader.read_coding(node), None
+    if coding is None and (of_channels := reader.read_channel_coding(node)) is not None:
+        coding, scales = of_channels
+    fits = scales is None or (len(read_shape(x)) > 1 and len(scales) == read_shape(x)[1])
+    if coding is None or not isinstance(x, Coded) or x.values.ndim > 1 or not fits:
+        raise reader.refuse_coding(node)
     codes = np.clip(np.rint(x.values) + reader.find_raise(node), 0, CODES - 1).astype(np.uint8)
     tensor = Tensor(x.tensor.name, x.tensor.shape, "uint8", coding)
     if not is_identity(codes):
         tensor = Tensor(reader.make_name(name_output(node)), x.tensor.shape, "uint8", coding)
         reader.add(LookupTable(node=name_of(node), inputs=(x.tensor,), outputs=(tensor,), table=codes))
-    reader.set(node.outputs[0], make_real(tensor))
+    reader.set(node.outputs[0], make_real(tensor) if scales is None else make_channel_reals(tensor, scales))
 
 
 def _compute_constant(reader: Reader, node: ir.Node, x: Fixed) -> Fixed:
     scale, zero = reader.get_constant(node, 1), reader.get_constant(node, 2)
     if scale is None:
         raise reader.refuse(node, "its scale is computed at run time")
-    zero = np.zeros(1, x.array.dtype) if zero is None else zero
+    zero = np.zeros(scale.shape, x.array.dtype) if zero is None else zero
     axis = attribute_of(node, "axis", 1) % max(1, x.array.ndim) if scale.size > 1 else None
     block = attribute_of(node, "block_size", 0)
     wide: Array = scale.astype(np.float32)
@@ -67,9 +91,11 @@ def _compute_constant(reader: Reader, node: ir.Node, x: Fixed) -> Fixed:
     else:
         wide, point = wide.reshape(()), point.reshape(())
     array = (x.array.astype(np.int32) - point).astype(np.float32) * wide
-    return (
-        Fixed(array) if block else Fixed(array, x.array, scale.reshape(-1).astype(np.float32), zero.reshape(-1), axis)
-    )
+    if block:
+        return Fixed(array)
+    narrow = NARROW.get(x.array.dtype.name)
+    integers, zero = (each if narrow is None else each.astype(narrow) for each in (x.array, zero))
+    return Fixed(array, integers, scale.reshape(-1).astype(np.float32), zero.reshape(-1), axis)
 
 
 def relu_or_clip(reader: Reader, node: ir.Node) -> None:

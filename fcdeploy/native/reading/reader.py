@@ -12,11 +12,13 @@ from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.nodes import attribute_of
 from fcdeploy.native.program.steps import KERNELS_HINT, Lookup, LookupTable, Step
-from fcdeploy.native.program.tensors import DTYPES, Coding, Tensor
+from fcdeploy.native.program.tensors import DTYPES, Coding, Floats, Tensor
 from fcdeploy.native.reading.operands import Coded, Fixed, Operand, Sink, is_identity, make_codes, make_table
 
 RAISED = 128  # what is added to the codes of an int8 activation
 CLIPS = ("Relu", "Clip")
+STATIC = "fcdeploy quantize MODEL --int8 --data DATA --engine native takes ranges beforehand"
+BYTES = "fcdeploy quantize MODEL --int8 --data DATA --engine native makes bytes of all activations"
 WRITTEN_AS = "written as"  # in `meta` of a node: the operator that the file has in its place
 
 
@@ -114,13 +116,14 @@ class Reader:
     def set(self, value: ir.Value, operand: Operand) -> None:
         self.operands[value] = operand
 
-    def find_sink(self, node: ir.Node) -> Sink | None:
+    def find_sink(self, node: ir.Node, channels: int | None = None) -> Sink | None:
         """The bytes that the node's output becomes, clips between them included; None where it is needed as floats.
 
-        The nodes in between are then done, and what reads the bytes finds them by `write`.
+        With `channels` also those with a scale for each of so many.  The nodes in between are then done, and what reads
+        the bytes finds them by `write`.
         """
         absorbed = self._follow_to_sink(node)
-        if absorbed is None:
+        if absorbed is None or (absorbed[0].scales is not None and len(absorbed[0].scales) != channels):
             return None
         self.done.update(absorbed[1])
         return absorbed[0]
@@ -154,18 +157,43 @@ class Reader:
             if value.is_graph_output() or not readers:
                 return None
             if all(reader.op_type == "QuantizeLinear" for reader in readers):
-                codings = [self.read_coding(reader) for reader in readers]
-                first = codings[0]
-                if first is None or any(other != first for other in codings):
-                    return None
-                ends = first.encode(np.array([low, high], np.float32))
-                return Sink(first, int(ends[0]), int(ends[1])), [*passed, *readers]
+                sink = self._read_sink(readers, low, high)
+                return None if sink is None else (sink, [*passed, *readers])
             bounds = self.read_bounds(readers[0]) if len(readers) == 1 and is_clip(readers[0]) else None
             if bounds is None:
                 return None
             low, high = (float(min(max(end, bounds[0]), bounds[1])) for end in (low, high))
             passed.append(readers[0])
             value = readers[0].outputs[0]
+
+    def _read_sink(self, readers: Sequence[ir.Node], low: float, high: float) -> Sink | None:
+        """What QuantizeLinears make of numbers from `low` to `high`, where all make the same."""
+        codings = [self.read_coding(reader) for reader in readers]
+        first = codings[0]
+        if first is not None:
+            ends = first.encode(np.array([low, high], np.float32))
+            return Sink(first, int(ends[0]), int(ends[1])) if all(other == first for other in codings) else None
+        of_channels = self.read_channel_coding(readers[0])
+        if of_channels is None or len(readers) > 1:
+            return None
+        coding, scales = of_channels
+        both = coding.encode(np.array([[low], [high]], np.float32) / scales)
+        if np.ptp(both, axis=1).any():  # a clip that leaves other ends in each channel
+            return None
+        return Sink(coding, int(both[0, 0]), int(both[1, 0]), scales)
+
+    def read_channel_coding(self, node: ir.Node) -> tuple[Coding, Floats] | None:
+        """Of a QuantizeLinear or DequantizeLinear with a scale for each channel and one zero point: its coding, in which the
+        scale is 1, and the scales."""
+        scale, zero = self.get_constant(node, 1), self.get_constant(node, 2)
+        if scale is None or scale.ndim != 1 or attribute_of(node, "axis", 1) != 1 or (scale <= 0).any():
+            return None
+        if self.get_input(node, 2) is not None and (zero is None or zero.dtype not in (np.uint8, np.int8)):
+            return None
+        points = {0} if zero is None else {int(number) for number in zero.reshape(-1)}
+        if len(points) != 1:
+            return None
+        return Coding(np.float32(1), points.pop() + self.find_raise(node)), scale.astype(np.float32)
 
     def read_coding(self, node: ir.Node) -> Coding | None:
         """Of a QuantizeLinear or DequantizeLinear with one scale for a tensor of bytes, codes of int8 raised."""
@@ -195,6 +223,19 @@ class Reader:
                     return None
                 ends.append(float(array.reshape(())))
         return ends[0], ends[1]
+
+    def refuse_coding(self, node: ir.Node) -> FcdeployError:
+        """Of a QuantizeLinear or DequantizeLinear of what is computed, that there is no kernel for it."""
+        scale, zero = self.get_constant(node, 1), self.get_constant(node, 2)
+        if scale is None or (self.get_input(node, 2) is not None and zero is None):
+            return self.refuse(node, "its scale or zero point is computed at run time", STATIC)
+        named = attribute_of(node, "output_dtype", 0)
+        kind = zero.dtype.name if zero is not None else ir.DataType(named).name.lower() if named else "uint8"
+        if kind not in ("uint8", "int8"):
+            return self.refuse(node, f"it makes {kind} of activations, expected uint8 or int8", BYTES)
+        return self.refuse(
+            node, f"it has {scale.size} scales of activations that are not those of channels with one zero point"
+        )
 
     def refuse(self, node: ir.Node, why: str, hint: str = KERNELS_HINT) -> FcdeployError:
         op = node.meta.get(WRITTEN_AS, node.op_type)
