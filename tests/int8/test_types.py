@@ -16,7 +16,7 @@ from typed_networks import DATA, LEAST, MICROSOFT, PAIRS, dense_net, node, resne
 
 from fcdeploy.arithmetic.metrics import measure_fidelity
 from fcdeploy.commands.quantize import quantize
-from fcdeploy.int8.planning.types import find_types
+from fcdeploy.int8.planning.types import find_shared_blocks, find_types
 from fcdeploy.int8.refining import refine
 from fcdeploy.int8.refining.gptq_blocks import gptq_round_blocks
 from fcdeploy.records.plan import Plan
@@ -357,3 +357,43 @@ def test_rounding_in_blocks_reads_no_sample_that_is_judged(tmp_path: Path, monke
         floor="50,0",
     )  # fmt: skip
     assert len(read) >= 150 and len(judged) >= 50 and not read & judged
+
+
+def tied_net() -> Net:
+    """Three layers with one weight, as in networks whose layers share them, and a last one."""
+    net, random = Net(0), np.random.default_rng(0)
+    weight, hidden = net.constant(random.normal(size=(96, 96)) * 0.12), net.input("x", 96)
+    for _ in range(3):
+        hidden = net.op("Relu", net.op("MatMul", hidden, weight))
+    return net.output(net.op("MatMul", hidden, net.constant(random.normal(size=(96, 8)) * 0.1)))
+
+
+@pytest.mark.parametrize("activations", ["none", "int8"])
+def test_a_weight_in_blocks_that_layers_share_is_rounded_and_stored_once(activations: str, tmp_path: Path) -> None:
+    float_file, out = tied_net().save(tmp_path / "net.onnx"), tmp_path / "q.onnx"
+    np.savez(tmp_path / "data.npz", **correlated(0, 300, 96))
+    held_out = correlated(1, 200, 96)
+    exact, decibels = Session(float_file).run(held_out)[0], []
+    for effort in ("fast", "balanced"):
+        quantize(
+            float_file, output=out, data=tmp_path / "data.npz", weights="int4", activations=activations, floor="none",
+            costs="none", effort=effort, force=True,
+        )  # fmt: skip
+        blocks = [each for each in ir.load(out).graph if each.op_type == "MatMulNBits"]
+        assert [len({each.inputs[index] for each in blocks}) for index in (1, 2)] == [2, 2]
+        assert len(blocks) == 4
+        answers = Session(out).run(held_out)[0]
+        np.testing.assert_array_equal(Session(out, precise=True).run(held_out)[0], answers)  # it loads so, too
+        decibels.append(measure_fidelity(exact, answers).sqnr_db)
+    assert decibels[1] > decibels[0] + 2  # by what all three read
+    assert out.stat().st_size < float_file.stat().st_size / 3
+
+
+def test_copies_of_one_weight_are_known() -> None:
+    """Copies that `separate_shared_weights` made; others of the same shape are not among them."""
+    line = quantize_net(tied_net(), random_data(0, 300, x=(96,)), types=TYPES["int4", "none"])
+    layers = [each for each in line.prepared.graph if each.op_type in ("Gemm", "MatMul")][:3]
+    assert len({each.inputs[1] for each in layers}) == 3
+    assert find_shared_blocks(line.prepared, line.plan) == {str(each.name): tuple(layers) for each in layers}
+    other = quantize_net(dense_net(96, 96, 96, 96), random_data(0, 300, x=(96,)), types=TYPES["int4", "none"])
+    assert find_shared_blocks(other.prepared, other.plan) == {}

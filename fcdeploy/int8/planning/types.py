@@ -7,9 +7,11 @@ regions they are float nodes; layers of 16 bits are planned as integer layers ar
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import sha256
 
 import numpy as np
 import onnx_ir as ir
@@ -21,6 +23,7 @@ from fcdeploy.arrays import Array, Float32, Float64
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.nodes import (
     attribute_of,
+    constant_array,
     constant_tensor,
     is_constant,
     name_of,
@@ -194,7 +197,7 @@ def round_packed_layers(
 
     They are made some outputs at a time, and lie in `scratch`, if there is one.
     """
-    kinds = plan.kinds
+    kinds, shared = plan.kinds, find_shared_blocks(model, plan)
     layers: dict[str, RoundedLayer | PackedWeights] = {}
     for node in model.graph:
         kind, weight = kinds[name_of(node)], weight_of(node)
@@ -205,7 +208,11 @@ def round_packed_layers(
             (integers,) = keep_tensors(scratch, constant_tensor(weight), (q.dtype, scale, h), make)
             layers[name_of(node)] = RoundedLayer(integers, None, fuses=False)
         elif kind == "blockwise" and weight is not None:
-            q, h = plan.tensors[name_of(weight)], weigh_importance(node, calibration)
+            alike = shared.get(name_of(node), (node,))
+            q, h = (
+                plan.tensors[name_of(weight)],
+                np.sum([weigh_importance(each, calibration) for each in alike], axis=0),
+            )
             blocked = keep_tensors(
                 scratch, constant_tensor(weight), (q.dtype, q.block, h), partial(_round_blockwise, node, weight, q, h)
             )
@@ -221,6 +228,21 @@ def round_packed_layers(
                 weights[index] = keep_tensors(scratch, constant_tensor(value), ("dynamic", scale, h, pair_limit), pack)
             layers[name_of(node)] = PackedWeights(weights)
     return layers
+
+
+def find_shared_blocks(model: ir.Model, plan: Plan) -> dict[str, tuple[ir.Node, ...]]:
+    """Of each layer in blocks whose weight others have too, by name, all of them: they are rounded once, and stored once."""
+    alike = defaultdict[tuple[object, ...], list[ir.Node]](list)
+    for node in model.graph:
+        weight = weight_of(node) if plan.kinds[name_of(node)] == "blockwise" else None
+        if weight is None:
+            continue
+        q, array = plan.tensors[name_of(weight)], constant_array(weight)
+        alike[
+            q.dtype, q.block, output_axis(node), array.shape, sha256(np.ascontiguousarray(array).data).digest()
+        ].append(node)
+    groups = [tuple(nodes) for nodes in alike.values() if len(nodes) > 1]
+    return {name_of(node): nodes for nodes in groups for node in nodes}
 
 
 def _round_blockwise(node: ir.Node, weight: ir.Value, q: QParams, importance: Float64) -> tuple[Array, ...]:

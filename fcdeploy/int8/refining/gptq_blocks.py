@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -13,7 +13,7 @@ from fcdeploy.arithmetic.weights.layout import pack_blocks, to_rows
 from fcdeploy.arrays import Arrays, Float32, Float64
 from fcdeploy.graph.edit import set_constant
 from fcdeploy.graph.nodes import constant_array, name_of, output_axis, weight_of
-from fcdeploy.int8.planning.types import bits_of
+from fcdeploy.int8.planning.types import bits_of, find_shared_blocks
 from fcdeploy.int8.refining.activations import ActivationWalk
 from fcdeploy.records.plan import Plan, QParams
 from fcdeploy.records.progress import OnStep
@@ -28,7 +28,8 @@ def gptq_round_blocks(
 ) -> int:
     """Round the weights of every layer in blocks again, in place; return how many layers were.
 
-    `model` is the prepared float model, `int8` what `rewrite` made of it, `samples` input name -> (samples, ...).
+    `model` is the prepared float model, `int8` what `rewrite` made of it, `samples` input name -> (samples, ...).  A weight that
+    several layers share is rounded once, by what they all read.
     """
     kinds = plan.kinds
     layers = [node for node in model.graph if kinds[name_of(node)] == "blockwise"]
@@ -36,20 +37,33 @@ def gptq_round_blocks(
     walk = ActivationWalk(int8, samples)
     if not layers or not walk.known:
         return 0
+    shared, rounded = find_shared_blocks(model, plan), set[ir.Node]()
     for done, node in enumerate(layers, start=1):
-        layer, weight = by_name[node.name], weight_of(node)
-        read, integers_of_weight, scales_of_weight = layer.inputs[:3]
-        assert (
-            weight is not None and read is not None and integers_of_weight is not None and scales_of_weight is not None
-        )
-        q = plan.tensors[name_of(weight)]
-        rows = to_rows(constant_array(weight), output_axis(node))
-        integers, scales = _round_rows(rows, walk.read(read), q)
-        set_constant(integers_of_weight, pack_blocks(integers, q.block, bits_of(q)))
-        set_constant(scales_of_weight, scales.astype(np.float32))
+        alike = shared.get(node.name or "", (node,))
+        weight, read = weight_of(node), by_name[node.name].inputs[0]
+        assert weight is not None and read is not None
+        if node not in rounded:  # else with the first layer that has the same weight
+            q = plan.tensors[name_of(weight)]
+            rows = to_rows(constant_array(weight), output_axis(node))
+            later = _read_in_float(model, samples, [each for each in alike if each is not node])
+            integers, scales = _round_rows(rows, [*walk.read(read), *later], q)
+            for each in alike:
+                _, packed, scales_of_weight = by_name[each.name].inputs[:3]
+                assert packed is not None and scales_of_weight is not None
+                set_constant(packed, pack_blocks(integers, q.block, bits_of(q)))
+                set_constant(scales_of_weight, scales.astype(np.float32))
+            rounded |= {*alike}
         if on_step:
             on_step("rounding weights", done, len(layers))
     return len(layers)
+
+
+def _read_in_float(model: ir.Model, samples: Arrays, layers: Sequence[ir.Node]) -> list[Float32]:
+    """What layers read in the float model: what the rounded one makes of it is not known before their weight is rounded."""
+    if not layers:
+        return []
+    walk = ActivationWalk(model, samples)
+    return [x for node in layers if (read := node.inputs[0]) is not None for x in walk.read(read)]
 
 
 def _round_rows(rows: NDArray[np.floating], inputs: Iterable[Float32], q: QParams) -> tuple[NDArray[np.int8], Float64]:

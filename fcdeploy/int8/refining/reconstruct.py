@@ -17,7 +17,7 @@ from fcdeploy.graph.edit import set_constant
 from fcdeploy.graph.model import input_specs
 from fcdeploy.graph.nodes import bias_of, constant_array, name_of, output_axis, tensors_of, weight_of
 from fcdeploy.int8.nodes import is_depthwise
-from fcdeploy.int8.planning.types import bits_of
+from fcdeploy.int8.planning.types import bits_of, find_shared_blocks
 from fcdeploy.int8.planning.weights import bias_name, find_int8_layers, round_bias
 from fcdeploy.prepare.cost_model import count_macs_by_node
 from fcdeploy.records.plan import LIMITS, Plan
@@ -149,10 +149,11 @@ def _read_blocks(model: ir.Model, int8: ir.Model, plan: Plan) -> dict[str, Round
     """The layers in blocks as they stand."""
     from fcdeploy.pytorch.reconstruction import RoundedWeight
 
-    by_name, found = {node.name: node for node in int8.graph}, {}
+    by_name, found, shared = {node.name: node for node in int8.graph}, {}, find_shared_blocks(model, plan)
     for node in model.graph:
         weight, bias = weight_of(node), bias_of(node)
-        if plan.kinds[name_of(node)] != "blockwise" or weight is None or _is_shared(weight, bias):
+        apart = plan.kinds[name_of(node)] == "blockwise" and name_of(node) not in shared
+        if not apart or weight is None or _is_shared(weight, bias):
             continue
         q, written, axis = plan.tensors[name_of(weight)], by_name[node.name], output_axis(node)
         rows = to_rows(constant_array(weight), axis)

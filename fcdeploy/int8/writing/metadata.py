@@ -10,6 +10,7 @@ import onnx_ir as ir
 from fcdeploy import __version__
 from fcdeploy.graph.opset import lower_opset, lowest_ir_version, lowest_opset
 from fcdeploy.int8.writing.blocked_weights import store_unblocked
+from fcdeploy.int8.writing.shared_constants import share_blocks
 from fcdeploy.int8.writing.strip import strip
 from fcdeploy.proof.saturation import prove_no_saturation
 from fcdeploy.records import data_format, fingerprints, origin
@@ -29,6 +30,7 @@ def finish_model(int8: ir.Model, calibration: Calibration, plan: Plan, judged: J
     must set, and nothing that follows from the rest.  `judged` is by what it was judged, None of a model that was not.
     """
     store_unblocked(int8.graph)
+    share_blocks(int8.graph)
     opset, _ = lowest_opset(int8)
     lower_opset(int8, opset)
     int8.ir_version = lowest_ir_version(int8)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from fcdeploy.graph.nodes import is_op
+from fcdeploy.graph.nodes import is_op, name_of
 
 LEAST_BYTES = 32  # below, it is single numbers, which are stored once already
 READS_BACK = ("Cast", "Mul")  # what makes floats of the bytes of a float layer
+IN_BLOCKS, PACKED, SCALES = "MatMulNBits", 1, 2  # the operator, and which inputs its weight is
 CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")
 
 
@@ -32,6 +33,26 @@ def share_constants(graph: ir.Graph) -> int:
             del graph.initializers[name]
             gone += 1
     _share_nodes(graph)
+    return gone
+
+
+def share_blocks(graph: ir.Graph) -> int:
+    """The same for weights in blocks, once nothing is changed in them any more: layers that share one have it once."""
+    first: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
+    gone = 0
+    for node in graph:
+        for index in (PACKED, SCALES) if node.op_type == IN_BLOCKS else ():
+            value = node.inputs[index]
+            tensor = None if value is None else value.const_value
+            if value is None or tensor is None or isinstance(tensor, ir.ExternalTensor):
+                continue
+            kept = first.setdefault((tensor.dtype.name, tuple(tensor.shape.numpy()), tensor.tobytes()), value)
+            if kept is value:
+                continue
+            node.replace_input_with(index, kept)
+            if not value.uses() and not value.is_graph_output():
+                del graph.initializers[name_of(value)]
+                gone += 1
     return gone
 
 
