@@ -21,7 +21,7 @@ from fcdeploy.native.reading.operators import read_program
 from fcdeploy.runtime.cpu import this_machine
 from fcdeploy.tables.native import MACHINES
 from scripts.checkout import ROOT, list_families
-from scripts.devices.cortex_m import DIGITS, FAMILIES, make_int8
+from scripts.devices.cortex_m import NETWORKS
 from scripts.shipped import make_model
 
 SEEDS = 3
@@ -44,7 +44,7 @@ def main(names: list[str]) -> int:
             f"{len(program.steps)} drawn kernels, seed {seed + 1}",
             unequal(built, feeds, run_here(built, feeds), CPUS),
         )
-    for name in names or [*DIGITS, *FAMILIES]:
+    for name in names or NETWORKS:
         with tempfile.TemporaryDirectory() as temporary:
             failed += show(f"{name}: every level", try_native(name, Path(temporary)))
     if os.environ.get("ARM_PYTHON"):
@@ -104,7 +104,7 @@ COMMANDS = (
 
 def try_product(folder: Path, python: list[str]) -> int:
     """Every command on every CPU, and a bundle from each side verified on the other."""
-    int8, _ = make_int8("dense", folder)
+    int8, _ = make_model("dense", list_families(), folder)
     with np.load(ROOT / "calib_data" / "digits64.eval.npz") as stored:
         np.savez(folder / "eval.npz", **{key: stored[key][:100] for key in stored.files})
     for machine in ("x86_64", "aarch64"):

@@ -16,10 +16,10 @@ import click
 import numpy as np
 
 import fcdeploy
-from scripts.checkout import ROOT, list_families
+from scripts.checkout import list_families
+from scripts.shipped import make_model
 
-DIGITS = {"dense": "digits64", "resnet": "digits"}
-FAMILIES = ("anomalies", "keywords", "persons")
+NETWORKS = ("dense", "resnet", "anomalies", "keywords", "persons")
 SAMPLES = 2
 SECONDS = 300
 RAM = 512 << 10
@@ -168,7 +168,7 @@ def main(names: list[str]) -> int:
         f"{'instructions':>12} {'a MAC':>6}  inspect --device says"
     )
     equal = True
-    for name in names or [*DIGITS, *FAMILIES]:
+    for name in names or NETWORKS:
         with tempfile.TemporaryDirectory() as temporary:
             equal &= try_network(name, Path(temporary), qemu)
     return 0 if equal else 1
@@ -176,7 +176,9 @@ def main(names: list[str]) -> int:
 
 def try_network(name: str, folder: Path, qemu: str) -> bool:
     """One network on every board."""
-    int8, inputs = make_int8(name, folder)
+    int8, _ = make_model(name, list_families(), folder)
+    with np.load(folder / "data.npz") as stored:
+        (inputs,) = (stored[key][:SAMPLES].astype(np.float32) for key in stored.files)
     macs = fcdeploy.compile(int8, output=folder / "net.so", name="net").values["macs"]
     fcdeploy.compile(int8, output=folder / "c", emit="c", name="net")
     native = fcdeploy.load_native(folder / "net.so")
@@ -208,25 +210,6 @@ def compare_estimate(int8: Path, device: str, flash: int, instructions: int) -> 
     said = fcdeploy.inspect(int8, device=device).device
     assert said is not None
     return f"{said.flash / flash:.2f} of the flash, {said.instructions / instructions:.2f} of the instructions"
-
-
-def make_int8(name: str, folder: Path) -> tuple[Path, np.ndarray[Any, Any]]:
-    """The int8 model of a shipped network, every layer in integers, and samples."""
-    source, state = f"{name}.py:{name}", ROOT / "models" / f"{name}.safetensors"
-    if name in DIGITS:
-        with np.load(ROOT / "calib_data" / f"{DIGITS[name]}.calib.npz") as stored:
-            arrays = {key: stored[key] for key in stored.files}
-    else:
-        family = list_families()[name]
-        source, arrays = family.source, family.draw(100, 1000)
-    report = fcdeploy.export(f"{ROOT / 'models' / source}", state=state, output=folder / "float.onnx")
-    data = {row["name"]: arrays[row["name"]] for row in report.values["inputs"]}
-    np.savez(folder / "data.npz", **data)
-    fcdeploy.quantize(
-        folder / "float.onnx", data=folder / "data.npz", output=folder / "int8.onnx", costs="none", floor="none"
-    )
-    (values,) = data.values()
-    return folder / "int8.onnx", values[:SAMPLES].astype(np.float32)
 
 
 def write_program(folder: Path, inputs: np.ndarray[Any, Any], outputs: int) -> None:
