@@ -1,7 +1,8 @@
 """Does native code compute what the program says, and what onnxruntime computes?  Run here, before anything is in place.
 
 Every step is run by itself on what the steps before it wrote, and compared with the same step in NumPy
-(`interpret.py`): bytes must be equal, floats within 1e-5 of what `find_scale` says.  Then whole samples: every level against the
+(`interpret.py`): bytes must be equal, floats within 1e-5 of what `find_scale` says; and what it reads must be what was written,
+moved as the program says.  Then whole samples: every level against the
 first, bit for bit, and the first against onnxruntime, where rounding ties may differ.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 
@@ -20,6 +22,7 @@ from fcdeploy.native.placing.views import View
 from fcdeploy.native.program.interpret import compute
 from fcdeploy.native.program.layers import FloatLayer
 from fcdeploy.native.program.steps import Normalize, Pointwise, Step
+from fcdeploy.native.program.tensors import Tensor
 from fcdeploy.runtime.native_library import NativeModel
 
 CLOSE = 1e-5
@@ -74,7 +77,7 @@ def prove(
     runtimes: Sequence[Callable[[Arrays], Arrays]],
 ) -> Proof:
     """`models` are the levels that this CPU has, best first; `runtimes` onnxruntime as it is, and adding in 32 bits."""
-    steps = _merge([row for sample in samples for row in _run_steps(built, models[0], sample)])
+    steps = _merge([row for sample in samples for row in _SampleRun(built, models[0], sample).prove()])
     answers = [models[0].run(sample) for sample in samples]
     unequal = []
     for model in models[1:]:
@@ -102,39 +105,69 @@ def _rank(outputs: Sequence[OutputDifference]) -> tuple[int, int]:
     return sum(output.kind == DIFFERENT for output in outputs), sum(output.differ for output in outputs)
 
 
-def _run_steps(built: Built, model: NativeModel, sample: Arrays) -> list[StepProof]:
-    """Every step of one sample, one after the other."""
-    inputs = [np.ascontiguousarray(sample[name]) for name in model.inputs]
-    outputs = [np.zeros(shape, dtype) for dtype, shape in model.outputs.values()]
+class _SampleRun:
+    """One sample, run step after step: what lies where now, and what every tensor has to be after what was written so far."""
 
-    def read_view(view: View) -> Array:
+    def __init__(self, built: Built, model: NativeModel, sample: Arrays) -> None:
+        self.built, self.model = built, model
+        self.inputs = [np.ascontiguousarray(sample[name]) for name in model.inputs]
+        self.outputs = [np.zeros(shape, dtype) for dtype, shape in model.outputs.values()]
+        self._values = dict(zip((tensor.name for tensor in built.program.inputs), self.inputs, strict=True))
+        self._makers = {tensor.name: step for step in built.program.steps for tensor in step.outputs}
+
+    def prove(self) -> list[StepProof]:
+        rows = []
+        for number, work in enumerate(self.built.layout.work):
+            given = [self._read_view(view) for view in work.inputs] if isinstance(work, Placed) else []
+            self.model.run_steps(number, number + 1, self.inputs, self.outputs)
+            if isinstance(work, Placed):
+                rows += self._prove_step(work, given)
+        for tensor, value in zip(self.built.program.outputs, self.outputs, strict=True):
+            rows += self._compare_moved("", "the outputs", tensor, value)
+        return rows
+
+    def _prove_step(self, work: Placed, given: list[Array]) -> list[StepProof]:
+        step = work.step
+        if work.order is not None:  # a dense layer that takes its input as it lies
+            given[0] = _undo_order(given[0], work.order)
+        rows = []
+        for tensor, value in zip(step.inputs, given, strict=True):
+            rows += self._compare_moved(step.node, step.what(), tensor, value)
+        for tensor, view, expected in zip(step.outputs, work.outputs, compute(step, given), strict=True):
+            got = self._values[tensor.name] = self._read_view(view)
+            scale = find_scale(step, given, expected)
+            rows.append(_make_row(step.node, f"{step.what()} -> {tensor.name}", got, expected, scale))
+        return rows
+
+    def _compare_moved(self, node: str, what: str, tensor: Tensor, got: Array) -> list[StepProof]:
+        """A row where a tensor is not what was written, moved as the program says: copies and places are no steps."""
+        expected = np.broadcast_to(self._find_value(tensor), got.shape)
+        differ = int(np.count_nonzero((got != expected) & ~((got != got) & (expected != expected))))
+        said = f"{what} <- {tensor.name}"
+        return [StepProof(node, said, got.size, differ, inf, got.dtype.kind == "f")] if differ else []
+
+    def _find_value(self, tensor: Tensor) -> Array:
+        if tensor.held is not None:
+            return tensor.held
+        if tensor.name not in self._values:
+            step = self._makers[tensor.name]
+            moved = compute(step, [self._find_value(each) for each in step.inputs])
+            self._values.update(zip((each.name for each in step.outputs), moved, strict=True))
+        return self._values[tensor.name]
+
+    def _read_view(self, view: View) -> Array:
         """What lies in a view now, as a copy."""
         where, number = view.buffer.where, view.buffer.number
         if where == "constant":
             assert view.buffer.data is not None
             memory = view.buffer.data.view(np.uint8).reshape(-1)
         elif where == "arena":
-            memory = model.arena[built.offsets[number] :][: view.buffer.nbytes]
+            memory = self.model.arena[self.built.offsets[number] :][: view.buffer.nbytes]
         else:
-            memory = (inputs if where == "input" else outputs)[number].view(np.uint8).reshape(-1)
+            memory = (self.inputs if where == "input" else self.outputs)[number].view(np.uint8).reshape(-1)
         array = view.array
         elements = memory.view(array.dtype)[view.offset // array.itemsize :]
         return np.lib.stride_tricks.as_strided(elements, array.shape, array.strides).copy()
-
-    rows = []
-    for number, work in enumerate(built.layout.work):
-        if not isinstance(work, Placed):
-            model.run_steps(number, number + 1, inputs, outputs)
-            continue
-        given = [read_view(view) for view in work.inputs]
-        if work.order is not None:  # a dense layer that takes its input as it lies
-            given[0] = _undo_order(given[0], work.order)
-        model.run_steps(number, number + 1, inputs, outputs)
-        step = work.step
-        for tensor, view, expected in zip(step.outputs, work.outputs, compute(step, given), strict=True):
-            scale = find_scale(step, given, expected)
-            rows.append(_make_row(step.node, f"{step.what()} -> {tensor.name}", read_view(view), expected, scale))
-    return rows
 
 
 def find_scale(step: Step, given: Sequence[Array], expected: Array) -> Array | float:

@@ -35,7 +35,7 @@ from fcdeploy.native import prove
 from fcdeploy.native.build import build, compile_object, write_sources
 from fcdeploy.native.device_limits import build_model
 from fcdeploy.native.estimate import estimate
-from fcdeploy.native.program.steps import Step
+from fcdeploy.native.program.steps import Move, Step
 from fcdeploy.native.reading.operators import read_program
 from fcdeploy.native.toolchain import Compiler, compile_c
 from fcdeploy.records import calibration
@@ -336,6 +336,28 @@ def test_what_differs_is_not_put_in_place(model: Path, tmp_path: Path, monkeypat
     assert not report.passed
     assert "not exact" in " ".join(report.lines)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_tensor_that_is_not_where_it_is_read_is_not_put_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copies and places are no steps of the program: what a step reads is what another wrote, moved."""
+    net = Net()
+    net.output(
+        net.op("Concat", *[net.op("Relu", net.conv(net.input(name, 3, 4), 3, 2, (1,))) for name in "ab"], axis=1)
+    )
+    quantized = quantize_net(net, random_data(4, 8, a=(3, 4), b=(3, 4)))
+    onnx.save(ir.to_proto(quantized.int8), tmp_path / "net.onnx")
+    compiler()
+    assert fcdeploy.compile(tmp_path / "net.onnx", output=tmp_path / "net.so", allow_float=True).passed
+    right = prove.compute
+    monkeypatch.setattr(
+        prove, "compute", lambda step, given: right(step, given[::-1] if isinstance(step, Move) else given)
+    )
+    report = fcdeploy.compile(tmp_path / "net.onnx", output=tmp_path / "other.so", allow_float=True)
+    assert not report.passed
+    assert "the outputs <- " in " ".join(report.lines)
+    assert not (tmp_path / "other.so").exists()
 
 
 def test_validate_and_bench_run_native_code(

@@ -94,6 +94,18 @@ def test_a_signal_through_a_concatenation_of_two_scales() -> None:
     check(quantize_net(net, random_data(2, 8, x=(6, 30))), ties=3)
 
 
+@pytest.mark.parametrize("axis", [1, 2])
+def test_a_constant_in_a_concatenation(axis: int) -> None:
+    """A class token in front of patches, in floats and in bytes."""
+    token = np.random.default_rng(3).normal(size=(1, 1, 9) if axis == 1 else (1, 6, 1)).astype(np.float32)
+    net = Net()
+    x = net.input("x", 6, 9)
+    joined = net.op("Concat", net.constant(token), net.op("Relu", net.conv(x, 6, 6, (1,))), axis=axis)
+    y = net.op("Sin", joined) if axis == 1 else joined
+    net.output(net.dense(net.op("Flatten", y), 63 if axis == 1 else 60, 4))
+    check(quantize_net(net, random_data(4, 8, x=(6, 9))), ties=1)
+
+
 @pytest.mark.parametrize(
     ("op", "more"),
     [("Sigmoid", {}), ("LeakyRelu", {"alpha": 0.1}), ("HardSwish", {}), ("Tanh", {}), ("Gelu", {})],

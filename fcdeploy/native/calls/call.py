@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -94,8 +94,9 @@ C_TYPES = {
 def make_address(view: View, weights: Weights, ctype: str = "") -> Address | WeightAddress:
     ctype = ctype or C_TYPES[view.array.dtype.name]
     if view.buffer.where == "constant":
-        assert view.buffer.data is not None and view.offset == 0
-        return weights.add(view.buffer.data, ctype)
+        assert view.buffer.data is not None
+        whole = weights.add(view.buffer.data, ctype)
+        return replace(whole, offset=whole.offset + view.offset)
     return Address(view.buffer, view.offset, ctype)
 
 

@@ -41,7 +41,7 @@ CALLS: dict[type[steps.Step], Callable[[Any, Placed, Weights], KernelCall]] = {
 def choose_call(work: Work, weights: Weights) -> KernelCall:
     """The call that does a piece of work."""
     if isinstance(work, Copy):
-        return others.call_copy(work)
+        return others.call_copy(work, weights)
     if isinstance(work, Fill):
         return others.call_fill(work)
     return CALLS[type(work.step)](work.step, work, weights)

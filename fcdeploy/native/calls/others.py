@@ -42,11 +42,11 @@ from fcdeploy.native.program.steps import (
 )
 
 
-def call_copy(work: Copy) -> KernelCall:
+def call_copy(work: Copy, weights: Weights) -> KernelCall:
     target, source = work.target, work.source
     itemsize = target.array.itemsize
     table, _ = make_loop(target, source, node=work.node)
-    to, from_ = (Address(view.buffer, view.offset, "void") for view in (target, source))
+    to, from_ = (make_address(view, weights, "void") for view in (target, source))
     return KernelCall(
         work.node, f"copy {list(target.array.shape)}", "move.h", f"fc_copy_{itemsize}", (to, from_, table)
     )

@@ -232,7 +232,8 @@ def _format_address(argument: Address, offsets: Mapping[int, int]) -> str:
     where, number = argument.buffer.where, argument.buffer.number
     if where == "arena":
         return f"({argument.ctype} *)(at->arena + {offsets[number] + argument.offset})"
-    base = f"(const uint8_t *)at->inputs[{number}]" if where == "input" else f"(uint8_t *)at->outputs[{number}]"
+    bases = {"input": f"(const uint8_t *)at->inputs[{number}]", "output": f"(uint8_t *)at->outputs[{number}]"}
+    base = bases[where]  # constants lie among the weights
     const = "const " if where == "input" else ""
     return f"({const}{argument.ctype} *)({base} + {argument.offset})"
 
