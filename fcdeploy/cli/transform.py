@@ -41,7 +41,7 @@ def dense_to_conv(model: Path, output: Path, shapes: tuple[str, ...], as_json: b
     """Turn a classifier's dense head into convolutions, so that it slides over larger images.
 
     The kernel of the first is as large as the feature map, those of the others are 1x1. Outputs (N, K) become maps
-    (N, K, h, w), 1x1 at the original size.
+    (N, K, h, w), 1x1 at the original size. Of a network of convolutions alone the sizes become free.
     """
     from fcdeploy.commands.transform import dense_to_conv as run
 

@@ -86,7 +86,8 @@ def dense_to_conv(
 ) -> Report:
     """Write the model with its dense head as convolutions, so that it answers for every window of a larger image.
 
-    Outputs (N, K) become maps (N, K, h, w), 1x1 at the original size; the spatial axes of inputs and outputs are free.
+    Outputs (N, K) become maps (N, K, h, w), 1x1 at the original size; the spatial axes of inputs and outputs are free,
+    which is all that becomes of a network without dense layers.
     Where a layer behind the head cannot be turned, the sizes stay as they were.  `shapes` gives inputs whose axes are
     free a size, by name; answers are compared on `samples` of `data`, with `preprocess`, else on numbers drawn with a seed.
     Raises FcdeployError where no layer can be turned, or answers differ.
@@ -134,14 +135,18 @@ def _transform(
     _fix_sizes(network, compared.sizes)
     _simplify(network)
     changes = turn(network)
-    if not changes.count:
-        raise FcdeployError(
-            f"{name} turns no layer of {str(path)!r}: {_give_reasons(changes)}", f"fcdeploy inspect {quote_path(path)}"
-        )
+    headless = name == "dense-to-conv" and not changes.count and not changes.declined
+    if headless:  # sizes that stand in no layer need only be free
+        network = read_to_transform(path, [output], on, force=force)
     _forget_shapes(network)
 
     before = load_once(path)
     slides, why = (None, "") if name != "dense-to-conv" else _try_sliding(network, before, compared.sizes)
+    if not changes.count and (slides is None or not headless):
+        reasons = _give_reasons(changes) + (f", and its sizes stay fixed: {why}" if headless else "")
+        raise FcdeployError(
+            f"{name} turns no layer of {str(path)!r}: {reasons}", f"fcdeploy inspect {quote_path(path)}"
+        )
     with replace_file(output, force=force) as aside:
         save_model(network, aside)
         equality = compare(before, load_once(aside), compared.feeds, axes=compared.axes, on_step=on_step)
@@ -202,7 +207,12 @@ def _try_sliding(model: ir.Model, before: Run, sizes: Sequence[TensorSpec]) -> t
         failed = isinstance(error, LoadError) and error.node  # the error's own line is too long to be read
         return None, f"{failed} fails on images of twice the size" if failed else error.message
 
-    window = _compare_window(maps, before(cut), cut)
+    whole = before(cut)
+    for value, small, wide in zip(outputs, whole, maps, strict=True):
+        if small.ndim == wide.ndim and not all(a < b for a, b in zip(small.shape[2:], wide.shape[2:], strict=True)):
+            _give_shapes(ends, shapes)
+            return None, f"output {value.name!r} is no larger for images of twice the size"
+    window = _compare_window(maps, whole, cut)
     return SlidingRun(
         [list(item.shape) for item in maps],
         find_strides(model.graph, outputs[0]),
@@ -283,10 +293,11 @@ def _make_report(
         apart = f", an answer every {' x '.join(map(str, slides.step))} pixels" if slides.step else ""
         shapes = "; ".join(" x ".join(map(str, shape)) for shape in slides.shapes)
         lines.append(f"slides: twice the size gives {shapes}{apart}")
-        lines.append(_describe_window(slides))
+        lines += [_describe_window(slides)] if changes.count else []
     elif why:
         warnings.append(f"it does not slide over larger images, and its sizes stay fixed: {why}")
-    lines.append(f"{say_count(changes.count, 'layer')} turned, {same} -> {output}")
+    turned = f"{say_count(changes.count, 'layer')} turned" if changes.count else "no layer to turn"
+    lines.append(f"{turned}, {same} -> {output}")
     rows = tuple((text,) for text in changes.declined)
     return Report(f"transform-{name}", values, (Table("Not turned", ("why",), rows),), tuple(lines),
                   warnings=tuple(warnings))  # fmt: skip

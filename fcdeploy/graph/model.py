@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,7 @@ KNOWN_DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nc
 
 logging.getLogger("onnx_ir").setLevel(logging.CRITICAL)  # what it would say of a damaged file is said here, once
 
+NAME_OF_AXIS = re.compile(r"[A-Za-z_][\w.-]{0,31}")
 ONE_FILE = 1 << 28  # bytes of weights; of more, one message would have to be in memory as a whole, twice
 QUANTIZED_OPS = {
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger", "QGemm", "QAttention",
@@ -168,6 +170,15 @@ def specs(values: ir.Value | list[ir.Value]) -> list[TensorSpec]:
         dtype = value.dtype.numpy() if value.dtype else np.dtype(np.float32)
         result.append(TensorSpec(name_of(value), dtype, shape))
     return result
+
+
+def name_axes(value: ir.Value) -> tuple[int | str | None, ...]:
+    """The axes of a graph input or output: a length, or what the file calls it; None where it is a formula, or nothing."""
+    lengths = [n if isinstance(n, int) else n.value for n in value.shape or ()]
+    return tuple(
+        (n if n >= 0 else None) if isinstance(n, int) else n if n and NAME_OF_AXIS.fullmatch(n) else None
+        for n in lengths
+    )
 
 
 def input_specs(model: ir.Model) -> list[TensorSpec]:

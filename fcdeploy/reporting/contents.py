@@ -9,7 +9,7 @@ from typing import Any
 import onnx_ir as ir
 
 from fcdeploy.errors import quote_names
-from fcdeploy.graph.model import TensorSpec, files_of, input_specs, measure_size, output_specs
+from fcdeploy.graph.model import TensorSpec, files_of, input_specs, measure_size, name_axes, output_specs
 from fcdeploy.graph.nodes import subgraphs_of
 from fcdeploy.prepare import activation_memory, cost_model
 from fcdeploy.prepare.cost_model import LayerCost
@@ -24,6 +24,7 @@ TYPICALLY_INTEGER = ("Conv", "Gemm", "MatMul", "Add")  # what the line on kernel
 def describe_contents(network: ir.Model, path: Path, kernels: list[dict[str, Any]] | None) -> Section:
     """What the file holds, and the kernel of every node where `kernels` are known. The batch of `network` becomes 1."""
     inputs, outputs = input_specs(network), output_specs(network)
+    signature = _make_signature_table(network, inputs, outputs)
     stored = measure_size(files_of(network, path))
     weights = cost_model.weight_bytes(network)
     cost_model.fix_leading_axis(network)
@@ -55,7 +56,7 @@ def describe_contents(network: ir.Model, path: Path, kernels: list[dict[str, Any
         values["kernels"] = kernels
         lines += _count_kernels(kernels)
     lines += list_caveats(network)
-    tables = (_make_signature_table(inputs, outputs), _make_layer_table(rows, kernels or []))
+    tables = (signature, _make_layer_table(rows, kernels or []))
     return Section(values, tables, tuple(lines), tuple(_warn(inputs, network, rows)))
 
 
@@ -79,10 +80,13 @@ def _describe_layer(row: LayerCost) -> dict[str, Any]:
     }
 
 
-def _make_signature_table(inputs: list[TensorSpec], outputs: list[TensorSpec]) -> Table:
+def _make_signature_table(network: ir.Model, inputs: list[TensorSpec], outputs: list[TensorSpec]) -> Table:
     rows = [
-        (kind, spec.name, str(spec.dtype), format_lengths(spec.shape))
-        for kind, specs in (("input", inputs), ("output", outputs))
+        (kind, spec.name, str(spec.dtype), format_lengths(name_axes(values[spec.name])))
+        for kind, specs, values in (
+            ("input", inputs, {value.name: value for value in network.graph.inputs}),
+            ("output", outputs, {value.name: value for value in network.graph.outputs}),
+        )
         for spec in specs
     ]
     return Table("Inputs and outputs", ("", "name", "type", "shape"), tuple(rows))

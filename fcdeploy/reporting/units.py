@@ -29,6 +29,6 @@ def format_decibels(value: float, *, same: str = "identical", digits: int = 1) -
     return same if value == math.inf else f"{value:.{digits}f} dB"
 
 
-def format_lengths(shape: Sequence[int | None]) -> str:
-    """A shape for people: ? x 3 x 32 x 32."""
+def format_lengths(shape: Sequence[int | str | None]) -> str:
+    """A shape for people: batch x 3 x 32 x 32, with ? for a length that is neither known nor named."""
     return " x ".join("?" if n is None else str(n) for n in shape) or "one number"

@@ -16,6 +16,7 @@ from fcdeploy.errors import FcdeployError, quote_names
 from fcdeploy.graph.model import TensorSpec
 from fcdeploy.records.signature import format_shape, is_shape_alike
 
+FREE_SIZES = "fcdeploy transform dense-to-conv MODEL -o OUT frees the sizes of a network of convolutions"
 SEE_INPUTS = "fcdeploy inspect MODEL shows the inputs the model declares"
 
 
@@ -81,10 +82,16 @@ def check_shape(spec: TensorSpec, shape: tuple[int, ...], place: str, source: st
     where = f"input {spec.name!r}: {place} has shape {format_shape(shape)}"
     if spec.shape and not is_shape_alike(shape, wanted):
         order = _find_order(shape, wanted)
-        hint = f"array.transpose{order} moves its axes, of all samples" if order else f"correct {source}; {SEE_INPUTS}"
+        correct = f"correct {source}; {FREE_SIZES if _differ_in_size(shape, wanted) else SEE_INPUTS}"
+        hint = f"array.transpose{order} moves its axes, of all samples" if order else correct
         raise FcdeployError(f"{where}, the model wants {format_shape(wanted)}", hint)
     if 0 in shape:
         raise FcdeployError(f"{where}, expected at least one element", f"leave the sample out of {source}")
+
+
+def _differ_in_size(shape: Sequence[int], wanted: Sequence[int | None]) -> bool:
+    """Whether samples (channels, ...) have as many channels as the model wants, in another height, width or length."""
+    return len(shape) == len(wanted) > 1 and is_shape_alike(shape[:1], wanted[:1])
 
 
 def _find_order(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> tuple[int, ...]:

@@ -75,6 +75,15 @@ def test_convolution(tmp_path: Path) -> None:
     assert values["inputs"] == [{"name": "x", "dtype": "float32", "shape": [None, 32, 10, 12]}]
     assert report.lines[-1] == "13,872 parameters, 1.66 million multiply-accumulates at batch 1"
     assert report.warnings == ()
+    assert report.tables[0].rows[0] == ("input", "x", "float32", "N x 32 x 10 x 12")
+
+
+def test_a_free_axis_is_called_as_the_file_calls_it(tmp_path: Path) -> None:
+    path = save(
+        tmp_path, [node("Identity", "x", "y")], [], ("batch", "seq_len", None, 4), ("batch", "floor(h/2) + 1", -1, 4)
+    )
+    table = inspect(path).tables[0]
+    assert [row[3] for row in table.rows] == ["batch x seq_len x ? x 4", "batch x ? x ? x 4"]
 
 
 def test_dense(tmp_path: Path) -> None:

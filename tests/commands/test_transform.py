@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from networks import Net
 import fcdeploy
 from fcdeploy import cli
 from fcdeploy.commands import transform
+from fcdeploy.commands.quantize import quantize
 from fcdeploy.commands.transform import conv_to_dense, dense_to_conv
+from fcdeploy.errors import FcdeployError
 from fcdeploy.transform import dense_to_conv as forth
 from fcdeploy.transform.equality import Equality, compare, refuse_different
 
@@ -338,3 +341,44 @@ def test_a_shape_inside_keeps_a_network_from_sliding(tmp_path: Path) -> None:
     )
     (after,) = run(tmp_path / "conv.onnx", x=image(2, 2, 8, 8))
     assert after.shape == (2, 3, 1, 1)
+
+
+def test_a_network_of_convolutions_takes_other_sizes_as_the_hint_says(tmp_path: Path) -> None:
+    """What is refused at another size is quantized after the command of the hint, and answers as it did before."""
+    net = Net()
+    x = net.op("Relu", net.conv(net.input("x", 3, 32, 32), 3, 8))
+    up = net.op("Resize", x, "", net.constant([1.0, 1.0, 2.0, 2.0]), mode="nearest")
+    model = net.output(net.conv(up, 8, 4)).save(tmp_path / "net.onnx")
+    data, out = tmp_path / "data.npz", tmp_path / "free.onnx"
+    np.savez(data, x=image(20, 3, 48, 40))
+    with pytest.raises(FcdeployError, match=r"has shape \(3, 48, 40\), the model wants \(3, 32, 32\)") as refused:
+        quantize(model, data=data, output=tmp_path / "q.onnx")
+    words = re.search(r"fcdeploy (transform \S+) MODEL -o OUT", refused.value.hint)
+    assert words is not None
+    assert cli.main([*words[1].split(), str(model), "-o", str(out)]) == 0
+
+    small = image(2, 3, 32, 32)
+    assert close(run(out, x=small)[0], run(model, x=small)[0])
+    wide = image(1, 3, 48, 40)
+    assert run(out, x=wide)[0].shape == (1, 4, 96, 80)
+    np.testing.assert_allclose(
+        run(out, x=wide)[0][..., :60, :60], run(model, x=wide[..., :32, :32])[0][..., :60, :60], atol=1e-5
+    )
+    quantize(out, data=data, output=tmp_path / "q.onnx", floor="none")
+    assert run(tmp_path / "q.onnx", x=wide)[0].shape == (1, 4, 96, 80)
+
+
+@pytest.mark.parametrize("kind", ["a size that Resize says", "a sum with a map of this size", "classes of the whole"])
+def test_sizes_that_are_a_part_of_the_network_stay(kind: str, tmp_path: Path) -> None:
+    net = Net()
+    x = net.conv(net.input("x", 3, 16, 16), 3, 8)
+    if kind.startswith("a size"):
+        y = net.op("Resize", x, "", "", net.constant([1, 8, 32, 32], np.int64), mode="nearest")
+    elif kind.startswith("a sum"):
+        y = net.op("Add", x, net.constant(np.ones((1, 8, 16, 16))))
+    else:
+        y = net.op("Flatten", net.op("GlobalAveragePool", x))
+    model, out = net.output(y).save(tmp_path / "net.onnx"), tmp_path / "free.onnx"
+    with fails("dense-to-conv turns no layer of", "fcdeploy inspect"):
+        dense_to_conv(model, output=out)
+    assert not out.exists()
