@@ -15,8 +15,9 @@ from fcdeploy.native.calls.choose import choose_call
 from fcdeploy.native.calls.layers import arrange_weights
 from fcdeploy.native.calls.pack import ORDERS
 from fcdeploy.native.calls.reach import find_ends
-from fcdeploy.native.placing.layout import Layout, list_arena, place
+from fcdeploy.native.placing.layout import Layout, list_arena
 from fcdeploy.native.placing.memory import Life, Memory, plan_memory
+from fcdeploy.native.placing.turns import place_by_turns
 from fcdeploy.native.placing.views import Buffer
 from fcdeploy.native.program.steps import Program
 from fcdeploy.native.toolchain import STRICT, Compiler, compile_c
@@ -59,15 +60,22 @@ class Built:
 
 def build(program: Program, *, share: bool = True) -> Built:
     """Decide everything. Without `share` no two buffers overlap, so that every tensor can be looked at after a run."""
-    layouts = [place(program, in_place=in_place) for in_place in (True, False)]
+    layouts = [place_by_turns(program, in_place=in_place) for in_place in (True, False)]
     lives = [_list_lives(layout, share=share) for layout in layouts]
     different = lives if lives[0] != lives[1] else lives[:1]
     best = min(range(len(different)), key=lambda i: plan_memory(different[i]).nbytes)
-    layout, weights = layouts[best], Weights()
+    return build_layout(program, layouts[best], share=share)
+
+
+def build_layout(program: Program, layout: Layout, *, share: bool = True) -> Built:
+    """The calls of what was placed, and its memory."""
+    weights = Weights()
     calls = tuple(choose_call(work, weights) for work in layout.work)
     ends, buffers = find_ends(calls), list_arena(layout.buffers)
-    read = [replace(life, end=ends.get(each.number, 0)) for life, each in zip(different[best], buffers, strict=True)]
-    memory = plan_memory(read)
+    lives = _list_lives(layout, share=share)
+    memory = plan_memory(
+        [replace(life, end=ends.get(each.number, 0)) for life, each in zip(lives, buffers, strict=True)]
+    )
     offsets = {buffer.number: offset for buffer, offset in zip(buffers, memory.offsets, strict=True)}
     return Built(program, layout, calls, memory, offsets, weights.data)
 

@@ -7,17 +7,19 @@ no work where its result can be seen in place.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from fcdeploy.arrays import Array
-from fcdeploy.native.placing.orders import find_borders, find_channels_last, find_needed_border
+from fcdeploy.native.placing.orders import find_borders, find_channels_last, find_needed_border, widen_borders
+from fcdeploy.native.placing.strips import ROWS, Pair, cut_turns
 from fcdeploy.native.placing.views import LOOPS, NO_BORDER, Border, Buffer, View, Where, nest_loops
 from fcdeploy.native.program.layers import FloatLayer, IntegerLayer, Layer, Product, Recurrent
 from fcdeploy.native.program.steps import (
     Combine,
     GlobalAverage,
+    LookupTable,
     Move,
     Normalize,
     Pointwise,
@@ -73,18 +75,30 @@ class Layout:
     buffers: list[Buffer] = field(default_factory=list)
 
 
-def place(program: Program, *, in_place: bool = True) -> Layout:
-    """Decide where everything lies. With `in_place` parts of a Concat are written where they belong."""
-    return _Placement(program, in_place=in_place).run()
+ELEMENTWISE = (Combine, LookupTable, Pointwise)  # each element is read before its result is written
+
+
+def place(program: Program, *, in_place: bool = True, pairs: Iterable[Pair] = ()) -> Layout:
+    """Decide where everything lies. With `in_place` parts of a Concat are written where they belong.
+
+    The steps of `pairs` take turns (strips.py).
+    """
+    return _Placement(program, in_place=in_place, pairs=pairs).run()
 
 
 class _Placement:
     """A program while it is placed, step after step: where each tensor lies so far, and who reads it."""
 
-    def __init__(self, program: Program, *, in_place: bool) -> None:
+    def __init__(self, program: Program, *, in_place: bool, pairs: Iterable[Pair]) -> None:
         self.program = program
         self.last = find_channels_last(program)
-        self.borders = find_borders(program)
+        self.filled = find_borders(program)
+        self.borders = widen_borders(program, self.filled)
+        self.pairs = {pair.then.output.name: pair for pair in pairs}
+        firsts = {pair.between.name for pair in self.pairs.values()}
+        self.steps = [step for step in program.steps if step.output.name not in firsts]
+        self.reads = self._find_last_reads()
+        self.at = 0
         self.readers: dict[str, list[Step]] = {}
         for step in program.steps:
             for tensor in step.inputs:
@@ -97,9 +111,12 @@ class _Placement:
     def run(self) -> Layout:
         for number, tensor in enumerate(self.program.inputs):
             self.views[tensor.name] = self._make_view(tensor, "input", number=number)
-        for step in self.program.steps:
+        for at, step in enumerate(self.steps):
+            self.at = at
             if isinstance(step, Move):
                 self._place_move(step)
+            elif step.output.name in self.pairs:
+                self._place_turns(self.pairs[step.output.name])
             else:
                 self._place_step(step)
         written = {id(view.buffer) for view in self.views.values() if view.buffer.where == "output"}
@@ -109,6 +126,15 @@ class _Placement:
                 target = self._make_view(tensor, "output", number=number)
                 self._add(Copy(tensor.name, view, target))
         return self.layout
+
+    def _find_last_reads(self) -> dict[str, float]:
+        """The number of the last step that reads each tensor; a layer in a pair reads until the pair is done."""
+        reads: dict[str, float] = {}
+        for number, step in enumerate(self.steps):
+            reads |= {tensor.name: number for tensor in step.inputs}
+            if step.output.name in self.pairs:
+                reads |= {tensor.name: number + 0.5 for tensor in self.pairs[step.output.name].first.inputs}
+        return reads | {tensor.name: len(self.steps) for tensor in self.program.outputs}
 
     # --- where a tensor lies ---
 
@@ -151,6 +177,31 @@ class _Placement:
             return self._make_view(tensor, "output", number=names.index(tensor.name))
         return self._make_view(tensor, "arena", last=last, border=self.borders.get(tensor.name, NO_BORDER))
 
+    def _find_in_place(self, step: Step, inputs: Iterable[View]) -> View | None:
+        """The place of an operand that nothing reads behind this step, where it is element by element."""
+        to = step.output
+        if not isinstance(step, ELEMENTWISE) or to.name in self.parts or self.reads.get(to.name) == len(self.steps):
+            return None
+        border = self.borders.get(to.name, NO_BORDER)
+        for tensor in step.inputs:
+            view = self.views.get(tensor.name)
+            if view is None or (tensor.shape, tensor.dtype) != (to.shape, to.dtype):
+                continue
+            fits = all(a >= b for a, b in zip(view.border, border, strict=True))
+            alike = (tensor.name in self.last) == (to.name in self.last)
+            if fits and alike and view.buffer.where == "arena" and self._is_free(view, inputs):
+                zero = 0 if to.coding is None else to.coding.zero_point
+                return View(view.buffer, view.array, NO_BORDER if border == NO_BORDER else view.border, zero)
+        return None
+
+    def _is_free(self, view: View, inputs: Iterable[View]) -> bool:
+        """Whether nothing in its buffer is read later, nor now in other places than `view` has them."""
+        place = view.offset, view.strides
+        now = [each for each in inputs if each.buffer is view.buffer and (each.offset, each.strides) != place]
+        names = [name for name, each in self.views.items() if each.buffer is view.buffer]
+        expanded = any(stride == 0 for n, stride in zip(view.array.shape, view.strides, strict=True) if n > 1)
+        return not now and not expanded and all(self.reads.get(name, -1) <= self.at for name in names)
+
     def _find_whole(self, step: Move) -> View:
         """The buffer of a Concat or Pad, made when its first part is written."""
         name = step.output.name
@@ -162,7 +213,7 @@ class _Placement:
                 view = self._make_view(step.output, "arena", last=name in self.last, border=border)
             if step.kind == "pad":
                 self._add(Fill(step.node, view, step.fill))
-            self._fill_border(step.node, view)
+            self._fill_border(step.node, view, name)
             self.views[name] = view
         return self.views[name]
 
@@ -207,8 +258,8 @@ class _Placement:
             buffer.first = at if buffer.first < 0 else buffer.first
             buffer.last = at
 
-    def _fill_border(self, node: str, view: View) -> None:
-        if view.border != NO_BORDER:
+    def _fill_border(self, node: str, view: View, name: str) -> None:
+        if view.border != NO_BORDER and name in self.filled:
             self._add(Fill(node, view, view.zero, border=True))
 
     def _place_step(self, step: Step) -> None:
@@ -216,14 +267,32 @@ class _Placement:
             self._place_integer_layer(step)
             return
         inputs = tuple(self._read(step, i) for i in range(len(step.inputs)))
-        outputs = []
-        for tensor in step.outputs:
-            view = self._find_place(tensor)
+        outputs = [self._find_in_place(step, inputs) or self._find_place(step.output)]
+        outputs += [self._find_place(tensor) for tensor in step.outputs[1:]]
+        for tensor, view in zip(step.outputs, outputs, strict=True):
             self.views.setdefault(tensor.name, view)
-            self._fill_border(step.node, view)
-            outputs.append(view)
+            self._fill_border(step.node, view, tensor.name)
         order = self.orders.get(step.inputs[0].name) if isinstance(step, Layer | FloatLayer) else None
         self._add(Placed(step, inputs, tuple(outputs), order, self._make_scratch(step)))
+
+    def _place_turns(self, pair: Pair) -> None:
+        """Both steps of a pair by turns; the rows between them lie in the same memory in every turn."""
+        first, then, tensor = pair.first, pair.then, pair.between
+        source = self._read(first, 0)
+        given = {n: self._read(then, n) for n, each in enumerate(then.inputs) if each.name != tensor.name}
+        target = self._find_in_place(then, given.values()) or self._find_place(then.output)
+        self.views.setdefault(then.output.name, target)
+        self._fill_border(then.node, target, then.output.name)
+
+        turns = list(cut_turns(pair))
+        most = max(turn.between.stop - turn.between.start for turn in turns)
+        shape = (*tensor.shape[:ROWS], most, *tensor.shape[ROWS + 1 :])
+        rows = self._make_view(replace(tensor, shape=shape), "arena", last=tensor.name in self.last)
+        for turn in turns:
+            between = _cut_rows(rows, slice(0, turn.between.stop - turn.between.start))
+            self._add(Placed(turn.first, (_cut_rows(source, turn.read),), (between,)))
+            inputs = (_cut_rows(given[n], turn.written) if n in given else between for n in range(len(then.inputs)))
+            self._add(Placed(turn.then, tuple(inputs), (_cut_rows(target, turn.written),)))
 
     def _make_scratch(self, step: Step) -> View | None:
         if not step.scratch_bytes:
@@ -242,7 +311,7 @@ class _Placement:
         whole = target if _is_whole(target, last=window) else self._make_view(step.output, "arena", last=window)
         self._add(Placed(step, (source,), (whole,), self.orders.get(tensor.name), self._make_scratch(step)))
         if whole is not target:
-            self._fill_border(step.node, target)
+            self._fill_border(step.node, target, step.output.name)
             self._add(Copy(step.node, whole, target))
 
     def _read(self, step: Step, index: int) -> View:
@@ -284,7 +353,7 @@ class _Placement:
 
     def _copy(self, node: str, tensor: Tensor, view: View, *, last: bool, border: Border = NO_BORDER) -> View:
         target = self._make_view(tensor, "arena", last=last, border=border)
-        self._fill_border(node, target)
+        self._fill_border(node, target, tensor.name)
         self._add(Copy(node, view, target))
         return target
 
@@ -326,7 +395,7 @@ class _Placement:
             except ValueError:
                 plain = self._copy(step.node, tensor, view, last=False)
                 return plain.reshape_view(plain.array.reshape(shape))
-            self._fill_border(step.node, target)
+            self._fill_border(step.node, target, step.output.name)
             self._add(Copy(step.node, view, target.reshape_view(split)))
             return target
 
@@ -367,8 +436,12 @@ class _Placement:
             if not view.array.flags.c_contiguous:
                 inputs[0] = self._copy(step.node, tensor, view, last=False)
         self.views[step.output.name] = target
-        self._fill_border(step.node, target)
+        self._fill_border(step.node, target, step.output.name)
         self._add(Placed(step, tuple(inputs), (target,)))
+
+
+def _cut_rows(view: View, rows: slice) -> View:
+    return view.reshape_view(view.array[:, :, rows])
 
 
 def _is_whole(view: View, *, last: bool) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from fcdeploy.native.placing.views import NO_BORDER, Border
 from fcdeploy.native.program.layers import FloatLayer, IntegerLayer, Layer
 from fcdeploy.native.program.steps import (
@@ -70,6 +72,20 @@ def find_borders(program: Program) -> dict[str, Border]:
             both = zip(widest.get(name, NO_BORDER), find_needed_border(step), strict=True)
             widest[name] = tuple(max(a, b) for a, b in both)  # type: ignore[assignment]
     return {name: border for name, border in widest.items() if border != NO_BORDER}
+
+
+def widen_borders(program: Program, needed: dict[str, Border]) -> dict[str, Border]:
+    """Borders that leave room around what a table or a sum reads for what lies around its result, which can take its place."""
+    widest, readers = dict(needed), Counter(tensor.name for step in program.steps for tensor in step.inputs)
+    for step in reversed(program.steps):
+        border = widest.get(step.output.name, NO_BORDER)
+        if not isinstance(step, Combine | LookupTable) or border == NO_BORDER:
+            continue
+        alike = [tensor for tensor in step.inputs if tensor.held is None and tensor.shape == step.output.shape]
+        alone = [tensor.name for tensor in alike if readers[tensor.name] == 1]
+        if alone and not any(tensor.name in widest for tensor in alike):
+            widest[alone[0]] = border
+    return widest
 
 
 def find_needed_border(step: Step) -> Border:

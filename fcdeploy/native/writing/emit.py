@@ -163,8 +163,9 @@ def _format_code(name: str, program: Program, calls: Sequence[KernelCall], offse
         "};",
         "",
     ]
+    tables: dict[str, str] = {}
     for number, call in enumerate(calls):
-        lines += _format_step(name, number, call, offsets)
+        lines += _format_step(name, number, call, offsets, tables)
     steps = ", ".join(f"step_{number}" for number in range(len(calls)))
     inputs = [f"{_make_names(program)[t.name, 'in']}" for t in program.inputs]
     outputs = [f"{_make_names(program)[t.name, 'out']}" for t in program.outputs]
@@ -196,14 +197,18 @@ def _format_code(name: str, program: Program, calls: Sequence[KernelCall], offse
     return "\n".join(lines)
 
 
-def _format_step(name: str, number: int, call: KernelCall, offsets: Mapping[int, int]) -> list[str]:
-    """One function, with the tables of its call in front of it."""
+def _format_step(
+    name: str, number: int, call: KernelCall, offsets: Mapping[int, int], tables: dict[str, str]
+) -> list[str]:
+    """One function, with the tables of its call in front of it, but for those that are there already: text and name."""
     lines, arguments = [make_comment(f"{call.node}: {call.what}")], []
     for argument in call.arguments:
         if isinstance(argument, Struct):
-            label = f"{argument.ctype.removeprefix('struct fc_')}_{number}"
-            lines.append(f"static const {argument.ctype} {label} = {_format_initializer(name, argument.fields)};")
-            arguments.append(f"&{label}")
+            table = f"{argument.ctype} = {_format_initializer(name, argument.fields)}"
+            if table not in tables:
+                tables[table] = f"{argument.ctype.removeprefix('struct fc_')}_{number}"
+                lines.append(f"static const {table.replace(' =', f' {tables[table]} =', 1)};")
+            arguments.append(f"&{tables[table]}")
         else:
             arguments.append(_format_expression(name, argument, offsets))
     lines += [

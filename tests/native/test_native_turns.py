@@ -1,0 +1,177 @@
+"""Steps that take turns, and results in the place of what they were computed from: the same bytes, and less memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from drawn_layers import FEW, SEEDS, bytes_like, coding, layer_of, window_of
+from hypothesis import given
+from hypothesis import strategies as st
+from native_kernels import LARGEST, assert_same
+
+from fcdeploy.arithmetic.windows import Window
+from fcdeploy.native.build import build, build_layout
+from fcdeploy.native.placing.layout import Placed, place
+from fcdeploy.native.placing.strips import crop_window, cut_turns, find_pairs
+from fcdeploy.native.program.interpret import run
+from fcdeploy.native.program.steps import Combine, LookupTable, Move, Pool, Program, Step
+from fcdeploy.native.program.tensors import Tensor
+
+
+def follow(random: np.random.Generator, kind: str, given: Tensor, other: Tensor) -> Step:
+    """A step of each kind that can take turns with the layer that writes `given`."""
+    y = Tensor("z", given.shape, "uint8", coding(random))
+    if kind in ("add", "mul"):
+        pair = (given, other) if random.random() < 0.5 else (other, given)
+        return Combine(node="then", inputs=pair, outputs=(y,), kind=kind)  # type: ignore[arg-type]
+    if kind == "table":
+        return LookupTable(node="then", inputs=(given,), outputs=(y,), table=bytes_like(random, (256,)))
+    space = given.shape[2:]
+    kernel = tuple(int(random.integers(1, min(4, n) + 1)) for n in space)
+    if kind == "layer":
+        none, one = (0,) * len(space), (1,) * len(space)
+        window = Window(one, tuple(int(n) for n in random.integers(1, 3, len(space))), none, none, one)
+        made = layer_of(random, given, int(random.integers(1, 40)), window, 1, extreme=False, real=False)
+        return replace(made, node="then", outputs=(replace(made.output, name="z"),))
+    strides = tuple(k + int(random.integers(0, 2)) for k in kernel)
+    begins = tuple(int(random.integers(0, k // 2 + 1)) for k in kernel)
+    window = Window(kernel, strides, begins, begins, (1,) * len(space))
+    same = y.coding if kind == "average" else given.coding
+    to = replace(y, shape=(*given.shape[:2], *window.outputs(space)), coding=same)
+    return Pool(node="then", inputs=(given,), outputs=(to,), kind=kind, window=window)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["add", "mul", "table", "layer", "max", "average"])
+@FEW
+@given(seed=SEEDS, rank=st.integers(1, 2), depthwise=st.booleans())
+def test_steps_that_take_turns_write_the_same_bytes(kind: str, seed: int, rank: int, depthwise: bool) -> None:
+    random = np.random.default_rng(seed)
+    space = tuple(int(n) for n in random.integers(10, 10 + 2 * LARGEST, rank))
+    channels = int(random.integers(2, 40))
+    groups, outs = (channels, channels) if depthwise else (1, int(random.integers(1, 40)))
+    x = Tensor("x", (1, channels, *space), "uint8", coding(random))
+    first = layer_of(random, x, outs, window_of(random, space), groups, extreme=False, real=False)
+    other = Tensor("other", first.output.shape, "uint8", coding(random))
+    then = follow(random, kind, first.output, other)
+    program = Program("drawn", tuple({t.name: t for t in (x, other)}.values()), then.outputs, (first, then))
+    pairs = find_pairs(program)
+    layout = place(program, pairs=pairs)
+    assert len([work for work in layout.work if isinstance(work, Placed)]) > 2 or not pairs
+    feeds = {tensor.name: bytes_like(random, tensor.shape) for tensor in program.inputs}
+    for share in (True, False):
+        assert_same(build_layout(program, layout, share=share), feeds, run(program, feeds))
+
+
+@given(seed=SEEDS)
+def test_each_turn_reads_what_its_windows_see(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    length = int(random.integers(1, 40))
+    window = window_of(random, (length,))
+    total = window.outputs((length,))[0]
+    begin = int(random.integers(0, total))
+    written = slice(begin, int(random.integers(begin + 1, total + 1)))
+    read, cropped = crop_window(window, written, length)
+    taps = [tap * window.dilations[0] - window.begins[0] for tap in range(window.kernel[0])]
+    seen = [row * window.strides[0] + tap for row in range(written.start, written.stop) for tap in taps]
+    inside = {row for row in seen if 0 <= row < length}
+    assert inside <= set(range(read.start, read.stop))
+    if inside:
+        assert cropped is not None
+        assert cropped.outputs((read.stop - read.start,))[0] == written.stop - written.start
+        assert read.start - cropped.begins[0] == min(seen)
+
+
+def test_windows_that_share_rows_and_results_that_are_read_twice_take_no_turns() -> None:
+    random = np.random.default_rng(0)
+    x = Tensor("x", (1, 8, 20, 20), "uint8", coding(random))
+    ones = (1, 1)
+    first = layer_of(random, x, 8, Window((3, 3), ones, ones, ones, ones), 1, extreme=False, real=False)
+    for kernel, stride, taken in ((2, 2, 1), (3, 2, 0), (3, 3, 1)):
+        window = Window((kernel, kernel), (stride, stride), (0, 0), (0, 0), ones)
+        to = replace(first.output, name="z", shape=(1, 8, *window.outputs((20, 20))))
+        pool = Pool(node="pool", inputs=first.outputs, outputs=(to,), kind="max", window=window)
+        assert len(find_pairs(Program("net", (x,), pool.outputs, (first, pool)))) == taken
+        assert not find_pairs(Program("net", (x,), (*pool.outputs, *first.outputs), (first, pool)))
+        if taken:
+            (pair,) = find_pairs(Program("net", (x,), pool.outputs, (first, pool)))
+            rows = [row for turn in cut_turns(pair) for row in range(turn.between.start, turn.between.stop)]
+            assert sorted(set(rows)) == rows and len(list(cut_turns(pair))) <= 8
+
+
+@FEW
+@given(seed=SEEDS)
+def test_results_in_the_place_of_their_operands(seed: int) -> None:
+    """Drawn tables, sums and moves of a few tensors: nothing is overwritten that something else still reads."""
+    random = np.random.default_rng(seed)
+    x = Tensor("x", (1, 6, 8, 8), "uint8", coding(random))
+    ones, start = (1, 1), Tensor("t0", x.shape, "uint8", coding(random))
+
+    def layer(given: Tensor, to: Tensor, kernel: int) -> Step:
+        pads = (kernel // 2, kernel // 2)
+        window = Window((kernel, kernel), ones, pads, pads, ones)
+        return replace(layer_of(random, given, 6, window, 1, extreme=False, real=False), outputs=(to,))
+
+    steps, known = [layer(x, start, 1)], [start]
+    for number in range(1, 9):
+        a, b = (known[int(random.integers(max(0, len(known) - 3), len(known)))] for _ in range(2))
+        to = Tensor(f"t{number}", x.shape, "uint8", coding(random))
+        kind = str(random.choice(["table", "add", "mul", "flip", "layer"]))
+        if kind == "table":
+            steps.append(LookupTable(node="n", inputs=(a,), outputs=(to,), table=bytes_like(random, (256,))))
+        elif kind == "flip":
+            to, upwards = replace(to, coding=a.coding), ((0, 0, 7, 0), (1, 1, -1, 1))
+            steps.append(Move(node="n", inputs=(a,), outputs=(to,), kind="slice", arguments=upwards))
+        elif kind == "layer":
+            steps.append(layer(a, to, 3))
+        else:
+            steps.append(Combine(node="n", inputs=(a, b), outputs=(to,), kind=kind))  # type: ignore[arg-type]
+        known.append(to)
+    outputs = (known[int(random.integers(len(known) - 1))], known[-1])
+    program = Program("drawn", (x,), outputs, tuple(steps))
+    feeds = {"x": bytes_like(random, x.shape)}
+    expected = run(program, feeds)
+    for pairs in ([], find_pairs(program)):
+        assert_same(build_layout(program, place(program, pairs=pairs)), feeds, expected)
+
+
+THREE = Window((3, 3), (1, 1), (1, 1), (1, 1), (1, 1))
+HALVED = Window((2, 2), (2, 2), (0, 0), (0, 0), (1, 1))
+
+
+def check(steps: list[Step], random: np.random.Generator) -> int:
+    """The same bytes at every level; the most that one step needs."""
+    (x,) = steps[0].inputs
+    program = Program("net", (x,), steps[-1].outputs, tuple(steps))
+    feeds = {"x": bytes_like(random, x.shape)}
+    built = build(program)
+    assert_same(built, feeds, run(program, feeds))
+    return built.memory.bound
+
+
+def add_layer(steps: list[Step], random: np.random.Generator, x: Tensor, outs: int) -> Tensor:
+    made = layer_of(random, x, outs, THREE, 1, extreme=False, real=False)
+    steps.append(replace(made, outputs=(replace(made.output, name=f"t{len(steps)}"),)))
+    return steps[-1].output
+
+
+def test_residual_blocks_need_two_tensors_and_some_rows() -> None:
+    random, steps = np.random.default_rng(0), list[Step]()
+    x = add_layer(steps, random, Tensor("x", (1, 4, 32, 32), "uint8", coding(random)), 8)
+    for _ in range(3):
+        inner = add_layer(steps, random, add_layer(steps, random, x, 8), 8)
+        to = Tensor(f"t{len(steps)}", x.shape, "uint8", coding(random))
+        steps.append(Combine(node="add", inputs=(inner, x), outputs=(to,), kind="add"))
+        x = to
+    add_layer(steps, random, x, 1)
+    assert check(steps, random) <= 8 * (2 * 34 * 34 + 32 * 32 // 8)
+
+
+def test_a_pooled_picture_is_never_there_as_a_whole() -> None:
+    random, steps = np.random.default_rng(0), list[Step]()
+    wide = add_layer(steps, random, Tensor("x", (1, 4, 32, 32), "uint8", coding(random)), 32)
+    to = replace(wide, name="pooled", shape=(1, 32, 16, 16))
+    steps.append(Pool(node="pool", inputs=(wide,), outputs=(to,), kind="max", window=HALVED))
+    add_layer(steps, random, to, 4)
+    assert check(steps, random) < wide.nbytes
