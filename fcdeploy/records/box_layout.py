@@ -10,6 +10,9 @@ A graph chooses boxes itself, behind a suppression (`Detections`), or every anch
 | distances | from the place to the four sides, in strides | FCOS, SCRFD |
 | bins | logits of distances, as many for each side | GFL, PicoDet, YOLOv8 before decoding |
 | priors | offsets to a prior box, in tenths of its sides, and logarithms of the sides, in fifths | SSD, RetinaFace |
+| deltas | the same in sides, and logarithms as they are | RetinaNet, EfficientDet |
+| cells | logits of the way across its place, and logarithms of a prior box's sides | YOLOv2 |
+| pixels | of the centre to its place, and the sides, in pixels | BlazeFace and MediaPipe's others |
 """
 
 from __future__ import annotations
@@ -20,11 +23,18 @@ from typing import Literal, get_args
 Layout = Literal["anchors first", "anchors last", "map", "map, channels last", "maps of anchors"]
 Form = Literal["corners", "corners, y first", "centre and size"]
 Coding = Literal[
-    "corners", "corners, y first", "centre and size", "offsets", "logits", "shares", "distances", "bins", "priors"
+    "corners", "corners, y first", "centre and size", "offsets", "logits", "shares", "distances", "bins", "priors", "deltas",
+    "cells", "pixels",
 ]  # fmt: skip
 Left = Literal["", "sigmoid", "softmax"]
 FORMS: tuple[Form, ...] = get_args(Form)  # of boxes that are decoded
-ASSUMED = ("logits", "shares", "priors")  # codings of which prior boxes are a part, whose sizes no output tells
+ASSUMED = (
+    "logits",
+    "shares",
+    "priors",
+    "deltas",
+    "cells",
+)  # codings by prior boxes, whose sizes no output tells
 BOX = 4  # numbers of a box
 SHOWN_FROM = (
     0.25,

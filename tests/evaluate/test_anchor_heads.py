@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from conftest import fails
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import Net
@@ -27,9 +29,11 @@ from fcdeploy.evaluate.boxes.compare import compare_boxes, measure_boxes, say_co
 from fcdeploy.evaluate.boxes.find_heads import find_boxes
 from fcdeploy.evaluate.boxes.grids import find_picture_size
 from fcdeploy.evaluate.boxes.read import read_boxes
+from fcdeploy.evaluate.boxes.served import find_served_boxes
 from fcdeploy.evaluate.output_ends import OutputEnd, Part, find_ends
 from fcdeploy.graph.model import read_model
 from fcdeploy.records.box_layout import SHOWN_FROM, AnchorHead, Columns, Level
+from fcdeploy.records.box_layout_json import from_json, to_json
 from fcdeploy.records.data_format import KEY, from_metadata
 
 Array = np.ndarray[Any, Any]
@@ -93,7 +97,7 @@ def draw_scene(seed: int, anchors: int | tuple[int, ...] = 1, strides: tuple[int
                 random.uniform(0.65, 0.95),
             )
             objects[picture].append((box, kind, float(score)))
-            level = int(random.integers(2))
+            level = int(random.integers(min(2, len(strides))))
             stride = strides[level]
             at_x, at_y = int(centre[0] // stride), int(centre[1] // stride)
             for r, c in ((at_y, at_x), (at_y, min(at_x + 1, WIDTH // stride - 1))):
@@ -261,6 +265,75 @@ def ssd_offsets(seed: int) -> tuple[Scene, Found]:
     return scene, ({"loc": np.concatenate(located, axis=1), "conf": softmax_of(scene.rows()[1])}, ends)
 
 
+def of_priors(scene: Scene, level: int | None, shift: float, growth: float) -> Array:
+    """Offsets to prior boxes of two to four strides, in shares of their sides and logarithms of these."""
+    located = []
+    for at in range(len(scene.strides)) if level is None else [level]:
+        (centres, strides), box = scene.places(at), centred(scene.rows(at)[0])
+        anchors = scene.boxes[at].shape[3]
+        sides = np.tile(np.geomspace(2, 4, anchors), len(strides) // anchors)[:, None] * strides
+        moved = (box[..., :2] - centres) / sides / shift
+        located.append(np.concatenate([moved, np.log(box[..., 2:] / sides) / growth], axis=-1))
+    return np.concatenate(located, axis=1)
+
+
+def convolved(scene: Scene, numbers: int) -> OutputEnd:
+    """An output put together from the map of each stride."""
+    maps = tuple((each.shape[3] * numbers, *each.shape[1:3]) for each in scene.boxes)
+    return OutputEnd("other", maps=maps)
+
+
+def retinanet(seed: int) -> tuple[Scene, Found]:
+    scene = draw_scene(seed, anchors=9)
+    outputs = {"box": of_priors(scene, None, 1, 1), "class": logit(scene.rows()[1])}
+    return scene, (outputs, {"box": convolved(scene, 4), "class": convolved(scene, CLASSES)})
+
+
+def retinanet_maps(seed: int) -> tuple[Scene, Found]:
+    scene, outputs = draw_scene(seed, anchors=9), {}
+    for i in range(3):
+        outputs[f"class{i}"] = maps_first(scene, i, logit(scene.rows(i)[1]))
+        outputs[f"box{i}"] = maps_first(scene, i, of_priors(scene, i, 1, 1))
+    return scene, (outputs, {name: OutputEnd("convolution", 1) for name in outputs})
+
+
+def ssd_logits(seed: int) -> tuple[Scene, Found]:
+    scene = draw_scene(seed, anchors=(3, 2, 1))
+    conf = np.log(np.maximum(softmax_of(scene.rows()[1]), 1e-6)) + np.random.default_rng(seed).normal(size=(2, 1, 1))
+    ends = {"loc": convolved(scene, 4), "conf": convolved(scene, CLASSES + 1)}
+    return scene, ({"conf": conf, "loc": of_priors(scene, None, 0.1, 0.2)}, ends)
+
+
+def blazeface(seed: int) -> tuple[Scene, Found]:
+    """Two anchors at each place of the first map and six of the second; a face and six points in its box."""
+    scene = draw_scene(seed, anchors=(2, 6), strides=(8, 16))
+    corners, centres = scene.rows()[0], scene.places()[0]
+    shares = np.random.default_rng(seed).uniform(0, 1, (*corners.shape[:2], 6, 2))
+    points = corners[..., None, :2] + shares * (corners[..., None, 2:] - corners[..., None, :2]) - centres[:, None]
+    box = centred(corners) - np.concatenate([centres, np.zeros_like(centres)], axis=-1)
+    numbers = np.concatenate([box, points.reshape(*box.shape[:2], -1)], axis=-1)
+    scene.objects = [[(each, 0, score) for each, _, score in objects] for objects in scene.objects]
+    return scene, ({"regressors": numbers, "classifiers": logit(scene.rows()[1].max(axis=-1, keepdims=True))}, {})
+
+
+def yolo2(seed: int) -> tuple[Scene, Found]:
+    """Five anchors at each place of one map, and twenty classes, a Softmax of which is left to do."""
+    scene = draw_scene(seed, anchors=5, strides=(32,))
+    boxes, scores = scene.rows()
+    (centres, strides), box = scene.places(), centred(boxes)
+    across = (box[..., :2] - centres) / strides + 0.5
+    own = ((across > 0) & (across < 1)).all(axis=-1, keepdims=True)  # where its centre is one anchor has an object
+    own &= (np.arange(len(strides)) % 5 == 0)[:, None]
+    there = np.where(own, scores.max(axis=-1, keepdims=True), 0.01)
+    sides = np.tile(np.geomspace(2, 4, 5), len(strides) // 5)[:, None] * strides
+    kinds = 12.0 * (scores.argmax(axis=-1)[..., None] == np.arange(20))
+    parts = [logit(np.clip(across, 1e-3, 0.999)), np.log(box[..., 2:] / sides), logit(there), kinds]
+    return scene, (
+        {"grid": maps_first(scene, 0, np.concatenate(parts, axis=-1))},
+        {"grid": OutputEnd("convolution", 1)},
+    )
+
+
 def picodet(seed: int) -> tuple[Scene, Found]:
     scene = draw_scene(seed)
     outputs = {f"scores{i}": scene.rows(i)[1] for i in range(3)}
@@ -357,6 +430,7 @@ HEADS: list[tuple[Callable[[int], tuple[Scene, Found]], str]] = [
     (picodet, "bins"), (yolo8_maps, "bins"),
     (yolo5_maps, "logits"), (yolo5_maps_apart, "logits"), (scrfd, "distances"), (fcos, "distances"),
     (fcos_logits, "distances"), (yolox_maps, "offsets"),
+    (retinanet, "deltas"), (retinanet_maps, "deltas"), (ssd_logits, "priors"), (blazeface, "pixels"), (yolo2, "cells"),
     (detr, "centre and size"), (rt_detr, "centre and size"),
 ]  # fmt: skip
 
@@ -390,6 +464,59 @@ def test_objects_written_as_a_head_writes_them_are_found(
             ]  # fmt: skip
             assert len(near) == 1
             assert found.scores[near[0]] == pytest.approx(score, abs=2e-2)
+
+
+@pytest.mark.parametrize("write", [write for write, _ in HEADS])
+def test_what_is_judged_by_boxes_is_served_as_boxes_or_the_reason_is_said(
+    write: Callable[[int], tuple[Scene, Found]],
+) -> None:
+    _, (outputs, ends) = write(3)
+    outputs = {name: array.astype(np.float32) for name, array in outputs.items()}
+    head = find_boxes(outputs, ends, SIZE)
+    assert isinstance(head, AnchorHead)
+    pictures = {"x": np.zeros((2, 3, *SIZE), np.float32)}
+    for recorded in (None, head):
+        served = find_served_boxes(ends, "NCHW", [(pictures, outputs)], recorded=recorded)
+        if head.coding in ("priors", "deltas", "logits", "shares", "cells"):
+            assert isinstance(served, str)
+            assert "prior boxes, whose sizes are in code behind the network" in served
+        elif head.guessed:
+            assert served == "7 columns are 3 classes, or 2 behind a share of being an object: --classes FILE tells"
+            named = find_served_boxes(ends, "NCHW", [(pictures, outputs)], ("a", "b", "c"), recorded)
+            assert named == replace(head, guessed=False)
+        else:
+            assert served == head
+    assert from_json(json.loads(json.dumps(to_json(head))), "f", "h") == head
+
+
+@pytest.mark.parametrize(
+    "write", [yolox, picodet, scrfd, fcos, yolo8_maps, yolo5_maps, blazeface, retinanet, detr, yolo8]
+)
+def test_a_head_that_was_found_is_read_in_pictures_of_other_sizes(
+    write: Callable[[int], tuple[Scene, Found]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what is not decoded, the places of maps follow from the size: objects are where they were drawn."""
+    _, (outputs, ends) = write(0)
+    head = find_boxes(outputs, ends, SIZE)
+    assert head is not None
+    monkeypatch.setattr(sys.modules[__name__], "HEIGHT", 192)
+    monkeypatch.setattr(sys.modules[__name__], "WIDTH", 256)
+    scene, (outputs, _) = write(2)
+    for found, objects in zip(read_boxes(head, outputs, 2, (192, 256)), scene.objects, strict=True):
+        shares = np.array([256, 192] * 2) if found.boxes.max() <= 2 else 1.0
+        assert len(found.boxes) == len(objects)
+        for box, kind, _ in objects:
+            near = [overlap(each, box) > 0.8 for each in found.boxes * shares]
+            assert sum(near) == 1
+            assert found.classes[near.index(True)] == kind
+
+
+def test_a_picture_that_a_head_s_maps_do_not_fit_is_refused() -> None:
+    _, (outputs, ends) = yolox(0)
+    head = find_boxes(outputs, ends, SIZE)
+    assert head is not None
+    with fails("output 'o' has 734 anchors, expected those of strides 8, 16, 32 in pictures of (96, 96)"):
+        read_boxes(head, {"o": outputs["o"][:, 1:]}, 2, (96, 96))
 
 
 @pytest.mark.parametrize("write", [yolox, retinaface, picodet, yolo8_maps, yolo5_maps, scrfd])
@@ -736,3 +863,45 @@ def test_a_record_of_boxes_that_the_model_has_not_is_refused(tmp_path: Path, sav
     for read in (lambda: validate(out, against=model, data=data), lambda: bundle(out, output=tmp_path / "m.fcd")):
         with pytest.raises(FcdeployError, match="'boxes' names the output 'gone', which the model has not"):
             read()
+
+
+def raw_detector(folder: Path, *, joined: bool) -> Path:
+    """RetinaNet's head for the same squares: four anchors at a place, of which the first answers, as maps or put together."""
+    net = Net(0)
+    x = net.input("x", 3, 64, 64)
+    tables: dict[str, list[str]] = {"box": [], "class": []}
+    for stride in (8, 16):
+        mean = net.op("AveragePool", x, kernel_shape=[stride] * 2, strides=[stride] * 2)
+        weight, bias = np.full((4, 2, 3, 1, 1), 5.0), np.full((4, 2), -15.5)
+        weight[:, 0, 0], weight[:, 1, 2], bias[1:] = 12.0, 12.0, -30.0
+        kinds = net.op("Conv", mean, net.constant(weight.reshape(8, 3, 1, 1)), net.constant(bias.reshape(8)))
+        box = net.conv(net.op("Mul", mean, net.constant(0.3)), 3, 16, (1, 1))
+        for name, each, numbers in (("box", box, 4), ("class", kinds, 2)):
+            if joined:
+                each = net.op("Transpose", each, perm=[0, 2, 3, 1])
+                each = net.op("Reshape", each, net.constant([0, (64 // stride) ** 2 * 4, numbers], np.int64))
+            tables[name].append(each)
+    ends = (
+        [net.op("Concat", *parts, axis=1) for parts in tables.values()]
+        if joined
+        else [*tables["class"], *tables["box"]]
+    )
+    return net.output(*ends).save(folder / "raw.onnx")
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_logits_of_convolutions_beside_offsets_are_judged_by_boxes(
+    joined: bool, tmp_path: Path, save_npz: Callable[..., Path]
+) -> None:
+    model, out = raw_detector(tmp_path, joined=joined), tmp_path / "int8.onnx"
+    report = quantize(
+        model, data=save_npz(x=draw_squares(0, 60)), output=out, target="x86-avx2", costs="none", accept=True
+    )
+    assert any("of boxes found by both" in line for line in report.lines), report.lines
+    recorded = read_recorded(out)
+    assert (recorded.coding, recorded.left, len(recorded.levels)) == ("deltas", "sigmoid", 1 if joined else 2)
+    made = bundle(out, output=tmp_path / "m.fcd", preprocess="scale-0-1")
+    assert any("sizes are in code behind the network" in each for each in made.warnings), made.warnings
+    told = validate(out, against=model, data=save_npz(x=draw_squares(1, 40)))
+    assert told.values["metric"] == "boxes"
+    assert told.values["int8"] > 0.8

@@ -52,6 +52,8 @@ def decode_boxes(boxes: Array, coding: Coding, grids: tuple[Grid, ...] = ()) -> 
     if coding == "offsets":
         corners = _around(centres - 0.5 + numbers[..., :2], _exponential(numbers[..., 2:]))
         return np.asarray(corners * strides)
+    if coding == "pixels":
+        return _around(centres * strides + numbers[..., :2], numbers[..., 2:4])
     if coding in ("distances", "bins"):
         each = numbers if coding == "distances" else _expect(numbers.reshape(*numbers.shape[:2], 4, -1))
         return np.asarray(np.concatenate([centres - each[..., :2], centres + each[..., 2:]], axis=2) * strides)
@@ -59,7 +61,11 @@ def decode_boxes(boxes: Array, coding: Coding, grids: tuple[Grid, ...] = ()) -> 
     if coding in ("logits", "shares"):
         shares = 2 * (squash(numbers) if coding == "logits" else numbers)
         return np.asarray(_around(centres - 1 + shares[..., :2], shares[..., 2:] ** 2 * sizes) * strides)
-    shift, growth = VARIANCES
+    if coding == "cells":
+        return np.asarray(
+            _around(centres - 0.5 + squash(numbers[..., :2]), _exponential(numbers[..., 2:]) * sizes) * strides
+        )
+    shift, growth = (1.0, 1.0) if coding == "deltas" else VARIANCES
     middle = centres + shift * numbers[..., :2] * sizes
     return np.asarray(_around(middle, _exponential(growth * numbers[..., 2:]) * sizes) * strides)
 

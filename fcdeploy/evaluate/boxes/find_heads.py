@@ -14,8 +14,10 @@ import numpy as np
 from fcdeploy.arrays import Arrays
 from fcdeploy.evaluate.boxes.compare import show_more
 from fcdeploy.evaluate.boxes.find_detections import describe_chosen, find_detections
+from fcdeploy.evaluate.boxes.find_families import find_mediapipe, find_yolo2
 from fcdeploy.evaluate.boxes.find_maps import find_levels
 from fcdeploy.evaluate.boxes.find_pairs import NO_SCORES, find_decoded_pair, find_offsets, find_queries
+from fcdeploy.evaluate.boxes.find_raw import find_raw_maps, find_raw_pair
 from fcdeploy.evaluate.boxes.find_tables import find_named_queries, find_table
 from fcdeploy.evaluate.boxes.grids import Size
 from fcdeploy.evaluate.output_ends import OutputEnd
@@ -60,4 +62,12 @@ def find_anchor_head(
     if decoded is not None:
         return decoded
     queries = (find_named_queries(name, array, names) for name, array in tables.items())
-    return next(filter(None, queries), None) or find_offsets(floats, ends, size) or find_levels(floats, size)
+    return (
+        next(filter(None, queries), None)
+        or find_offsets(floats, ends, size)
+        or find_raw_pair(floats, ends, size)
+        or find_mediapipe(floats, size)
+        or find_raw_maps(floats, ends, size)
+        or find_yolo2(floats, ends, size)
+        or find_levels(floats, size)
+    )

@@ -127,7 +127,7 @@ def find_offsets(outputs: Arrays, ends: Mapping[str, OutputEnd], size: tuple[int
             or ends.get(name, NO_SCORES).kind != "other"
         ):
             continue
-        grids = _read_grids(ends.get(name, NO_SCORES), boxes.shape[1], size) or next(
+        grids = read_grids(ends.get(name, NO_SCORES), boxes.shape[1], size) or next(
             list_grids(boxes.shape[1], *size), ()
         )
         if not grids or not are_offsets(boxes / 10, LARGE / 10):
@@ -144,14 +144,14 @@ def find_offsets(outputs: Arrays, ends: Mapping[str, OutputEnd], size: tuple[int
     return None
 
 
-def _read_grids(end: OutputEnd, anchors: int, size: tuple[int, int]) -> tuple[Grid, ...]:
-    """Those of maps that the graph puts together, with four numbers for each anchor; () where they do not fit."""
+def read_grids(end: OutputEnd, anchors: int, size: tuple[int, int], numbers: int = BOX) -> tuple[Grid, ...]:
+    """Those of maps that the graph puts together, with so many numbers for each anchor; () where they do not fit."""
     grids = tuple(
-        Grid(rows, columns, round(max(size[0] / rows, size[1] / columns)), channels // BOX)  # edges may be padded
+        Grid(rows, columns, round(max(size[0] / rows, size[1] / columns)), channels // numbers)  # edges may be padded
         for channels, rows, columns in end.maps
-        if channels % BOX == 0
+        if channels % numbers == 0
     )
-    fits = len(grids) == len(end.maps) and sum(grid.rows * grid.columns * grid.anchors for grid in grids) == anchors
+    fits = len(grids) == len(end.maps) and sum(grid.count for grid in grids) == anchors
     return grids if fits else ()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -112,7 +112,10 @@ def _read_scores(head: AnchorHead, level: Level, outputs: Mapping[str, Array]) -
     scores = _finish(head, read_columns(level.scores, outputs))
     if head.background is not None:
         scores = np.delete(scores, head.background, axis=2)
-    return scores if level.objectness is None else scores * _finish(head, read_columns(level.objectness, outputs))
+    if level.objectness is None:
+        return scores
+    there = read_columns(level.objectness, outputs)  # one share, also where those of classes add up to 1
+    return scores * _finish(replace(head, left="sigmoid") if head.left == "softmax" else head, there)
 
 
 def _finish(head: AnchorHead, scores: Array) -> Array:
