@@ -105,6 +105,9 @@ FC_INLINE int fc_layer_in_fours(const int32_t *from, const struct fc_layer *l)
            from[11] - from[8] == reach && from[15] - from[12] == reach;
 }
 
+/* Whether runs are one step each below each other. */
+FC_INLINE int fc_layer_down(const struct fc_layer *l) { return l->runs_y > 1 && l->runs_x == 1 && l->steps == 1 && !l->early; }
+
 /* All positions of a group for one tile of channels. */
 FC_INLINE void fc_layer_tile(
     const int width, const int down, int positions, const uint8_t *x, const int32_t *from, const int8_t *weights,
@@ -127,14 +130,82 @@ FC_INLINE void fc_layer_tile(
         fc_layer_block(1, width, 0, down, x, from + p, weights, bias, l, to, at + p, count);
 }
 
+/* Two tiles of 16 channels at eight positions, each four of which lie side by side: sums of one tile behind those of the other.
+
+   What is read of a window serves two products: sixteen positions of one tile read it for one, which takes as long as that. */
+FC_INLINE void fc_layer_two_tiles_block(
+    const uint8_t *x, const int32_t *from, const int8_t *weights, ptrdiff_t size, const int32_t *bias, const struct fc_layer *l,
+    const struct fc_written *to, const int32_t *at)
+{
+    enum { positions = 8 };
+    fc_ints sums[2 * positions];
+    const uint8_t *const first = x + from[0], *const last = x + from[4];
+    ptrdiff_t once = l->x_column, thrice = (ptrdiff_t)3 * l->x_column;
+    FC_UNROLL
+    for (int i = 0; i < 2 * positions; i++)
+        sums[i] = fc_load_ints(bias + i / positions * FC_TILE);
+    for (int ry = 0; ry < l->runs_y; ry++) {
+        for (int rx = 0; rx < l->runs_x; rx++) {
+            const ptrdiff_t run = (ptrdiff_t)ry * l->run_y + (ptrdiff_t)rx * l->run_x - (ry & l->early);
+            const uint8_t *window[2] = {first + run, last + run};
+            for (int k = 0; k < l->steps; k++, weights += 4 * FC_TILE) {
+                const fc_ints w = fc_weights(weights), v = fc_weights(weights + size);
+#if defined(FC_OPAQUE)
+                FC_OPAQUE(once); /* else compilers make eight addresses of them */
+                FC_OPAQUE(thrice);
+#endif
+                FC_UNROLL
+                for (int p = 0; p < positions; p++) {
+                    const ptrdiff_t away = p % 4 == 0 ? 0 : p % 4 == 1 ? once : p % 4 == 2 ? 2 * once : thrice;
+                    const fc_ints bytes = fc_splat(window[p / 4] + away);
+                    sums[p] = fc_dot(sums[p], bytes, w);
+                    sums[positions + p] = fc_dot(sums[positions + p], bytes, v);
+                }
+                window[0] += 4;
+                window[1] += 4;
+            }
+        }
+    }
+    fc_layer_write_all(to, at, FC_TILE, positions, 1, sums);
+    fc_layer_write_all(to + 1, at, FC_TILE, positions, 1, sums + positions);
+}
+
+/* All positions of a group for two tiles. */
+FC_INLINE void fc_layer_two_tiles(
+    int positions, const uint8_t *x, const int32_t *from, const int8_t *weights, const int32_t *bias, const struct fc_layer *l,
+    const struct fc_written *all, const int32_t *at)
+{
+    const ptrdiff_t size = (ptrdiff_t)l->runs_y * l->runs_x * l->steps * 4 * FC_TILE;
+    const int32_t reach = 3 * l->x_column;
+    struct fc_written to[2] = {*all, *all};
+    to[1].bytes = all->bytes ? all->bytes + FC_TILE : 0;
+    to[1].reals = all->reals ? all->reals + FC_TILE : 0;
+    to[1].factor = all->factor + FC_TILE;
+    to[1].bounded = fc_bounded(to[1].factor);
+    to[1].bias = all->bias ? all->bias + FC_TILE : 0;
+    int p = 0;
+    for (; p + 8 <= positions && from[p + 3] - from[p] == reach && from[p + 7] - from[p + 4] == reach; p += 8)
+        fc_layer_two_tiles_block(x, from + p, weights, size, bias, l, to, at + p);
+    for (int t = 0; p < positions && t < 2; t++)
+        fc_layer_tile(16, 0, positions - p, x, from + p, weights + t * size, bias + t * FC_TILE, l, to + t, at + p, FC_TILE);
+}
+
+/* How many channels are computed together next. */
+FC_INLINE int fc_layer_width(int left, const struct fc_layer *l)
+{
+    return left >= 2 * FC_TILE && !fc_layer_down(l) ? 2 * FC_TILE : left > 8 ? FC_TILE : 8;
+}
+
 /* The same, with constants for what the tile is: of 16 channels or 8, its runs one step each below each other or not. */
 FC_INLINE void fc_layer_any_tile(
     int width, int wide, int positions, const uint8_t *x, const int32_t *from, const int8_t *weights, const int32_t *bias,
     const struct fc_layer *l, const struct fc_written *to, const int32_t *at, int count)
 {
-    const int down = l->runs_y > 1 && l->runs_x == 1 && l->steps == 1 && !l->early;
+    const int down = fc_layer_down(l);
     (void)wide;
-    if (width == 16 && down)
+    if (width == 32)
+        fc_layer_two_tiles(positions, x, from, weights, bias, l, to, at);
+    else if (width == 16 && down)
         fc_layer_tile(16, 1, positions, x, from, weights, bias, l, to, at, count);
     else if (width == 16)
         fc_layer_tile(16, 0, positions, x, from, weights, bias, l, to, at, count);

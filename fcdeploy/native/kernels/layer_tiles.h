@@ -80,7 +80,11 @@ FC_INLINE void fc_layer_channels(
     for (int g = 0; g < l->groups; g++) {
         const uint8_t *own = x + (ptrdiff_t)g * l->x_group;
         for (int done = 0; done < l->outs; tile++) {
+#if defined(FC_SIXTEEN)
+            const int left = l->outs - done, width = fc_layer_width(left, l);
+#else
             const int left = l->outs - done, width = left > 8 ? 16 : 8;
+#endif
             const int32_t *b = bias + channel;
             to.bytes = all->bytes ? all->bytes + g * l->outs + done : 0;
             to.reals = all->reals ? all->reals + g * l->outs + done : 0;
