@@ -105,6 +105,10 @@ def _rank(outputs: Sequence[OutputDifference]) -> tuple[int, int]:
     return sum(output.kind == DIFFERENT for output in outputs), sum(output.differ for output in outputs)
 
 
+Part = tuple[tuple[int, ...], slice]
+"""The shape of a tensor, and the rows of it that a step reads or writes."""
+
+
 class _SampleRun:
     """One sample, run step after step: what lies where now, and what every tensor has to be after what was written so far."""
 
@@ -132,16 +136,29 @@ class _SampleRun:
             given[0] = _undo_order(given[0], work.order)
         rows = []
         for tensor, value in zip(step.inputs, given, strict=True):
-            rows += self._compare_moved(step.node, step.what(), tensor, value)
+            rows += self._compare_moved(step.node, step.what(), tensor, value, work.parts.get(tensor.name))
         for tensor, view, expected in zip(step.outputs, work.outputs, compute(step, given), strict=True):
-            got = self._values[tensor.name] = self._read_view(view)
+            got = self._read_view(view)
+            self._keep(tensor, got, work.parts.get(tensor.name))
             scale = find_scale(step, given, expected)
             rows.append(_make_row(step.node, f"{step.what()} -> {tensor.name}", got, expected, scale))
         return rows
 
-    def _compare_moved(self, node: str, what: str, tensor: Tensor, got: Array) -> list[StepProof]:
+    def _keep(self, tensor: Tensor, got: Array, part: Part | None) -> None:
+        """What was written: all of a tensor, or some rows of it.  Of one that is never there as a whole, the last rows."""
+        if part is None:
+            self._values[tensor.name] = got
+        else:
+            shape, rows = part
+            self._values.setdefault(tensor.name, np.zeros(shape, got.dtype))[:, :, rows] = got
+
+    def _compare_moved(
+        self, node: str, what: str, tensor: Tensor, got: Array, part: Part | None = None
+    ) -> list[StepProof]:
         """A row where a tensor is not what was written, moved as the program says: copies and places are no steps."""
-        expected = np.broadcast_to(self._find_value(tensor), got.shape)
+        shape, rows = part or (got.shape, slice(None))
+        whole = np.broadcast_to(self._find_value(tensor), shape)
+        expected = whole if part is None else whole[:, :, rows]
         differ = int(np.count_nonzero((got != expected) & ~((got != got) & (expected != expected))))
         said = f"{what} <- {tensor.name}"
         return [StepProof(node, said, got.size, differ, inf, got.dtype.kind == "f")] if differ else []

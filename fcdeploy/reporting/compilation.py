@@ -33,8 +33,7 @@ def build_report(
         "steps": [{"node": call.node, "what": call.what, "kernel": call.kernel, "macs": call.macs} for call in built.calls],
         "float_steps": list(floats),
     }  # fmt: skip
-    rows = tuple((call.what, call.kernel, f"{call.macs:,}" if call.macs else "", call.node) for call in built.calls)
-    tables = [Table("program", ("step", "kernel", "MACs", "node"), rows)]
+    tables = [Table("program", ("step", "kernel", "MACs", "node"), _list_calls(built))]
     lines = [
         f"kernels multiply {program.macs:,} times in {say_count(len(built.calls), 'step')}"
         + (f", {len(floats)} of them in float" if floats else ""),
@@ -113,6 +112,22 @@ def add_handed(report: Report, rows: Sequence[Handed] | None) -> Report:
         for row in rows
     ]
     return replace(report, values=report.values | {"cmsis_nn": values}, lines=(line, *left, *report.lines))
+
+
+def _list_calls(built: Built) -> tuple[tuple[str, ...], ...]:
+    """A row for each call, one for all turns of a step."""
+    macs: dict[tuple[str, str, str], list[int]] = {}
+    for call in built.calls:
+        macs.setdefault((call.what, call.kernel, call.node), []).append(call.macs)
+    return tuple(
+        (
+            f"{what}, {len(each)} calls" if len(each) > 1 else what,
+            kernel,
+            f"{sum(each):,}" if any(each) else "",
+            node,
+        )
+        for (what, kernel, node), each in macs.items()
+    )
 
 
 def _compare_arena(memory: Memory) -> str:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from drawn_layers import FEW, SEEDS, bytes_like, coding, layer_of, window_of
 from hypothesis import given
 from hypothesis import strategies as st
-from native_kernels import LARGEST, assert_same
+from native_kernels import LARGEST, assert_same, compiler
 
 from fcdeploy.arithmetic.windows import Window
-from fcdeploy.native.build import build, build_layout
+from fcdeploy.native.build import build, build_layout, compile_library, find_machine
 from fcdeploy.native.placing.layout import Placed, place
 from fcdeploy.native.placing.strips import crop_window, cut_turns, find_pairs
 from fcdeploy.native.program.interpret import run
 from fcdeploy.native.program.steps import Combine, LookupTable, Move, Pool, Program, Step
 from fcdeploy.native.program.tensors import Tensor
+from fcdeploy.native.prove import prove
+from fcdeploy.runtime.native_library import NativeModel
 
 
 def follow(random: np.random.Generator, kind: str, given: Tensor, other: Tensor) -> Step:
@@ -175,3 +178,25 @@ def test_a_pooled_picture_is_never_there_as_a_whole() -> None:
     steps.append(Pool(node="pool", inputs=(wide,), outputs=(to,), kind="max", window=HALVED))
     add_layer(steps, random, to, 4)
     assert check(steps, random) < wide.nbytes
+
+
+def test_the_proof_follows_rows(tmp_path: Path) -> None:
+    """Each turn is held to exact arithmetic, and reads the rows that were written."""
+    random, steps = np.random.default_rng(0), list[Step]()
+    x = add_layer(steps, random, Tensor("x", (1, 4, 32, 32), "uint8", coding(random)), 8)
+    inner = add_layer(steps, random, add_layer(steps, random, x, 8), 8)
+    total = Tensor("total", x.shape, "uint8", coding(random))
+    steps.append(Combine(node="add", inputs=(inner, x), outputs=(total,), kind="add"))
+    to = replace(total, name="pooled", shape=(1, 8, 16, 16))
+    steps.append(
+        Pool(node="pool", inputs=(add_layer(steps, random, total, 8),), outputs=(to,), kind="max", window=HALVED)
+    )
+    program = Program("net", steps[0].inputs, (to,), tuple(steps))
+    built = build(program, share=False)
+    assert len(built.calls) > len(steps) + 8
+
+    machine = find_machine("host")
+    compile_library(built, machine, compiler(), tmp_path, tmp_path / "net.so", [machine.levels[-1]])
+    samples = [{"x": bytes_like(random, (1, 4, 32, 32))} for _ in range(2)]
+    proof = prove(built, [NativeModel(tmp_path / "net.so")], samples, [])
+    assert proof.exact and sum(step.elements for step in proof.steps) == 2 * sum(s.output.size for s in steps)

@@ -6,7 +6,7 @@ no work where its result can be seen in place.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -35,7 +35,8 @@ from fcdeploy.native.program.tensors import Tensor
 class Placed:
     """A step with the views it reads and writes; `order` rearranges what a dense layer reads, None where nothing does.
 
-    `scratch` is memory that its kernel needs while it runs.
+    `scratch` is memory that its kernel needs while it runs.  `parts` are the tensors that it reads or writes some rows of, by
+    name: the shape of all of them, and which rows.
     """
 
     step: Step
@@ -43,6 +44,7 @@ class Placed:
     outputs: tuple[View, ...]
     order: Array | None = None
     scratch: View | None = None
+    parts: Mapping[str, tuple[tuple[int, ...], slice]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,9 +292,12 @@ class _Placement:
         rows = self._make_view(replace(tensor, shape=shape), "arena", last=tensor.name in self.last)
         for turn in turns:
             between = _cut_rows(rows, slice(0, turn.between.stop - turn.between.start))
-            self._add(Placed(turn.first, (_cut_rows(source, turn.read),), (between,)))
-            inputs = (_cut_rows(given[n], turn.written) if n in given else between for n in range(len(then.inputs)))
-            self._add(Placed(turn.then, tuple(inputs), (_cut_rows(target, turn.written),)))
+            parts = {first.inputs[0].name: (source.array.shape, turn.read)}
+            self._add(Placed(turn.first, (_cut_rows(source, turn.read),), (between,), parts=parts))
+            inputs = [_cut_rows(given[n], turn.written) if n in given else between for n in range(len(then.inputs))]
+            parts = {then.inputs[n].name: (view.array.shape, turn.written) for n, view in given.items()}
+            parts[then.output.name] = (target.array.shape, turn.written)
+            self._add(Placed(turn.then, tuple(inputs), (_cut_rows(target, turn.written),), parts=parts))
 
     def _make_scratch(self, step: Step) -> View | None:
         if not step.scratch_bytes:
