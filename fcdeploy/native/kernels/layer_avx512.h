@@ -132,9 +132,10 @@ FC_INLINE void fc_layer_tile(
 
 /* Two tiles of 16 channels at eight positions, each four of which lie side by side: sums of one tile behind those of the other.
 
-   What is read of a window serves two products: sixteen positions of one tile read it for one, which takes as long as that. */
+   What is read of a window serves two products: sixteen positions of one tile read it for one, which takes as long as that.
+   Meanwhile (`fetch`) as many weights as those of a tile are fetched, `ahead` bytes further on. */
 FC_INLINE void fc_layer_two_tiles_block(
-    const uint8_t *x, const int32_t *from, const int8_t *weights, ptrdiff_t size, const int32_t *bias, const struct fc_layer *l,
+    const int fetch, ptrdiff_t ahead, const uint8_t *x, const int32_t *from, const int8_t *weights, ptrdiff_t size, const int32_t *bias, const struct fc_layer *l,
     const struct fc_written *to, const int32_t *at)
 {
     enum { positions = 8 };
@@ -150,6 +151,8 @@ FC_INLINE void fc_layer_two_tiles_block(
             const uint8_t *window[2] = {first + run, last + run};
             for (int k = 0; k < l->steps; k++, weights += 4 * FC_TILE) {
                 const fc_ints w = fc_weights(weights), v = fc_weights(weights + size);
+                if (fetch)
+                    _mm_prefetch((const char *)weights + ahead, _MM_HINT_T1);
 #if defined(FC_OPAQUE)
                 FC_OPAQUE(once); /* else compilers make eight addresses of them */
                 FC_OPAQUE(thrice);
@@ -183,9 +186,13 @@ FC_INLINE void fc_layer_two_tiles(
     to[1].factor = all->factor + FC_TILE;
     to[1].bounded = fc_bounded(to[1].factor);
     to[1].bias = all->bias ? all->bias + FC_TILE : 0;
+    const int fetch = positions >= 24 ? 8 : 0;
     int p = 0;
     for (; p + 8 <= positions && from[p + 3] - from[p] == reach && from[p + 7] - from[p + 4] == reach; p += 8)
-        fc_layer_two_tiles_block(x, from + p, weights, size, bias, l, to, at + p);
+        if (p == fetch || p == fetch + 8) /* the next two tiles, one after the other */
+            fc_layer_two_tiles_block(1, p == fetch ? 2 * size : 3 * size, x, from + p, weights, size, bias, l, to, at + p);
+        else
+            fc_layer_two_tiles_block(0, 0, x, from + p, weights, size, bias, l, to, at + p);
     for (int t = 0; p < positions && t < 2; t++)
         fc_layer_tile(16, 0, positions - p, x, from + p, weights + t * size, bias + t * FC_TILE, l, to + t, at + p, FC_TILE);
 }
