@@ -267,12 +267,15 @@ def describe_answers(
     """Of each of `count` samples its likeliest classes by number, name and probability; of what has no classes its numbers.
 
     Of pictures of these `sizes`, where the bundle says where boxes are, the boxes. Raises RefusedError where the answers to
-    several samples cannot be told apart.
+    several samples cannot be told apart, or boxes not be read in pictures of their size.
     """
     named = dict(zip(model.outputs, outputs, strict=True))
     layout, how = model.format.boxes, model.format.preprocessing
     if layout is not None and how is not None and sizes:
-        return describe_boxes(layout, how, named, sizes, model.format.classes, top)
+        try:
+            return describe_boxes(layout, how, named, sizes, model.format.classes, top)
+        except FcdeployError as error:  # maps that the head does not have in pictures of this size
+            raise RefusedError(400, error.message) from None
     apart = {name: array.ndim > 0 and len(array) == count for name, array in named.items()}
     scores = next(
         (name for name, a in named.items() if apart[name] and a.dtype.kind == "f" and _count_classes(a) > 1), None

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,12 +33,15 @@ from fcdeploy.preprocessing.apply import read_picture
 from fcdeploy.preprocessing.placement import ImageSize, map_to_input
 from fcdeploy.preprocessing.read import read_preprocessing
 from fcdeploy.records import box_layout_json, manifest
-from fcdeploy.records.box_layout import AnchorHead, BoxLayout, Columns, Detections, Layout, Level
+from fcdeploy.records.box_layout import AnchorHead, BoxLayout, Columns, Detections, Grid, Layout, Level
+from fcdeploy.records.data_format import DataFormat
 from fcdeploy.records.signature import TensorSpec
 from fcdeploy.serve.boxes import describe_boxes
+from fcdeploy.serve.classify import describe_answers
 from fcdeploy.serve.engine import BatchingEngine
 from fcdeploy.serve.http_request import RequestHead, find_route
 from fcdeploy.serve.metrics import Metrics
+from fcdeploy.serve.refusal import RefusedError
 from fcdeploy.serve.routes import Answer, ServerState, answer_request
 
 SIDE = 64  # of the detector's input: 8 x 8 + 4 x 4 + 2 x 2 places
@@ -508,3 +512,18 @@ def test_a_manifest_names_outputs_and_numbers_that_the_model_has(folder: Path) -
     boxes["output"] = "output1"
     with pytest.raises(FcdeployError, match="'boxes' names the output 'output1', which the model has not"):
         manifest.from_json(said, "b")
+
+
+def test_answers_whose_boxes_cannot_be_read_are_refused() -> None:
+    """Not as a failure of the server: 735 anchors are no maps of strides 8, 16 and 32 in a picture of 96 x 96."""
+    grids = tuple(Grid(96 // stride, 96 // stride, stride) for stride in (8, 16, 32))
+    whole, scores = Columns("o", "anchors first", 0, 4), Columns("o", "anchors first", 4)
+    head = AnchorHead((Level(whole, scores, grids=grids),), "offsets", 0.45)
+    how = read_preprocessing("yolo-letterbox", TensorSpec("x", np.dtype(np.float32), (None, 3, 96, 96)))
+    model: Any = SimpleNamespace(outputs=("o",), format=DataFormat(how, boxes=head))
+    size = ImageSize(120, 80)
+    (found,) = describe_answers(model, [np.zeros((1, 189, 5), np.float32)], 1, 5, [size])
+    assert found == {"boxes": [], "width": 80, "height": 120}
+    with pytest.raises(RefusedError, match="output 'o' has 735 anchors") as refused:
+        describe_answers(model, [np.zeros((1, 735, 5), np.float32)], 1, 5, [size])
+    assert refused.value.status == 400
