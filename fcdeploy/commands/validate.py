@@ -12,7 +12,10 @@ import onnx_ir as ir
 from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate import layers as tensors
-from fcdeploy.evaluate.compare import Answers, LayerSums, compare_kernels, compare_layers
+from fcdeploy.evaluate.choose_metric import choose_metric
+from fcdeploy.evaluate.compare import Answers
+from fcdeploy.evaluate.compare_kernels import compare_kernels
+from fcdeploy.evaluate.compare_layers import LayerSums, compare_layers
 from fcdeploy.evaluate.data import EvaluationData, open_data
 from fcdeploy.evaluate.input_checks import take_few, warn_of_inputs
 from fcdeploy.evaluate.leakage import make_leakage_check
@@ -27,7 +30,7 @@ from fcdeploy.evaluate.loss import (
     require_decisions,
     require_metric,
 )
-from fcdeploy.evaluate.metric import Metric, choose_metric
+from fcdeploy.evaluate.metric import Metric
 from fcdeploy.evaluate.output_ends import OutputEnd, find_ends, mark_boxes
 from fcdeploy.evaluate.outputs import OutputsRead
 from fcdeploy.evaluate.sharded import EvaluationJob, answer_all, survey_all
@@ -97,7 +100,7 @@ def validate(
 ) -> Report:
     """Compare an int8 model with the float model it was made from, sample by sample.
 
-    `metric` is one of `evaluate.metric.NAMES` or FILE.py:FUNCTION (a function of
+    `metric` is one of `evaluate.choose_metric.NAMES` or FILE.py:FUNCTION (a function of
     outputs and labels, both dicts of arrays, to one score a sample, higher is better); by default what fits the labels.
     `max_drop` is the largest drop that passes, in percentage points; for `regression` the rise of the RMSE, in the
     labels' unit; for a function that scores other than 0 and 1, in its unit.  `layers` looks for the cause of a loss: the SQNR

@@ -17,9 +17,10 @@ import onnx_ir as ir
 from fcdeploy.arithmetic.significance import compute_mcnemar_p, is_near_chance
 from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
-from fcdeploy.evaluate.compare import run_model
-from fcdeploy.evaluate.metric import Metric, choose_metric
+from fcdeploy.evaluate.choose_metric import choose_metric
+from fcdeploy.evaluate.metric import Metric
 from fcdeploy.evaluate.output_ends import OutputEnd, find_ends
+from fcdeploy.evaluate.run_models import run_model
 from fcdeploy.graph.weights import is_large
 from fcdeploy.preprocessing.settings import IMAGENET_MEAN, IMAGENET_STD
 from fcdeploy.records.signature import TensorSpec

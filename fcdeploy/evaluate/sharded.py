@@ -13,11 +13,12 @@ from pathlib import Path
 
 from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError
-from fcdeploy.evaluate.compare import Answers, add_batch, run_both, run_model, start_answers
+from fcdeploy.evaluate.choose_metric import choose_metric
+from fcdeploy.evaluate.compare import Answers, add_batch, start_answers
 from fcdeploy.evaluate.data import EvaluationData
 from fcdeploy.evaluate.leakage import LeakageCheck
-from fcdeploy.evaluate.metric import choose_metric
 from fcdeploy.evaluate.output_ends import OutputEnd
+from fcdeploy.evaluate.run_models import run_both, run_model
 from fcdeploy.graph.model import files_of, hash_model, read_model
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.open_engine import open_engine

@@ -8,7 +8,8 @@ from typing import Any
 from fcdeploy.arithmetic.significance import is_near_chance
 from fcdeploy.errors import quote_names
 from fcdeploy.evaluate.boxes.compare import say_compared
-from fcdeploy.evaluate.compare import Answers, LayerSums
+from fcdeploy.evaluate.compare import Answers
+from fcdeploy.evaluate.compare_layers import LayerSums
 from fcdeploy.evaluate.loss import NOTHING, Loss, digits_of, format_amount
 from fcdeploy.evaluate.metric import SHARE, Metric
 from fcdeploy.proof.exact import Exactness

@@ -16,12 +16,14 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Array, Arrays, Float64
 from fcdeploy.errors import FcdeployError
-from fcdeploy.evaluate.compare import Answers, check_shapes, run_model
+from fcdeploy.evaluate.choose_metric import choose_metric
+from fcdeploy.evaluate.compare import Answers
 from fcdeploy.evaluate.data import BATCH_BYTES, MOST_BATCH
 from fcdeploy.evaluate.leakage import LeakageCheck
 from fcdeploy.evaluate.loss import Loss, compute_loss, is_yes_or_no, require_decisions, require_metric
-from fcdeploy.evaluate.metric import Metric, choose_metric
+from fcdeploy.evaluate.metric import Metric
 from fcdeploy.evaluate.output_ends import OutputEnd, find_ends, mark_boxes
+from fcdeploy.evaluate.run_models import check_shapes, run_model
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.timing.measure import choose_reference
 from fcdeploy.records.fingerprints import SHIFT, Sketch

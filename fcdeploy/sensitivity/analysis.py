@@ -9,7 +9,8 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError
-from fcdeploy.evaluate.compare import Choose, LayerSums
+from fcdeploy.evaluate.compare import Choose
+from fcdeploy.evaluate.compare_layers import LayerSums
 from fcdeploy.evaluate.rounding_error import RoundingError
 from fcdeploy.graph.model import input_specs
 from fcdeploy.int8.judging.fidelity import measure_sqnr

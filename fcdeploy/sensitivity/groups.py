@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from fcdeploy.arrays import Arrays
-from fcdeploy.evaluate.compare import Answers, Choose, add_batch, run_model
+from fcdeploy.evaluate.compare import Answers, Choose, add_batch
 from fcdeploy.evaluate.loss import Loss
 from fcdeploy.evaluate.outputs import OutputsRead
+from fcdeploy.evaluate.run_models import run_model
 from fcdeploy.graph.model import input_specs
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.paired_timing import Ratio, compute_ratio, time_in_turns

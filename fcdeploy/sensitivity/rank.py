@@ -17,10 +17,11 @@ import onnx_ir as ir
 from fcdeploy.arithmetic.significance import Z
 from fcdeploy.arrays import Array, Arrays, Float64
 from fcdeploy.errors import FcdeployError
-from fcdeploy.evaluate.compare import Answers, Choose, add_batch, run_model
+from fcdeploy.evaluate.compare import Answers, Choose, add_batch
 from fcdeploy.evaluate.loss import Loss, compute_loss
 from fcdeploy.evaluate.outputs import OutputsRead
 from fcdeploy.evaluate.rounding_error import RoundingError
+from fcdeploy.evaluate.run_models import run_model
 from fcdeploy.graph.model import input_specs
 from fcdeploy.records.progress import OnStep
 from fcdeploy.runtime.session import Session

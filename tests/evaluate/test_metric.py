@@ -16,7 +16,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 from small_models import CLASSES, outputs, samples
 
 from fcdeploy.commands.validate import validate
-from fcdeploy.evaluate.metric import choose_metric
+from fcdeploy.evaluate.choose_metric import choose_metric
 from fcdeploy.evaluate.output_ends import OutputEnd, Part
 from fcdeploy.records.report import Report
 from fcdeploy.samples.source import Batch

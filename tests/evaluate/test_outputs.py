@@ -13,11 +13,12 @@ from onnx import TensorProto, helper
 
 from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError
-from fcdeploy.evaluate.compare import add_batch, run_model, start_answers
+from fcdeploy.evaluate.choose_metric import choose_metric
+from fcdeploy.evaluate.compare import add_batch, start_answers
 from fcdeploy.evaluate.decision import READ_AT, AnchorScores, Decision
-from fcdeploy.evaluate.metric import choose_metric
 from fcdeploy.evaluate.output_ends import OutputEnd, find_ends
 from fcdeploy.evaluate.outputs import decide_by, read_outputs
+from fcdeploy.evaluate.run_models import run_model
 from fcdeploy.evaluate.standing_out import stands_out
 from fcdeploy.prepare.shape_inference import infer_shapes
 from fcdeploy.records.signature import TensorSpec

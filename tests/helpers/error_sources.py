@@ -8,7 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arrays import Arrays
-from fcdeploy.evaluate.metric import Metric, choose_metric
+from fcdeploy.evaluate.choose_metric import choose_metric
+from fcdeploy.evaluate.metric import Metric
 from fcdeploy.evaluate.output_ends import OutputEnd
 from fcdeploy.evaluate.outputs import OutputsRead
 from fcdeploy.samples.source import Batch
