@@ -293,13 +293,15 @@ def test_depth_and_space(op: str, more: dict[str, Any]) -> None:
 
 
 def test_forms_without_a_kernel_are_named() -> None:
-    net = Net()
-    x = net.input("x", 3, 5, 4)
-    net.output(net.op("Resize", x, "", net.constant([1, 1, 2, 2]), mode="cubic", name="smooth"))
-    with fails(
-        "node 'smooth' is a Resize that cannot be compiled: its mode is 'cubic', expected 'nearest' or 'linear'"
+    for mode, why in (
+        ("linear", "its mode is 'linear', expected 'nearest' or 'linear' without"),
+        ("cubic", "it keeps the ratio of its axes, or has"),
     ):
-        program_of(net)
+        net = Net(opset=18)
+        x = net.input("x", 3, 5, 4)
+        net.output(net.op("Resize", x, "", net.constant([1, 1, 2, 2]), mode=mode, antialias=1, name="smooth"))
+        with fails(f"node 'smooth' is a Resize that cannot be compiled: {why} antialias"):
+            program_of(net)
     net = Net()
     x = net.input("x", 5)
     weights = [net.constant(np.ones((1, 12, n))) for n in (5, 3)]

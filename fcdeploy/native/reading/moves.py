@@ -51,9 +51,10 @@ def find_movable(reader: Reader, x: Operand) -> tuple[Tensor, Floats | None]:
 def _move_constant(x: Fixed, kind: Kind, shape: tuple[int, ...], arguments: Arguments, index: Array | None) -> Fixed:
     """A constant moved; the integers behind it too where they have one scale, or are transposed."""
     array = move_elements(kind, [x.array], shape, arguments, index=index)
-    if x.integers is None or not (x.axis is None or kind == "transpose"):
+    split = kind == "reshape" and x.axis == 0 and shape[:1] == x.array.shape[:1]  # behind the axis of the scales
+    if x.integers is None or not (x.axis is None or kind == "transpose" or split):
         return Fixed(array)
-    axis = None if x.axis is None else arguments[0].index(x.axis)
+    axis = x.axis if x.axis is None or split else arguments[0].index(x.axis)
     return Fixed(array, move_elements(kind, [x.integers], shape, arguments, index=index), x.scale, x.zero, axis)
 
 

@@ -36,6 +36,7 @@ from fcdeploy.native.reading.operands import Coded, Fixed, is_identity, make_cod
 from fcdeploy.native.reading.packed_weights import spell_out_packed
 from fcdeploy.native.reading.qlinear import spell_out
 from fcdeploy.native.reading.reader import RAISED, STATIC, Reader, read_shape
+from fcdeploy.native.reading.spelled import find_spelling, may_spell, spell
 
 Read = Callable[[Reader, ir.Node], None]
 
@@ -98,33 +99,44 @@ def read_program(
     FcdeployError at an operator that has no kernel, by its node.
     """
     model, reader = restore_functions(spell_out(spell_out_packed(spell_out_lstm(model)))), Reader()
+    if any(may_spell(node) for node in model.graph):
+        model = model.clone()  # in which others stand in their places
     inputs = tuple(_read_input(reader, value, shapes or {}) for value in _list_fed(model))
-    for node in model.graph:
-        if node not in reader.done:
-            _read_node(reader, node)
+    _read_nodes(reader, list(model.graph))
     found = [_read_output(reader, value) for value in model.graph.outputs]
     outputs = _name_outputs(reader, inputs, found, [value.name or "" for value in model.graph.outputs])
     return simplify(Program(name, inputs, outputs, _keep_needed(reader.steps, outputs)), pairs=pairs)
 
 
+def _read_nodes(reader: Reader, nodes: Sequence[ir.Node]) -> None:
+    """One after the other. Raises FcdeployError where there is no kernel, and where shapes do not fit together."""
+    for node in nodes:
+        if node in reader.done:
+            continue
+        try:
+            write = find_spelling(reader, node)
+            if write is None:
+                _read_node(reader, node)
+            else:
+                _read_nodes(reader, spell(reader, node, write))
+        except (ValueError, IndexError) as error:  # NumPy's
+            lengths = [str(list(read_shape(reader.read(value)))) for value in node.inputs if value is not None]
+            why = str(error).rstrip(".")
+            raise reader.refuse(node, f"its inputs have the shapes {', '.join(lengths)}: {why}") from error
+
+
 def _read_node(reader: Reader, node: ir.Node) -> None:
-    """A constant, or steps. Raises FcdeployError where there is no kernel, and where shapes do not fit together."""
-    try:
-        kept = find_stored_weight(reader, node)
-        if kept is not None:
-            reader.set(node.outputs[0], kept)
-            return
-        folded_arrays = fold(reader, node)
-        if folded_arrays is not None:
-            for value, array in zip(node.outputs, folded_arrays, strict=False):
-                reader.set(value, Fixed(array))
-            return
-        _choose_operator(reader, node)(reader, node)
-    except (ValueError, IndexError) as error:  # NumPy's
-        lengths = [list(read_shape(reader.read(value))) for value in node.inputs if value is not None]
-        raise reader.refuse(
-            node, f"its inputs have the shapes {', '.join(map(str, lengths))}: {str(error).rstrip('.')}"
-        ) from error
+    """A constant, or steps."""
+    kept = find_stored_weight(reader, node)
+    if kept is not None:
+        reader.set(node.outputs[0], kept)
+        return
+    folded_arrays = fold(reader, node)
+    if folded_arrays is not None:
+        for value, array in zip(node.outputs, folded_arrays, strict=False):
+            reader.set(value, Fixed(array))
+        return
+    _choose_operator(reader, node)(reader, node)
 
 
 def _choose_operator(reader: Reader, node: ir.Node) -> Read:

@@ -64,10 +64,7 @@ def _read_window(reader: Reader, node: ir.Node, shape: tuple[int, ...]) -> tuple
     space, kernel = shape[2:], tuple(attribute_of(node, "kernel_shape", ()))
     window = read_window(node, space, kernel)
     if attribute_of(node, "ceil_mode", 0):
-        grown = window.round_up(space)
-        if window != grown and attribute_of(node, "count_include_pad", 0):
-            raise reader.refuse(node, "ceil_mode with padding that counts has no kernel")
-        window = grown
+        window = window.round_up(space)
     return window, (*shape[:2], *window.outputs(space))
 
 
@@ -85,9 +82,11 @@ def _take_mean(
     if tensor is None or sink is None:
         _reduce(reader, node, "mean", tuple(range(2, len(shape))), out)
         return
-    assert tensor.coding is not None
-    size = prod(shape[2:])
-    factor = np.float32(tensor.coding.scale / np.float32(sink.coding.scale * np.float32(size)))
+    coding, size = tensor.coding, prod(shape[2:])
+    assert coding is not None
+    if len(shape) > 4:
+        tensor = move_tensor(reader, node, tensor, "reshape", (*shape[:2], 1, size))
+    factor = np.float32(coding.scale / np.float32(sink.coding.scale * np.float32(size)))
     to = Tensor(name_output(node), out, "uint8", sink.coding)
     reader.add(
         GlobalAverage(node=name_of(node), inputs=(tensor,), outputs=(to,), factor=factor, low=sink.low, high=sink.high)
