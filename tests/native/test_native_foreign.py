@@ -162,6 +162,20 @@ def test_weights_of_nine_bits_in_windows_whose_pixels_are_apart(seed: int, rank:
     np.testing.assert_array_equal(found[program.outputs[0].name], sums.astype(np.float32) * unit)
 
 
+@pytest.mark.parametrize(
+    "part", [{"starts": [1], "ends": [4], "axes": [1]}, {"starts": [8], "ends": [-10], "axes": [3], "steps": [-2]}]
+)
+def test_weights_of_nine_bits_on_pixels_that_are_seen_in_a_larger_image(part: dict[str, list[int]]) -> None:
+    """A Slice is no work: behind it pixels do not lie side by side."""
+    net = Net()
+    whole = as_bytes(net, net.conv(as_bytes(net, net.input("x", 6, 9, 9), 0.03, 128), 6, 6), 0.03, 128)
+    seen = net.op("Slice", whole, *(net.constant(numbers, np.int64) for numbers in part.values()))
+    channels = 3 if part["axes"] == [1] else 6
+    taps = net.constant(net.random.integers(0, 256, (4, channels, 3, 3)), np.uint8)
+    net.output(net.op("Conv", seen, net.op("DequantizeLinear", taps, net.constant(0.004), net.constant(3, np.uint8))))
+    check(net, {"x": draw((6, 9, 9))}, apart=0.1)
+
+
 def pack(rows: Array, bits: int) -> Array:
     """Numbers of a row side by side in bytes, the lowest bits first."""
     packed = np.zeros((*rows.shape[:-1], -(-rows.shape[-1] * bits // 8)), np.uint8)

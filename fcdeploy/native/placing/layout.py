@@ -335,6 +335,7 @@ class _Placement:
             if windowed and len(tensor.shape) > 2:
                 border = find_needed_border(step)
                 fits = view.strides[1] in (0, 1) and all(a >= b for a, b in zip(view.border, border, strict=True))
+                fits = fits and not (isinstance(step, Layer) and _reads_across_gaps(step, view))
                 if not fits or (isinstance(step, Layer) and view.buffer.where != "arena"):
                     return self._copy(step.node, tensor, view, last=True, border=border)
                 return view
@@ -447,6 +448,12 @@ class _Placement:
 
 def _cut_rows(view: View, rows: slice) -> View:
     return view.reshape_view(view.array[:, :, rows])
+
+
+def _reads_across_gaps(step: Layer, view: View) -> bool:
+    """Whether weights of more than 8 bits, whose rows are read once for each part, meet pixels with others' bytes between."""
+    wide = step.window is not None and step.window.kernel[-1] > 1 and step.weight.dtype != np.int8
+    return wide and view.array.strides[-1] != view.array.shape[1] * view.array.itemsize
 
 
 def _is_whole(view: View, *, last: bool) -> bool:
