@@ -49,7 +49,7 @@ PARSED = 14  # bytes that simdjson takes for each of a text, at most
 class BinaryLayout:
     """Where the inputs of a binary request lie behind its header: (name, dtype, shape, start, bytes).
 
-    `rows` is the number of samples, `ALONE` where inputs do not agree on it.
+    `rows` is the number of samples, as `InferenceRequest` counts them, `ALONE` where inputs do not agree on it.
     """
 
     parts: tuple[tuple[str, np.dtype[Any], tuple[int, ...], int, int], ...]
@@ -334,7 +334,8 @@ def _read_request(model: Model, document: Any, text: bytes, rest: memoryview | N
     wanted = read_wanted(model, document, keys)
     if rest is not None:
         lengths = {shape[0] if shape else 0 for _, _, shape, _, _ in parts}
-        layout = BinaryLayout(tuple(parts), offset, lengths.pop() if len(lengths) == 1 else ALONE, wanted)
+        rows = max(*lengths, 1) if len(lengths) == 1 else ALONE
+        layout = BinaryLayout(tuple(parts), offset, rows, wanted)
         whole = rest.obj
         assert isinstance(whole, bytes | bytearray)
         feeds |= slice_inputs(layout, whole, len(text))

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto, helper
 from servers import binary, wire
 from small_models import dense
 
@@ -172,6 +174,21 @@ def test_an_access_log_and_an_end_that_is_near_take_the_usual_way(folder: Path) 
     answers, _, at_once = ask(folder, requests[:1] + requests, draining=True)
     assert at_once == []  # the first answer closes the connection
     assert b"\r\nConnection: close" in answers[0]
+
+
+def test_one_number_is_a_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model without a leading axis does not hold the loop where its runs are handed to threads."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, []) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Exp", ["x"], ["y"])], "number", [x], [y])
+    model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+    onnx.save(model, tmp_path / "dense.onnx")
+    body, said = binary("x", np.asarray(2, np.float32), "y")
+    requests = [wire(PATH, body, **said)] * 3
+    _, page, at_once = ask(tmp_path, requests)
+    assert at_once == [True, True]
+    assert count(page) == count(ask(tmp_path, requests, usual=True)[1])
+    monkeypatch.setattr(models, "DIRECT_SECONDS", 0.0)
+    assert ask(tmp_path, requests)[2] == [False, False]
 
 
 def test_a_run_that_fails_is_explained(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
