@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, fields
-from math import prod
 from typing import Any, get_args
 
 from fcdeploy.errors import FcdeployError
@@ -22,7 +20,6 @@ from fcdeploy.records.box_layout import (
     Level,
 )
 from fcdeploy.records.json_keys import check_keys, is_number
-from fcdeploy.records.signature import TensorSpec
 
 MOST_COLUMNS = 1 << 20  # of one anchor
 MOST_MAPS = 64
@@ -132,51 +129,6 @@ def _read_grid(row: Any, source: str, hint: str) -> Grid:
     check_keys(row, {field.name for field in fields(Grid)}, source, hint)
     _refuse_unfit({key: _is_count(value, MOST_STRIDE) and value > 0 for key, value in row.items()}, row, source, hint)
     return Grid(**row)
-
-
-def check_outputs(layout: BoxLayout, outputs: Sequence[TensorSpec], source: str, hint: str) -> None:
-    """Raise FcdeployError where it names an output, numbers or a class that the model has not."""
-    specs = {spec.name: spec for spec in outputs}
-    missing = sorted(set(layout.names) - specs.keys())
-    if missing:
-        raise FcdeployError(f"{source}: 'boxes' names the output {missing[0][:60]!r}, which the model has not", hint)
-    if not isinstance(layout, AnchorHead):
-        return
-    for level in layout.levels:
-        for part, least in ((level.boxes, BOX), (level.scores, 1), (level.objectness, 1)):
-            count = None if part is None else _count_numbers(part, specs[part.output])
-            if part is not None and count is not None and count < least:
-                raise FcdeployError(
-                    f"{source}: 'boxes' reads {count} numbers of output {part.output!r}, expected {least} or more",
-                    hint,
-                )
-        classes = _count_numbers(level.scores, specs[level.scores.output])
-        if classes is not None and (layout.background or 0) >= classes:
-            raise FcdeployError(
-                f"{source}: 'boxes' names class {layout.background} of {classes} as the background", hint
-            )
-
-
-def _count_numbers(part: Columns, spec: TensorSpec) -> int | None:
-    """How many numbers of each anchor an output has there; 0 where its axes are not laid out so, None where nothing tells."""
-    if not spec.shape:
-        return None
-    rank, axis = AXES[part.layout]
-    if rank not in (None, len(spec.shape)):
-        return 0
-    lengths = spec.shape[2:] if axis is None else spec.shape[axis : axis + 1]
-    if any(length is None for length in lengths):
-        return None
-    numbers = prod(length or 0 for length in lengths) // (
-        part.anchors if part.layout in ("map", "map, channels last") else 1
-    )
-    return len(range(numbers)[part.start : part.stop])
-
-
-AXES: dict[str, tuple[int | None, int | None]] = {
-    "anchors first": (None, None), "anchors last": (3, 1), "map": (4, 1), "map, channels last": (4, 3), "maps of anchors": (5, 4),
-}  # fmt: skip
-"""How many axes an output of each layout has, and which of them holds the numbers of anchors; None: all behind the second."""
 
 
 def _refuse_unfit(fits: dict[str, bool], row: dict[str, Any], source: str, hint: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.files import read_small_file
-from fcdeploy.records import box_layout_json
+from fcdeploy.records import box_layout_fit, box_layout_json
 from fcdeploy.records import preprocessing as preprocessings
 from fcdeploy.records.box_layout import BoxLayout
 from fcdeploy.records.json_keys import check_keys, is_number
@@ -170,7 +170,7 @@ def from_metadata(
         raise FcdeployError(f"{source}: its metadata {KEY!r} is no JSON", hint) from error
     said = from_json(data, f"{source}: metadata {KEY!r}", hint)
     if said.boxes is not None and outputs is not None:
-        box_layout_json.check_outputs(said.boxes, outputs, f"{source}: metadata {KEY!r}", hint)
+        box_layout_fit.check_outputs(said.boxes, outputs, f"{source}: metadata {KEY!r}", hint)
     return said
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.records import data_format
-from fcdeploy.records.box_layout_json import check_outputs
+from fcdeploy.records.box_layout_fit import check_outputs
 from fcdeploy.records.data_format import UNSAID, DataFormat
 from fcdeploy.records.json_keys import check_keys
 from fcdeploy.records.signature import TensorSpec

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fcdeploy.arrays import Array
+from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate.boxes.read import FoundBoxes, read_boxes
 from fcdeploy.preprocessing.placement import ImageSize, map_to_input
 from fcdeploy.records.box_layout import BoxLayout, Detections
@@ -26,7 +27,10 @@ def describe_boxes(
     pictures = []
     whole = map_to_input(how, sizes[0])[1]  # all pictures of a request have become inputs of one size
     first = layout.first_class if isinstance(layout, Detections) else 0
-    for size, found in zip(sizes, read_boxes(layout, outputs, len(sizes), (whole.height, whole.width)), strict=True):
+    all_found = read_boxes(layout, outputs, len(sizes), (whole.height, whole.width))
+    if len(all_found) != len(sizes):
+        raise FcdeployError(f"boxes of {len(sizes)} pictures cannot be told apart", "send one")
+    for size, found in zip(sizes, all_found, strict=True):
         best = _place_in_picture(_keep_best(found, top), layout, how, size)
         boxes = [_describe(best, at, names, first) for at in range(len(best.boxes))]
         pictures.append({"boxes": boxes, "width": size.width, "height": size.height})

@@ -861,7 +861,7 @@ def test_a_record_of_boxes_that_the_model_has_not_is_refused(tmp_path: Path, sav
     entry.value = json.dumps(said)
     onnx.save(proto, out)
     for read in (lambda: validate(out, against=model, data=data), lambda: bundle(out, output=tmp_path / "m.fcd")):
-        with pytest.raises(FcdeployError, match="'boxes' names the output 'gone', which the model has not"):
+        with pytest.raises(FcdeployError, match="it names the output 'gone', which the model has not"):
             read()
 
 

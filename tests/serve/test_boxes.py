@@ -453,9 +453,9 @@ def test_a_background_in_a_late_column_is_read_back_and_one_that_is_no_column_re
     assert found.background == 90
     assert box_layout_json.from_json(box_layout_json.to_json(found), "b", "h") == found
     said = json.loads((folder / "models" / "eyes.fcd" / "manifest.json").read_text())
-    level = Level(Columns("output0", "anchors first"), Columns("output0", "anchors first"))
+    level = Level(Columns("output0", "anchors first", 0, 4), Columns("output0", "anchors first"))
     said["boxes"] = box_layout_json.to_json(replace(found, levels=(level,)))
-    with pytest.raises(FcdeployError, match="names class 90 of 84 as the background"):
+    with pytest.raises(FcdeployError, match="names class 90 of 84 in output 'output0' as the background"):
         manifest.from_json(said, "b")
 
 
@@ -507,10 +507,10 @@ def test_a_manifest_names_outputs_and_numbers_that_the_model_has(folder: Path) -
     said = json.loads((folder / "models" / "eyes.fcd" / "manifest.json").read_text())
     boxes = said["boxes"]["levels"][0]["boxes"]
     boxes["start"], boxes["stop"] = 3, 6
-    with pytest.raises(FcdeployError, match="reads 3 numbers of output 'output0', expected 4 or more"):
+    with pytest.raises(FcdeployError, match="reads 3 numbers of a box in output 'output0', expected 4"):
         manifest.from_json(said, "b")
     boxes["output"] = "output1"
-    with pytest.raises(FcdeployError, match="'boxes' names the output 'output1', which the model has not"):
+    with pytest.raises(FcdeployError, match="it names the output 'output1', which the model has not"):
         manifest.from_json(said, "b")
 
 

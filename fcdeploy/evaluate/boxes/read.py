@@ -13,6 +13,7 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate.boxes.decode import decode_boxes, read_columns, read_corners, squash, take_shares
 from fcdeploy.evaluate.boxes.grids import Size, fit_grids
 from fcdeploy.records.box_layout import FORMS, AnchorHead, BoxLayout, Detections, Grid, Level
+from fcdeploy.records.box_layout_fit import explain_misfit
 
 MOST_CANDIDATES, MOST_BOXES = 1000, 300  # of a sample, before and after overlapping ones are left out: that takes time
 
@@ -27,18 +28,30 @@ class FoundBoxes:
 
 
 def read_boxes(layout: BoxLayout, outputs: Mapping[str, Array], count: int, size: Size) -> list[FoundBoxes]:
-    """The boxes of each of `count` pictures of a size (height, width) that are shown at the lowest score."""
+    """The boxes of each of `count` pictures of a size (height, width) that are shown at the lowest score.
+
+    Raises FcdeployError where outputs are not of the shapes that the layout reads.
+    """
     if isinstance(layout, Detections):
         return _read_chosen(layout, outputs, count)
     boxes, scores = read_anchors(layout, outputs, size)
+    if len(boxes) < count:
+        raise FcdeployError(f"output {layout.boxes!r} has {len(boxes)} samples, expected {count}", "give one picture")
     return [choose_boxes(boxes[at], scores[at], layout.shown_from[0], layout.overlap) for at in range(count)]
 
 
 def read_anchors(head: AnchorHead, outputs: Mapping[str, Array], size: Size) -> tuple[Float64, Array]:
     """Corners (n, anchors, 4) and scores (n, anchors, classes) of all levels."""
+    _check_shapes(head, outputs)
     boxes = [_read_level(head, level, outputs, size) for level in head.levels]
     scores = [_read_scores(head, level, outputs) for level in head.levels]
     return np.concatenate(boxes, axis=1), np.concatenate(scores, axis=1)
+
+
+def _check_shapes(layout: BoxLayout, outputs: Mapping[str, Array]) -> None:
+    misfit = explain_misfit(layout, {name: np.shape(array) for name, array in outputs.items()})
+    if misfit:
+        raise FcdeployError(f"boxes cannot be read: {misfit}", "fcdeploy quantize, or bundle, finds them again")
 
 
 def choose_boxes(
@@ -62,6 +75,7 @@ def read_column(outputs: Mapping[str, Array], name: str | int | None, rows: Arra
 
 
 def _read_chosen(layout: Detections, outputs: Mapping[str, Array], count: int) -> list[FoundBoxes]:
+    _check_shapes(layout, outputs)
     rows = outputs[layout.boxes]
     start = 1 if layout.sample is not None else 0
     boxes = rows[..., start : start + 4]
