@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.native.calls.call import KernelCall, Struct, Weights, make_address, make_call, make_loop
 from fcdeploy.native.placing.layout import Placed
 from fcdeploy.native.placing.views import LOOPS, nest_loops
-from fcdeploy.native.program.steps import KERNELS_HINT, Place, Select
+from fcdeploy.native.program.steps import KERNELS_HINT, Convert, Order, Place, Select
 
 
 def call_select(step: Select, work: Placed, weights: Weights) -> KernelCall:
@@ -53,3 +55,28 @@ def call_place(step: Place, work: Placed, weights: Weights) -> KernelCall:
     kind = "bytes" if step.inputs[0].dtype == "uint8" else "reals"
     addresses = make_address(y, weights), make_address(x, weights)
     return make_call(work, "choose.h", f"fc_place_{step.kind}_{kind}", *addresses, Struct("struct fc_places", fields))
+
+
+def call_convert(step: Convert, work: Placed, weights: Weights) -> KernelCall:
+    y, x = work.outputs[0], work.inputs[0]
+    table, _ = make_loop(y, x, node=step.node)
+    addresses = make_address(y, weights), make_address(x, weights)
+    kernel = f"fc_convert_{step.inputs[0].dtype}_{step.output.dtype}"
+    return make_call(work, "convert.h", kernel, *addresses, table)
+
+
+def call_order(step: Order, work: Placed, weights: Weights) -> KernelCall:
+    views = (*work.outputs, work.inputs[0])
+    first = tuple(slice(0, 1) if i == step.axis else slice(None) for i in range(len(step.output.shape)))
+    lengths, strides, _ = nest_loops([view.reshape_view(view.array[first]) for view in views])
+    if len(lengths) > LOOPS:
+        raise FcdeployError(f"node {step.node!r}: an order along scattered axes has no kernel", KERNELS_HINT)
+    missing = LOOPS - len(lengths)
+    fields: dict[str, Any] = {"count": [1] * missing + lengths}
+    for name, each, view in zip("yia", strides, views, strict=True):
+        own = view.array.strides[step.axis] // view.array.itemsize
+        fields |= {name: [0] * missing + each, f"{name}_step": own}
+    fields |= {"length": step.inputs[0].shape[step.axis], "kept": step.count}
+    kind = "bytes" if step.inputs[0].dtype == "uint8" else "reals"
+    addresses = [make_address(view, weights) for view in views]
+    return make_call(work, "convert.h", f"fc_{step.kind}_{kind}", *addresses, Struct("struct fc_order", fields))

@@ -31,6 +31,8 @@ CALLS: dict[type[steps.Step], Callable[[Any, Placed, Weights], KernelCall]] = {
     steps.Reduce: others.call_reduce,
     steps.Select: choices.call_select,
     steps.Place: choices.call_place,
+    steps.Convert: choices.call_convert,
+    steps.Order: choices.call_order,
     Recurrent: sequences.call_recurrent,
     steps.Normalize: sequences.call_normalize,
     steps.Interpolate: sequences.call_interpolate,

@@ -8,6 +8,7 @@ from fcdeploy.native.placing.views import NO_BORDER, Border
 from fcdeploy.native.program.layers import FloatLayer, IntegerLayer, Layer
 from fcdeploy.native.program.steps import (
     Combine,
+    Convert,
     GlobalAverage,
     Interpolate,
     Lookup,
@@ -31,6 +32,7 @@ ALIKE = (
     Select,
     Softmax,
     Interpolate,
+    Convert,
 )  # every input lies as the output does
 STAY = ("slice", "concat", "pad", "take", "expand")  # moves that keep the order of the axes
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fcdeploy.arrays import Array
-from fcdeploy.native.program.steps import Move, Place, Select
+from fcdeploy.native.program.steps import Convert, Move, Order, Place, Select
 
 
 def compute_move(step: Move, given: Sequence[Array]) -> tuple[Array, ...]:
@@ -58,3 +58,21 @@ def compute_place(step: Place, given: Sequence[Array]) -> tuple[Array, ...]:
     find = np.argmax if step.kind == "max" else np.argmin
     found = x.shape[axis] - 1 - find(np.flip(x, axis), axis) if step.last else find(x, axis)
     return (np.asarray(found, np.int64).reshape(step.output.shape),)
+
+
+def compute_convert(step: Convert, given: Sequence[Array]) -> tuple[Array, ...]:
+    to, (x,) = np.dtype(step.output.dtype), given
+    if x.dtype.kind != "f" or to.kind == "f":
+        return (x.astype(to),)
+    ends = np.iinfo(to)
+    whole = np.trunc(np.nan_to_num(x.astype(np.float64), nan=0.0, posinf=np.inf, neginf=-np.inf))
+    inside = (whole >= float(ends.min)) & (whole < float(ends.max) + (to.itemsize < 8))
+    found = np.where(inside, whole, 0).astype(to)
+    return (np.where(inside, found, np.where(whole > 0, ends.max, ends.min).astype(to)),)
+
+
+def compute_order(step: Order, given: Sequence[Array]) -> tuple[Array, ...]:
+    """By a stable sort, which NumPy's is."""
+    keys = given[0].astype(np.float64) * (-1 if step.kind == "largest" else 1)
+    places = np.argsort(keys, axis=step.axis, kind="stable").take(range(step.count), step.axis)
+    return np.take_along_axis(given[0], places, step.axis), places.astype(np.int64)

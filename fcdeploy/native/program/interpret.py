@@ -32,19 +32,23 @@ from fcdeploy.native.program.compute_layers import (
     compute_product,
 )
 from fcdeploy.native.program.compute_moves import (
+    compute_convert,
     compute_move,
+    compute_order,
     compute_place,
     compute_select,
 )
 from fcdeploy.native.program.layers import FloatLayer, IntegerLayer, Layer, Product, Recurrent
 from fcdeploy.native.program.steps import (
     Combine,
+    Convert,
     GlobalAverage,
     Interpolate,
     Lookup,
     LookupTable,
     Move,
     Normalize,
+    Order,
     Place,
     Pointwise,
     Pool,
@@ -73,6 +77,8 @@ COMPUTE: dict[type[Step], Callable[[Any, Sequence[Array]], tuple[Array, ...]]] =
     Move: compute_move,
     Select: compute_select,
     Place: compute_place,
+    Convert: compute_convert,
+    Order: compute_order,
     Pointwise: compute_pointwise,
     Reduce: compute_reduce,
     Normalize: compute_normalize,

@@ -200,6 +200,29 @@ class Place(Step):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class Convert(Step):
+    """Numbers as those of the output's type: of floats what lies in front of the point, the nearest that is in range."""
+
+    def what(self) -> str:
+        return f"{self.inputs[0].dtype} to {self.output.dtype}"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Order(Step):
+    """The largest or smallest elements along an axis, in their order, of equal ones the first first, and their int64 places."""
+
+    kind: Literal["largest", "smallest"]
+    axis: int
+
+    @property
+    def count(self) -> int:
+        return self.output.shape[self.axis]
+
+    def what(self) -> str:
+        return f"{self.count} {self.kind} along {self.axis}"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Reduce(Step):
     """The mean, sum, largest or smallest float along axes, which are kept with length 1."""
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.graph.nodes import attribute_of, name_of
-from fcdeploy.native.program.steps import LookupTable, Place, Quantize, Select
+from fcdeploy.native.program.steps import LookupTable, Order, Place, Quantize, Select
 from fcdeploy.native.program.tensors import Coding, Tensor
 from fcdeploy.native.reading.operands import Coded, Fixed, Operand, Sink, is_identity
 from fcdeploy.native.reading.pointwise import align_with_channels
@@ -102,3 +102,27 @@ def place(reader: Reader, node: ir.Node) -> None:
         )
     )  # fmt: skip
     reader.set(node.outputs[0], to)
+
+
+def order(reader: Reader, node: ir.Node) -> None:
+    """TopK, on bytes where each stands for a larger number than the one below it; of one element that itself."""
+    x = reader.read(node.inputs[0])
+    shape = read_shape(x)
+    axis = attribute_of(node, "axis", -1) % len(shape)
+    kept = reader.get_integers(node, "k", 1)
+    count = kept[0] if kept else 0
+    if not 0 < count <= shape[axis]:
+        raise reader.refuse(node, f"it takes {count} of {shape[axis]} elements")
+    if shape[axis] == 1:
+        reader.set(node.outputs[0], x)
+        reader.set(node.outputs[1], Fixed(np.zeros(shape, np.int64)))
+        return
+    on_bytes = isinstance(x, Coded) and x.values.ndim == 1 and bool((np.diff(x.values) > 0).all())
+    source = x.tensor if on_bytes and isinstance(x, Coded) else reader.make_floats(x)
+    out = tuple(count if i == axis else n for i, n in enumerate(shape))
+    values = Tensor(name_output(node), out, source.dtype, source.coding)
+    places = Tensor(name_output(node, 1), out, "int64")
+    kind: Literal["largest", "smallest"] = "largest" if attribute_of(node, "largest", 1) else "smallest"
+    reader.add(Order(node=name_of(node), inputs=(source,), outputs=(values, places), kind=kind, axis=axis))
+    reader.set(node.outputs[0], Coded(values, x.values) if on_bytes and isinstance(x, Coded) else values)
+    reader.set(node.outputs[1], places)

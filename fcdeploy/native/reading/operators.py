@@ -18,6 +18,7 @@ from fcdeploy.native.program.simplify import simplify
 from fcdeploy.native.program.steps import KERNELS_HINT, LookupTable, Move, Program, Step
 from fcdeploy.native.program.tensors import DTYPES, Tensor
 from fcdeploy.native.reading import (
+    casts,
     choices,
     gather,
     interpolate,
@@ -49,7 +50,7 @@ OPERATORS: dict[str, Read] = {
     "Clip": pointwise.relu_or_clip,
     **dict.fromkeys(("Max", "Mean", "Min", "Sum"), pointwise.combine_several),
     "BatchNormalization": pointwise.batch_normalization,
-    "Cast": pointwise.cast,
+    "Cast": casts.cast,
     "Identity": pointwise.identity,
     "Dropout": pointwise.identity,
     "Conv": layers.conv,
@@ -64,6 +65,7 @@ OPERATORS: dict[str, Read] = {
     "LogSoftmax": pools.log_softmax,
     "Where": choices.where,
     **dict.fromkeys(choices.PLACES, choices.place),
+    "TopK": choices.order,
     "ConvTranspose": transposed.conv_transpose,
     "LayerNormalization": normalize.layer_normalization,
     "LSTM": recurrent.lstm,
@@ -201,7 +203,7 @@ def _read_output(reader: Reader, value: ir.Value) -> Tensor:
         bytes_ = np.arange(256, dtype=np.uint8)
         return reader.add(LookupTable(node=name, inputs=(truth,), outputs=(to,), table=bytes_))
     if not isinstance(view, Coded) or kind not in ("int8", "uint8"):
-        return reader.make_floats(view)
+        return casts.convert(reader, name, reader.make_floats(view), kind)
     table = np.rint(view.values).astype(np.int64).astype(np.uint8)  # the low 8 bits, whatever the sign
     if is_identity(table):
         return view.tensor

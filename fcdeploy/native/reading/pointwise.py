@@ -8,10 +8,11 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arrays import Array
-from fcdeploy.graph.nodes import attribute_of, name_of, producer_of
+from fcdeploy.graph.nodes import attribute_of, name_of
 from fcdeploy.native.program.functions import BINARY, TABLED, UNARY
 from fcdeploy.native.program.steps import Combine, LookupTable, Move, Place, Pointwise, Quantize
 from fcdeploy.native.program.tensors import CODES, Coding, Tensor
+from fcdeploy.native.reading.casts import convert
 from fcdeploy.native.reading.operands import Coded, Fixed, Operand, is_identity, make_channel_reals, make_real
 from fcdeploy.native.reading.reader import Reader, name_output, read_shape
 
@@ -20,6 +21,7 @@ COMBINED: dict[str, Literal["add", "mul"]] = {"Add": "add", "Sub": "add", "Mul":
 COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 NARROW = {"int2": np.int8, "int4": np.int8, "uint2": np.uint8, "uint4": np.uint8}
 """Constants of fewer bits, and what holds them."""
+WHOLE = 1 << 24  # whole numbers below it are floats, and none above it is rounded to one of them
 LARGEST = 1 << 16  # bytes of tables, one a channel, that take the place of float operations
 
 
@@ -151,14 +153,14 @@ def binary(reader: Reader, node: ir.Node) -> None:
         tensor, left, right = tables
         reader.set(node.outputs[0], Coded(tensor, np.asarray(function(left, right), np.float32)))
     elif not (op in COMBINED and _combine(reader, node, op, a, b)):
-        x, y = (_make_floats(reader, node, each) for each in (a, b))
+        x, y = (_make_floats(reader, node, each, other) for each, other in ((a, b), (b, a)))
         if {x.dtype, y.dtype} != {"float32"}:
             raise reader.refuse(node, f"its inputs are {x.dtype} and {y.dtype}")
         to = Tensor(name_output(node), np.broadcast_shapes(x.shape, y.shape), "float32")
         reader.set(node.outputs[0], reader.add(_pointwise(node, op, (x, y), to)))
 
 
-def _make_floats(reader: Reader, node: ir.Node, operand: Operand) -> Tensor:
+def _make_floats(reader: Reader, node: ir.Node, operand: Operand, other: Operand) -> Tensor:
     """The operand as floats, or whatever numbers it has: places that are compared, and what they are compared with, as floats."""
     if node.op_type not in COMPARISONS:
         return reader.make_floats(operand)
@@ -166,7 +168,9 @@ def _make_floats(reader: Reader, node: ir.Node, operand: Operand) -> Tensor:
         return reader.make_floats(Fixed(operand.array.astype(np.float32)))
     place = next((step for step in reader.steps if isinstance(step, Place) and step.output is operand), None)
     if place is None:
-        return reader.make_floats(operand)
+        tensor = reader.make_floats(operand)
+        exact = isinstance(other, Fixed) and bool((np.abs(other.array.astype(np.float64)) < WHOLE).all())
+        return convert(reader, name_of(node), tensor, "float32") if exact or tensor.dtype == "bool" else tensor
     numbers = reader.make_floats(Fixed(np.arange(place.inputs[0].shape[place.axis], dtype=np.float32)))
     to = Tensor(reader.make_name(f"{place.output.name}.real"), place.output.shape, "float32")
     return reader.add(
@@ -282,31 +286,6 @@ def batch_normalization(reader: Reader, node: ir.Node) -> None:
     reader.add(_pointwise(node, "Mul", (source, held[0]), scaled))
     to = Tensor(name_output(node), source.shape, "float32")
     reader.set(node.outputs[0], reader.add(_pointwise(node, "Add", (scaled, held[1]), to)))
-
-
-def cast(reader: Reader, node: ir.Node) -> None:
-    x = reader.read(node.inputs[0])
-    to = ir.DataType(attribute_of(node, "to", 0))
-    if isinstance(x, Fixed):
-        reader.set(node.outputs[0], Fixed(x.array.astype(to.numpy())))
-    elif (isinstance(x, Coded) and (to == ir.DataType.FLOAT or (to.is_integer() and _are_whole(x)))) or (
-        isinstance(x, Tensor) and (x.dtype == to.numpy().name or _is_place(node, to))
-    ):
-        reader.set(node.outputs[0], x)
-    else:
-        raise reader.refuse(node, f"there is no kernel that makes {to.name} of what is computed")
-
-
-def _is_place(node: ir.Node, to: ir.DataType) -> bool:
-    """Whether it makes narrower indices of places, which is all the same to the Gathers that read them."""
-    behind = [reader.op_type for reader in node.outputs[0].consumers()]
-    inside = not node.outputs[0].is_graph_output() and set(behind) == {"Gather"}
-    return to == ir.DataType.INT32 and inside and producer_of(node.inputs[0], "ArgMax", "ArgMin") is not None
-
-
-def _are_whole(x: Coded) -> bool:
-    """Whether its numbers are whole ones, as codes are."""
-    return bool(np.all(x.values == np.rint(x.values)))
 
 
 def identity(reader: Reader, node: ir.Node) -> None:

@@ -11,11 +11,12 @@ import onnx_ir as ir
 from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.nodes import attribute_of
-from fcdeploy.native.program.steps import KERNELS_HINT, Lookup, LookupTable, Step
+from fcdeploy.native.program.steps import KERNELS_HINT, Convert, Lookup, LookupTable, Move, Step
 from fcdeploy.native.program.tensors import DTYPES, Coding, Floats, Tensor
 from fcdeploy.native.reading.operands import Coded, Fixed, Operand, Sink, is_identity, make_codes, make_table
 
 RAISED = 128  # what is added to the codes of an int8 activation
+WIDE, WHOLE_NUMBERS = ("int32", "int64"), (Move, Convert)  # types of whole numbers, and what reads them
 CLIPS = ("Relu", "Clip")
 STATIC = "fcdeploy quantize MODEL --int8 --data DATA --engine native takes ranges beforehand"
 BYTES = "fcdeploy quantize MODEL --int8 --data DATA --engine native makes bytes of all activations"
@@ -110,6 +111,12 @@ class Reader:
         return tensor
 
     def add(self, step: Step) -> Tensor:
+        """Raises FcdeployError where a step would read whole numbers as if they were floats."""
+        odd = [] if isinstance(step, WHOLE_NUMBERS) else [each.dtype for each in step.inputs if each.dtype in WIDE]
+        if odd:
+            raise FcdeployError(
+                f"node {step.node!r} computes with {odd[0]}, for which there is no kernel", KERNELS_HINT
+            )
         self.steps.append(step)
         return step.output
 
