@@ -23,6 +23,7 @@ from fcdeploy.native.build import (
     find_core,
     find_machine,
     find_target,
+    write_folder,
     write_sources,
 )
 from fcdeploy.native.cmsis_nn import add_copy, compile_copy, find_copy
@@ -298,5 +299,5 @@ def _put(
             write_sources(built, trial)
             compile_c(_choose_compiler(copy), [*STRICT, "-c", f"{built.source.name}.c", "-o", "whole.o"], trial)
         with replace_folder(out) as (folder,):
-            write_sources(built, folder)
+            write_folder(built, folder)
     return None

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.files import name_model
+from fcdeploy.native.calls.byte_entry import ByteEntry, find_byte_entry, list_byte_calls
 from fcdeploy.native.calls.call import KernelCall, Weights
 from fcdeploy.native.calls.choose import choose_call
 from fcdeploy.native.calls.layers import arrange_weights
@@ -21,6 +22,7 @@ from fcdeploy.native.placing.turns import place_by_turns
 from fcdeploy.native.placing.views import Buffer
 from fcdeploy.native.program.steps import Program
 from fcdeploy.native.toolchain import STRICT, Compiler, compile_c
+from fcdeploy.native.writing.companions import CMSIS_NN, write_cmake, write_example
 from fcdeploy.native.writing.emit import ARENA_ALIGNMENT, CSource, read_kernel_files, render_sources
 from fcdeploy.native.writing.library import format_library
 from fcdeploy.native.writing.text import make_identifier
@@ -30,7 +32,8 @@ from fcdeploy.tables.native import CORES, MACHINES, Core, Level, Machine
 WRITTEN, LOADED = 1, 2  # flags of a section in an ELF file
 SMALL = 16  # part of a piece of the arena that may be lost to its alignment
 KERNELS = Path(__file__).parent / "kernels"
-RESERVED = {"arm_acle", "arm_neon", "immintrin", "math", "stddef", "stdint", "string"}  # headers that kernels include
+RESERVED = {"arm_acle", "arm_neon", "example", "immintrin", "math", "stddef", "stdint", "string"}
+"""Headers that kernels include, and what lies beside a network."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Built:
     memory: Memory
     offsets: Mapping[int, int]
     weights: bytes
+    byte_entry: ByteEntry | None
 
     @property
     def arena_bytes(self) -> int:
@@ -55,7 +59,8 @@ class Built:
 
     def render_sources(self, arranged: Mapping[str, bytes]) -> CSource:
         """All files but the kernels; `arranged` are the constants in the orders of other cores."""
-        return render_sources(self.program, self.calls, self.memory, (self.weights, arranged), self.offsets)
+        constants = self.weights, arranged
+        return render_sources(self.program, self.calls, self.memory, constants, self.offsets, self.byte_entry)
 
 
 def build(program: Program, *, share: bool = True) -> Built:
@@ -71,13 +76,14 @@ def build_layout(program: Program, layout: Layout, *, share: bool = True) -> Bui
     """The calls of what was placed, and its memory."""
     weights = Weights()
     calls = tuple(choose_call(work, weights) for work in layout.work)
+    byte_entry = find_byte_entry(program, layout, weights)
     ends, buffers = find_ends(calls), list_arena(layout.buffers)
     lives = _list_lives(layout, share=share)
     memory = plan_memory(
         [replace(life, end=ends.get(each.number, 0)) for life, each in zip(lives, buffers, strict=True)]
     )
     offsets = {buffer.number: offset for buffer, offset in zip(buffers, memory.offsets, strict=True)}
-    return Built(program, layout, calls, memory, offsets, weights.data)
+    return Built(program, layout, calls, memory, offsets, weights.data, byte_entry)
 
 
 def _list_lives(layout: Layout, *, share: bool) -> list[Life]:
@@ -111,7 +117,8 @@ def choose_name(given: str | None, path: Path) -> str:
 
 def write_sources(built: Built, folder: Path, orders: Sequence[str] = ORDERS) -> list[str]:
     """The C files of a network and its kernels, with weights also in `orders`; returns their names."""
-    kernels, own = dict(read_kernel_files(built.calls)), orders if "layer.h" in {c.header for c in built.calls} else ()
+    called = [*built.calls, *list_byte_calls(built.byte_entry)]
+    kernels, own = dict(read_kernel_files(called)), orders if "layer.h" in {c.header for c in built.calls} else ()
     source = built.render_sources({order: arrange_weights(built.weights, built.calls, order) for order in own})
     assert not kernels.keys() & source.files.keys(), source.name
     files: dict[str, str | bytes] = {**kernels, **source.files}
@@ -121,6 +128,14 @@ def write_sources(built: Built, folder: Path, orders: Sequence[str] = ORDERS) ->
         else:
             (folder / name).write_text(text)
     return list(files)
+
+
+def write_folder(built: Built, folder: Path) -> None:
+    """The same files, and what lies beside them for whoever tries them."""
+    sources = [name for name in write_sources(built, folder) if name[-2:] in (".c", ".S")]
+    cmsis_nn = any(call.header == CMSIS_NN for call in built.calls)
+    (folder / "example.c").write_text(write_example(built.source.name, built.program))
+    (folder / "CMakeLists.txt").write_text(write_cmake(built.source.name, sources, cmsis_nn=cmsis_nn))
 
 
 def compile_library(

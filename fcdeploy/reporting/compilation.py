@@ -64,7 +64,7 @@ def add_written(report: Report, built: Built, model: Path, out: Path, core: Core
         f"flash about {there.flash:,} bytes on a {there.device.core}: weights {there.weights:,}, code about {there.code:,}; "
         f"memory {there.ram:,}: arena {there.arena:,}, inputs and outputs {there.ends:,}, stack about {there.stack:,}",
         f"{quote_path(out)}: {say_count(len(list(out.iterdir())), 'file')}; {name}.h has the sizes and {name}_run",
-        f"next: {compiler} -std=c11 -O2 -I {quote_path(out)} main.c {' '.join(written)}, with a main.c of yours that calls it",
+        f"next: {compiler} -std=c11 -O2 -I {quote_path(out)} {' '.join(written)}, or a main.c of yours in place of example.c",
     )
     values = {"flash_about": there.flash, "flash_code_about": there.code, "ram_about": there.ram}
     return replace(report, values=report.values | values, lines=(*report.lines, *lines))

@@ -172,10 +172,9 @@ def test_c_says_what_it_takes_where_it_lies_and_what_comes_next(model: Path, tmp
     assert made.report.values["ram_about"] == wanted.ram
     assert f"'{folder}': {len(list(folder.iterdir()))} files; tiny.h has the sizes and tiny_run" == place
     compiler = "cc" if target == "host" else f"the compiler of {core}"
-    sources = f"'{folder}/tiny.c' '{folder}/tiny_weights.c'"
-    assert (
-        after == f"next: {compiler} -std=c11 -O2 -I '{folder}' main.c {sources}, with a main.c of yours that calls it"
-    )
+    sources = f"'{folder}/example.c' '{folder}/tiny.c' '{folder}/tiny_weights.c'"
+    own = ", or a main.c of yours in place of example.c"
+    assert after == f"next: {compiler} -std=c11 -O2 -I '{folder}' {sources}{own}"
 
 
 @pytest.mark.parametrize(("width", "kind"), [(8, "c"), (600, "S")])
@@ -213,7 +212,8 @@ int main(void)
 }
 """
     )
-    command = made.report.lines[-1].removeprefix("next: ").removesuffix(", with a main.c of yours that calls it")
+    command = made.report.lines[-1].removeprefix("next: ").removesuffix(", or a main.c of yours in place of example.c")
+    command = command.replace(f"'{folder}/example.c'", "main.c")
     assert command.startswith("cc ")
     command += " -mfma" if multiply_and_add else ""
     if which == "cc":

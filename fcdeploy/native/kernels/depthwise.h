@@ -183,6 +183,8 @@ FC_INLINE void fc_depthwise_row(
             fc_depthwise_three(vectors, wide, 1, 2, x, weights, bias, d, to, at, count);
             return;
         }
+#else
+        (void)both;
 #endif
         if (d->x_column == d->tap_x) {
             fc_depthwise_three(vectors, wide, 1, 1, x, weights, bias, d, to, at, count);

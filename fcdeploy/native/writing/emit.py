@@ -5,6 +5,7 @@ What is written down here was decided elsewhere; there is no loop in it but thos
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +15,13 @@ from typing import Any
 import numpy as np
 
 from fcdeploy import __version__
-from fcdeploy.native.calls.call import C_TYPES, Address, Argument, KernelCall, Struct, WeightAddress
+from fcdeploy.native.calls.byte_entry import ByteEntry, list_byte_calls
+from fcdeploy.native.calls.call import Address, Argument, KernelCall, Struct, WeightAddress
 from fcdeploy.native.calls.layers import find_most_steps_alone
 from fcdeploy.native.placing.memory import Memory
 from fcdeploy.native.program.steps import Program
+from fcdeploy.native.program.tensors import Coding
+from fcdeploy.native.writing.parameters import format_parameters, list_parameters
 from fcdeploy.native.writing.text import PARAMETERS, make_comment, make_identifier
 
 TEXT_BYTES = 256 * 1024  # of weights that are written as text; of more, the assembler takes them from a file
@@ -39,6 +43,7 @@ def render_sources(
     memory: Memory,
     constants: tuple[bytes, Mapping[str, bytes]],
     offsets: Mapping[int, int],
+    byte_entry: ByteEntry | None,
 ) -> CSource:
     """All files of a network but the kernels. `constants` come in the usual order, and in others, by their names.
 
@@ -48,8 +53,8 @@ def render_sources(
     name = make_identifier(program.name)
     made = make_comment(f"Written by fcdeploy {__version__} from {program.name}: do not edit.") + "\n"
     texts: dict[str, str | bytes] = {
-        f"{name}.h": made + _format_header(name, program, memory, len(weights)),
-        f"{name}.c": made + _format_code(name, program, calls, offsets),
+        f"{name}.h": made + _format_header(name, program, memory, len(weights), byte_entry),
+        f"{name}.c": made + _format_code(_StepWriter(name, offsets), program, calls, byte_entry),
     }
     if len(weights) <= TEXT_BYTES:
         texts[f"{name}_weights.c"] = made + _format_weights(name, weights, arranged)
@@ -77,8 +82,8 @@ def read_kernel_files(calls: Sequence[KernelCall]) -> Iterator[tuple[str, str]]:
 # --- the header ---
 
 
-def _format_header(name: str, program: Program, memory: Memory, flash: int) -> str:
-    upper = name.upper()
+def _format_header(name: str, program: Program, memory: Memory, flash: int, byte_entry: ByteEntry | None) -> str:
+    upper, codings = name.upper(), _list_codings(program, byte_entry)
     lines = [
         f"#ifndef {upper}_H",
         f"#define {upper}_H",
@@ -89,14 +94,13 @@ def _format_header(name: str, program: Program, memory: Memory, flash: int) -> s
         f"#define {upper}_ARENA_BYTES {memory.nbytes} /* aligned to {ARENA_ALIGNMENT} bytes; nothing in it is kept */",
         f"#define {upper}_WEIGHT_BYTES {flash}",
     ]
-    for kind, tensors in (("INPUT", program.inputs), ("OUTPUT", program.outputs)):
-        for number, tensor in enumerate(tensors):
-            label = f"{upper}_{kind}" + (f"_{number}" if len(tensors) > 1 else "")
-            said = make_comment(f"'{tensor.name}': {tensor.dtype}{list(tensor.shape)}")
-            lines.append(f"#define {label}_SIZE {tensor.size} {said}")
-            if tensor.coding is not None:
-                lines.append(f"#define {label}_SCALE {_format_float(tensor.coding.scale)}")
-                lines.append(f"#define {label}_ZERO_POINT {tensor.coding.zero_point}")
+    for parameter in itertools.chain(*list_parameters(program)):
+        tensor, label = parameter.tensor, f"{upper}_{parameter.label}"
+        said = make_comment(f"'{tensor.name}': {tensor.dtype}{list(tensor.shape)}")
+        lines.append(f"#define {label}_SIZE {tensor.size} {said}")
+        if (coding := codings.get(parameter.label)) is not None:
+            lines.append(f"#define {label}_SCALE {_format_float(coding.scale)} /* of a byte less the zero point */")
+            lines.append(f"#define {label}_ZERO_POINT {coding.zero_point}")
     lines += [
         "",
         "#ifdef __cplusplus",
@@ -104,8 +108,9 @@ def _format_header(name: str, program: Program, memory: Memory, flash: int) -> s
         "#endif",
         "",
         "/* One sample. Reentrant: nothing is kept but in the arena. */",
-        f"void {name}_run({_format_parameters(program)}, void *arena);",
+        f"void {name}_run({format_parameters(program)}, void *arena);",
         "",
+        *(_declare_byte_entry(name, program, byte_entry) if byte_entry else []),
         "#ifdef __cplusplus",
         "}",
         "#endif",
@@ -115,34 +120,32 @@ def _format_header(name: str, program: Program, memory: Memory, flash: int) -> s
     return "\n".join([*lines, ""])
 
 
-def _format_parameters(program: Program) -> str:
-    named = _make_names(program)
-    inputs = [f"const {C_TYPES[t.dtype]} *{named[t.name, 'in']}" for t in program.inputs]
-    outputs = [f"{C_TYPES[t.dtype]} *{named[t.name, 'out']}" for t in program.outputs]
-    return ", ".join([*inputs, *outputs])
+def _list_codings(program: Program, byte_entry: ByteEntry | None) -> dict[str, Coding]:
+    """What bytes stand for, by the labels of the inputs and outputs that are or may be bytes."""
+    inputs, outputs = list_parameters(program)
+    said = {each.label: each.tensor.coding for each in (*inputs, *outputs) if each.tensor.coding is not None}
+    if byte_entry:
+        said |= {inputs[number].label: coding for number, coding in byte_entry.inputs.items()}
+        said |= {outputs[number].label: coding for number, coding in byte_entry.outputs.items()}
+    return said
 
 
-def _make_names(program: Program) -> dict[tuple[str, str], str]:
-    """Parameter names, no two of them the same; behind their side no name is a word or a macro of C or C++."""
-    taken = set[str]()
-    names = {}
-    for side, tensors in (("in", program.inputs), ("out", program.outputs)):
-        for tensor in tensors:
-            wanted = name = f"{side}_{make_identifier(tensor.name)}"
-            number = 1
-            while name in taken:
-                number += 1
-                name = f"{wanted}_{number}"
-            taken.add(name)
-            names[tensor.name, side] = name
-    return names
+def _declare_byte_entry(name: str, program: Program, byte_entry: ByteEntry) -> list[str]:
+    return [
+        "/* The same, with bytes for whatever has a scale above. */",
+        f"void {name}_run_bytes({format_parameters(program, byte_entry.inputs, byte_entry.outputs)}, void *arena);",
+        "",
+    ]
 
 
 # --- the steps ---
 
 
-def _format_code(name: str, program: Program, calls: Sequence[KernelCall], offsets: Mapping[int, int]) -> str:
-    headers = sorted({call.header for call in calls})
+def _format_code(
+    writer: _StepWriter, program: Program, calls: Sequence[KernelCall], byte_entry: ByteEntry | None
+) -> str:
+    name = writer.name
+    headers = sorted({call.header for call in (*calls, *list_byte_calls(byte_entry))})
     steps_alone = find_most_steps_alone(calls)
     lines = [
         *([f"#define FC_ALONE_STEPS {steps_alone} /* layer_dsp.h */"] if steps_alone else []),
@@ -163,12 +166,9 @@ def _format_code(name: str, program: Program, calls: Sequence[KernelCall], offse
         "};",
         "",
     ]
-    tables: dict[str, str] = {}
     for number, call in enumerate(calls):
-        lines += _format_step(name, number, call, offsets, tables)
+        lines += writer.write(str(number), call)
     steps = ", ".join(f"step_{number}" for number in range(len(calls)))
-    inputs = [f"{_make_names(program)[t.name, 'in']}" for t in program.inputs]
-    outputs = [f"{_make_names(program)[t.name, 'out']}" for t in program.outputs]
     declared = f"void FC_LEVEL({name}_steps)(int32_t first, int32_t last, {PARAMETERS})"
     lines += [
         f"static void (*const steps[{len(calls)}])(const struct fc_memory *) = {{",
@@ -185,42 +185,73 @@ def _format_code(name: str, program: Program, calls: Sequence[KernelCall], offse
         "}",
         "",
         "#ifndef FC_LIBRARY",
-        f"void {name}_run({_format_parameters(program)}, void *arena)",
+        f"void {name}_run({format_parameters(program)}, void *arena)",
         "{",
-        f"    const void *const inputs[] = {{{', '.join(inputs)}}};",
-        f"    void *const outputs[] = {{{', '.join(outputs)}}};",
+        *_format_arrays(program),
         f"    FC_LEVEL({name}_steps)(0, {len(calls)}, inputs, outputs, arena);",
         "}",
+        *(_format_byte_entry(writer, program, len(calls), byte_entry) if byte_entry else []),
         "#endif",
         "",
     ]
     return "\n".join(lines)
 
 
-def _format_step(
-    name: str, number: int, call: KernelCall, offsets: Mapping[int, int], tables: dict[str, str]
-) -> list[str]:
-    """One function, with the tables of its call in front of it, but for those that are there already: text and name."""
-    lines, arguments = [make_comment(f"{call.node}: {call.what}")], []
-    for argument in call.arguments:
-        if isinstance(argument, Struct):
-            table = f"{argument.ctype} = {_format_initializer(name, argument.fields)}"
-            if table not in tables:
-                tables[table] = f"{argument.ctype.removeprefix('struct fc_')}_{number}"
-                lines.append(f"static const {table.replace(' =', f' {tables[table]} =', 1)};")
-            arguments.append(f"&{tables[table]}")
-        else:
-            arguments.append(_format_expression(name, argument, offsets))
-    lines += [
-        f"static void step_{number}(const struct fc_memory *at)",
+class _StepWriter:
+    """Steps as functions, with the tables of their calls in front of them; those that are there already are not written again."""
+
+    def __init__(self, name: str, offsets: Mapping[int, int]) -> None:
+        self.name, self._offsets = name, offsets
+        self._tables: dict[str, str] = {}
+
+    def write(self, tag: str, call: KernelCall) -> list[str]:
+        """`step_TAG`, which makes a call."""
+        lines, arguments = [make_comment(f"{call.node}: {call.what}")], []
+        for argument in call.arguments:
+            if isinstance(argument, Struct):
+                table = f"{argument.ctype} = {_format_initializer(self.name, argument.fields)}"
+                if table not in self._tables:
+                    label = self._tables[table] = f"{argument.ctype.removeprefix('struct fc_')}_{tag}"
+                    lines.append(f"static const {table.replace(' =', f' {label} =', 1)};")
+                arguments.append(f"&{self._tables[table]}")
+            else:
+                arguments.append(_format_expression(self.name, argument, self._offsets))
+        return [
+            *lines,
+            f"static void step_{tag}(const struct fc_memory *at)",
+            "{",
+            "    (void)at;",
+            f"    {call.kernel}(",
+            *(f"        {line}" for line in _wrap(", ".join(arguments) + ");")),
+            "}",
+            "",
+        ]
+
+
+def _format_arrays(program: Program) -> list[str]:
+    inputs, outputs = (", ".join(each.name for each in side) for side in list_parameters(program))
+    return [f"    const void *const inputs[] = {{{inputs}}};", f"    void *const outputs[] = {{{outputs}}};"]
+
+
+def _format_byte_entry(writer: _StepWriter, program: Program, steps: int, byte_entry: ByteEntry) -> list[str]:
+    """The steps of a run, but for those that make bytes of the caller's floats, or floats of bytes for the caller."""
+    name, lines, runs, begun = writer.name, [""], list[str](), 0
+    for number, call in [*sorted(byte_entry.calls.items()), (steps, None)]:
+        if begun < number:
+            runs.append(f"    FC_LEVEL({name}_steps)({begun}, {number}, inputs, outputs, arena);")
+        if call is not None:
+            lines += writer.write(f"{number}_bytes", call)
+            runs.append(f"    step_{number}_bytes(&memory);")
+        begun = number + 1
+    return [
+        *lines,
+        f"void {name}_run_bytes({format_parameters(program, byte_entry.inputs, byte_entry.outputs)}, void *arena)",
         "{",
-        "    (void)at;",
-        f"    {call.kernel}(",
-        *(f"        {line}" for line in _wrap(", ".join(arguments) + ");")),
+        *_format_arrays(program),
+        "    const struct fc_memory memory = {(uint8_t *)arena, inputs, outputs};",
+        *runs,
         "}",
-        "",
     ]
-    return lines
 
 
 def _format_expression(name: str, argument: Argument, offsets: Mapping[int, int]) -> str:
