@@ -80,7 +80,7 @@ from fcdeploy.errors import FcdeployError
     metavar="C",
     help="What nodes cost, to leave slow ones in float: a file (measured and written if new), table (never measure), "
     "measure (anew), or none (take every integer kernel). By default measured once and cached, except with --effort fast "
-    "and for other CPUs.",
+    "and for other CPUs; with --engine native only where they are asked for.",
 )
 @click.option(
     "--save-plan", type=options.FILE, metavar="FILE", help="Also write the plan that was carried out, for a bundle."

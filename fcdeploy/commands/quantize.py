@@ -110,9 +110,11 @@ def quantize(
     "measure", or "none" to take every integer kernel there is; unless given they are measured once and kept in the cache
     folder, but for effort `fast` and targets that are not this CPU.
     `runtimes` names others than onnxruntime ("openvino,web"): what one of them refuses as integers stays float.
-    `engine` "native" takes every integer kernel, as `costs` "none" does, and refuses what native code has no kernel for.
+    `engine` "native" takes every integer kernel, as `costs` "none" does, unless `costs` are "measure" or a file: then steps of
+    native code are timed. What native code has no kernel for is refused.
     `device` (as `inspect` has it) means native code on that device: the report passes where it fits into the device's memory
-    and flash, or `max_ram` and `max_flash` bytes, and runs in at most `max_ms`; the file is written either way.
+    and flash, or `max_ram` and `max_flash` bytes, and runs in at most `max_ms`; the file is written either way. There `costs`
+    "table" counts instructions.
     `batch_axes` ("NAME=1", "NAME=none") say where samples lie in an input.
     `states` ("OUT=IN") name inputs that take what an output gave on the sample before.
     `dry_run` only plans; `save_plan` is a file for the plan that was carried out.
@@ -137,7 +139,7 @@ def quantize(
         samples=None if data is None else Samples(data, samples, seed, wanted, Path(model)), calibration=calibration,
         ranges=ranges, effort=effort, keep_float=tuple(keep_float), runtimes=find_runtimes(runtimes), plan=plan,
         save_plan=save_plan, costs=costs, goal=goal, limits=limits,
-        native=is_native(engine, find_types(weights, activations), costs),
+        native=is_native(engine, find_types(weights, activations), costs, limits),
         dry_run=dry_run, floor=parse_floor(floor), accept=accept, force=force, batch_axes=parse_axes(batch_axes),
         states=parse_states(states),
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import onnx_ir as ir
 
@@ -10,6 +11,7 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import input_specs
 from fcdeploy.int8.problem import Problem
 from fcdeploy.native.build import Built
+from fcdeploy.native.costs import check_native_costs
 from fcdeploy.native.device_limits import DeviceLimits, build_model
 from fcdeploy.native.program.float_steps import list_float_steps, warn_of_float_steps
 from fcdeploy.records.report import Report
@@ -19,10 +21,10 @@ from fcdeploy.tables.types import INT8, WEIGHT_ONLY, Types
 from fcdeploy.wording import say_count
 
 
-def is_native(engine: str, types: Types, costs: object) -> bool:
+def is_native(engine: str, types: Types, costs: str | Path | None, limits: DeviceLimits | None) -> bool:
     """Whether `engine` is native code.
 
-    Raises FcdeployError where it is unknown, where these types have no kernels there, and at `costs` that would be ignored.
+    Raises FcdeployError where it is unknown, where these types have no kernels there, and at `costs` that there are not.
     """
     check_engine(engine)
     if engine != "native":
@@ -32,8 +34,7 @@ def is_native(engine: str, types: Types, costs: object) -> bool:
             f"native code has no kernels of --weights {types.weights} --activations {types.activations}",
             "--int8, or leave --engine native out",
         )
-    if costs not in (None, "none"):
-        raise FcdeployError("--costs would be ignored: --engine native takes every integer kernel", "leave --costs out")
+    check_native_costs(costs, None if limits is None else limits.device.name)
     return True
 
 

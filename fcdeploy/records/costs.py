@@ -52,7 +52,7 @@ class Costs:
 
     `trials` are the choices that were run against each other, fastest first, if any were.  `confirmed` are those that
     were then taken and run once more, against float alone: the last one stands.  `sqnr_db` is the signal over error
-    of all integer kernels with a scale for each channel, where trials were held against it.
+    of all integer kernels with a scale for each channel, where trials were held against it.  `engine` is what runs them.
     """
 
     model: str  # sha256 of the float model's file
@@ -63,6 +63,7 @@ class Costs:
     trials: tuple[TimeTrial, ...] = ()
     confirmed: tuple[TimeTrial, ...] = ()
     sqnr_db: float | None = None
+    engine: str = "onnxruntime"
 
     @property
     def estimated(self) -> bool:
@@ -96,7 +97,8 @@ def from_text(text: str, source: str) -> Costs:
         rates = Rates(**{name: _parse_time(rate) for name, rate in data["rates"].items()})
         trials, confirmed = (tuple(map(_parse_trial, data[key])) for key in ("trials", "confirmed"))
         layers, sqnr_db = tuple(map(str, data["layers"])), _parse_decibels(data["sqnr_db"])
-        return Costs(str(data["model"]), str(data["source"]), rates, nodes, layers, trials, confirmed, sqnr_db)
+        engine = str(data.get("engine", "onnxruntime"))
+        return Costs(str(data["model"]), str(data["source"]), rates, nodes, layers, trials, confirmed, sqnr_db, engine)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise FcdeployError(f"{source} is not a file of costs: {error}", hint) from error
 

@@ -128,7 +128,7 @@ def _format_time(stop: MeasuredStep) -> str:
 def _make_time_lines(result: SearchResult) -> Iterator[str]:
     time = result.path[-1].time
     if time is not None:
-        yield f"{time.ratio:.2f} ({time.low:.2f} to {time.high:.2f}) of the float time, measured on this CPU"
+        yield f"{time.ratio:.2f} ({time.low:.2f} to {time.high:.2f}) of {result.timed_against}"
         if time.low > SLOWER:
             yield "that is slower than float: keep the float model for speed"
 

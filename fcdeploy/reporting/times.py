@@ -12,6 +12,7 @@ from fcdeploy.records.plan import NodeDecision
 from fcdeploy.wording import say_count
 
 SLOWER_ALONE = "slower as integers"
+AGAINST = {"onnxruntime": "the float time", "native": "the float time, both as native code"}
 SLOWER_AROUND = "converting to integers and back costs more than integers gain"
 
 
@@ -29,7 +30,7 @@ def describe_times(basis: CostBasis) -> Iterator[str]:
     if taken.choice.slow and set(taken.choice.slow) >= set(costs.layers):
         yield from _describe_float(costs, taken, everywhere)
     else:
-        yield _describe_integers(taken, everywhere)
+        yield _describe_integers(taken, everywhere, AGAINST[costs.engine])
     if taken.choice.one_scale and taken.sqnr_db is not None:
         layers = len(taken.choice.one_scale)
         yield (
@@ -53,8 +54,8 @@ def list_ratios(trial: TimeTrial | None) -> dict[str, float | None]:
     return dict(zip(("ratio", "ratio_low", "ratio_high"), ends, strict=True))
 
 
-def _describe_integers(taken: TimeTrial, everywhere: TimeTrial) -> str:
-    text = f"{format_interval(taken)} of the float time"
+def _describe_integers(taken: TimeTrial, everywhere: TimeTrial, against: str) -> str:
+    text = f"{format_interval(taken)} of {against}"
     if not taken.choice.slow:
         return f"{text}: no layer is faster in float"
     count = len(taken.choice.slow)

@@ -22,6 +22,7 @@ from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.refining.best import choose_best
 from fcdeploy.int8.refining.refine import add_refinements
 from fcdeploy.int8.timing.costs import CostBasis, choose_cost_source, plan_fastest
+from fcdeploy.native.costs import plan_native
 from fcdeploy.native.suits import use_types
 from fcdeploy.prepare.cost_model import count_at
 from fcdeploy.prepare.shape_inference import infer_shapes
@@ -33,6 +34,7 @@ from fcdeploy.search.hold_floor import FloorResult, Remedies, hold_floor
 from fcdeploy.search.judged import make_judge
 from fcdeploy.search.request import Request
 from fcdeploy.search.search import SearchResult, run_search
+from fcdeploy.search.stopwatch import NATIVE, ONNXRUNTIME, UNTIMED
 from fcdeploy.tables.types import INT8
 
 EFFORT: Effort = "balanced"
@@ -62,7 +64,7 @@ def load_problem(request: Request, model: ir.Model, files: tuple[Path, ...], on_
     # apart whether they are judged or not, so that a plan gives the same bytes again
     apart = set_apart(model, calibration, groups, source if request.calibration is None else None, on_step)
     measured = apart.calibration
-    if request.target.one_answer:
+    if request.target.one_answer or request.native:
         measured = turn_transposed_convs(model, measured, match_keep_float(model.graph, request.keep_float))
         infer_shapes(model)
     if source is None and apart.tools:
@@ -102,10 +104,14 @@ def plan_request(request: Request, problem: Problem, on_step: OnStep | None) -> 
     else:
         if request.effort == "best":
             problem, tried = choose_best(problem, choose_ranges=request.ranges is None, on_step=on_step)
-        source = choose_cost_source(problem, "none" if request.native else request.costs, request.target_name)
-        plan, basis = plan_fastest(problem, source, on_step)
+        if request.native:
+            plan, basis = plan_native(problem, request.costs, request.limits, on_step)
+        else:
+            source = choose_cost_source(problem, request.costs, request.target_name)
+            plan, basis = plan_fastest(problem, source, on_step)
         plan = add_refinements(problem, plan)
-    result = None if request.goal is None else run_search(problem, basis, request.goal, on_step)
+    stopwatch = ONNXRUNTIME if not request.native else NATIVE if request.limits is None else UNTIMED
+    result = None if request.goal is None else run_search(problem, basis, request.goal, on_step, stopwatch=stopwatch)
     return Planned(problem, plan if result is None else result.plan, basis, tried, result)
 
 

@@ -14,7 +14,6 @@ from fcdeploy.graph.model import input_specs
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.timing.costs import CostBasis
-from fcdeploy.int8.timing.measure import choose_reference, confirm
 from fcdeploy.records.costs import TimeTrial
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
@@ -33,6 +32,7 @@ from fcdeploy.search.evaluator import (
 from fcdeploy.search.goal import AccuracyGoal
 from fcdeploy.search.groups import ALL
 from fcdeploy.search.ladder import Forms, NodeGroup, Objective, PathStep, Score
+from fcdeploy.search.stopwatch import ONNXRUNTIME, Stopwatch
 from fcdeploy.search.verdict import standard_error
 
 FEW = 64  # samples on which roundings are ranked: sums over many values
@@ -55,7 +55,7 @@ class SearchResult:
 
     `held` is whether the drop of the last result is within the bound.  `warning` is about samples seen in calibration;
     `known` is False where nobody can tell which those are.  `left_out` are the nodes that the search took out of int8.
-    `in_time` is False where the time was up before the search was.
+    `in_time` is False where the time was up before the search was.  `timed_against` says what times are ratios of.
     """
 
     plan: Plan
@@ -70,6 +70,7 @@ class SearchResult:
     seconds: float
     warning: str | None
     known: bool
+    timed_against: str
 
     @property
     def result(self) -> EvaluationResult:
@@ -86,6 +87,7 @@ class SearchRun:
     bound: float
     deadline: float
     on_step: OnStep
+    stopwatch: Stopwatch
     results: dict[tuple[tuple[str, str], ...], EvaluationResult] = field(default_factory=dict)
 
     def result(self, forms: Forms) -> EvaluationResult:
@@ -113,7 +115,14 @@ class SearchRun:
         return time.perf_counter() > self.deadline
 
 
-def run_search(problem: Problem, basis: CostBasis, goal: AccuracyGoal, on_step: OnStep | None = None) -> SearchResult:
+def run_search(
+    problem: Problem,
+    basis: CostBasis,
+    goal: AccuracyGoal,
+    on_step: OnStep | None = None,
+    *,
+    stopwatch: Stopwatch = ONNXRUNTIME,
+) -> SearchResult:
     """The fastest plan found whose drop is within the bound; `basis` are the costs that it starts from.
 
     What holds the bound is not improved further, and what climbing cannot hold is tried by price.  Where nothing does, or
@@ -129,7 +138,7 @@ def run_search(problem: Problem, basis: CostBasis, goal: AccuracyGoal, on_step: 
     seen = check_calibrated(problem, str(problem.file), allowed=goal.same_data)
     evaluation = evaluate_float(problem, source, goal.metric, seen, step)
 
-    run = _start_run(problem, evaluation, basis, bound, begin + 60 * goal.minutes, step)
+    run = SearchRun(begin_building(problem, basis.costs), evaluation, bound, begin + 60 * goal.minutes, step, stopwatch)
     objective = Objective(bound, run.rank, run.score, run.builder.cost, run.stop)
     path = ladder.climb_ladder(run.builder.groups, objective)
     if ladder.meets_bound(path[-1].score, bound):
@@ -159,13 +168,8 @@ def run_search(problem: Problem, basis: CostBasis, goal: AccuracyGoal, on_step: 
         seconds=time.perf_counter() - begin,
         warning=seen.warning,
         known=seen.known is not None,
+        timed_against=stopwatch.against,
     )
-
-
-def _start_run(
-    problem: Problem, evaluation: Evaluation, basis: CostBasis, bound: float, deadline: float, on_step: OnStep
-) -> SearchRun:
-    return SearchRun(begin_building(problem, basis.costs), evaluation, bound, deadline, on_step)
 
 
 def _try_all_in_float(run: SearchRun, best: PathStep) -> list[PathStep]:
@@ -207,13 +211,12 @@ def _list_measured(run: SearchRun) -> list[PathStep]:
 def _time_steps(run: SearchRun, path: Sequence[PathStep]) -> list[MeasuredStep]:
     """The steps of the path with their times: the last and the first for certain, others while there is time."""
     feeds = _take_one_batch(run)
-    reference = choose_reference(run.builder.problem.file, run.builder.problem.model, feeds)
     first_and_last = {0, len(path) - 1}
     steps = []
     for number, step in enumerate(path):
         timed = number in first_and_last or (number <= TIMED and not run.stop())
         trial = (
-            confirm(reference, run.builder.model(step.forms), run.builder.base, feeds, on_step=run.on_step)
+            run.stopwatch.time(run.builder.problem, run.builder.model(step.forms), feeds, run.on_step)
             if timed
             else None
         )

@@ -26,7 +26,7 @@ from fcdeploy.commands.validate import validate
 from fcdeploy.files import check_output, read_json
 from fcdeploy.graph.model import is_quantized, read_model, refuse_unsupported
 from fcdeploy.int8.plan_file import _read as _read_plan
-from fcdeploy.int8.timing.costs import _read_costs
+from fcdeploy.int8.timing.costs import read_costs
 from fcdeploy.proof.saturation import prove_no_saturation
 from fcdeploy.records import costs as costing
 from fcdeploy.records.data_format import read_classes
@@ -74,7 +74,7 @@ def test_outputs_that_are_no_files(tmp_path: Path) -> None:
 READERS: dict[str, Callable[[Path], object]] = {
     "bundle": open_bundle, "--classes": read_classes,
     "validation report": lambda path: read_json(path, "validation report", "-"),
-    "costs": lambda path: _read_costs(path, ""), "plan": lambda path: _read_plan(path, "plan"),
+    "costs": lambda path: read_costs(path, "", "onnxruntime"), "plan": lambda path: _read_plan(path, "plan"),
 }  # fmt: skip
 
 

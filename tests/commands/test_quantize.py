@@ -401,14 +401,6 @@ def test_for_native_code(command: Command) -> None:
     assert found["native"]["macs"] > 0
     assert found["native"]["arena_bytes"] > 8 * 8 * 8
     assert Path("native.onnx").read_bytes() == command.file("all.onnx", "--floor", "none")
-    code, _, err = command.text("--engine", "native", "--costs", "table", "--data", "data.npz", "-o", "out.onnx")
-    assert (code, err.splitlines()[0]) == (
-        2, "error: --costs would be ignored: --engine native takes every integer kernel"
-    )  # fmt: skip
-    code = main(
-        ["quantize", "model.onnx", "--weights", "int4", "--engine", "native", "--data", "data.npz", "-o", "out.onnx"]
-    )
-    assert code == 2
     code, _, err = command.text("--engine", "tflite", "--data", "data.npz", "-o", "out.onnx")
     assert (code, err.splitlines()[0]) == (2, "error: engine 'tflite' is unknown, expected onnxruntime, native")
 

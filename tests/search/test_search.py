@@ -37,6 +37,7 @@ from fcdeploy.search.evaluator import SKETCH, EvaluationResult, sketch_output
 from fcdeploy.search.groups import ALL, explain_moves, find_groups
 from fcdeploy.search.ladder import NodeGroup, PathStep, Score
 from fcdeploy.search.search import MeasuredStep, SearchRun, _try_all_in_float
+from fcdeploy.search.stopwatch import UNTIMED
 from fcdeploy.sensitivity.error_sources import find_sources
 from fcdeploy.user_code import load_file
 
@@ -395,7 +396,7 @@ def test_all_in_float_is_tried_where_it_is_faster_and_there_is_time() -> None:
 
     def tried(cost: float, deadline: float) -> list[PathStep]:
         builder = SimpleNamespace(costs=SimpleNamespace(layers=["a"]), cost=lambda _: cost)
-        run = SearchRun(builder, None, 1.0, deadline, lambda *_: None)  # type: ignore[arg-type]
+        run = SearchRun(builder, None, 1.0, deadline, lambda *_: None, UNTIMED)  # type: ignore[arg-type]
         run.score = lambda _: Score(0.0, 0.0, cost)  # type: ignore[method-assign]
         return _try_all_in_float(run, best)
 

@@ -2,7 +2,8 @@
 
 onnxruntime has no integer kernel for a ConvTranspose, and the last bits of the float one differ between CPUs.  Both operators
 in its place have byte kernels, so a file that is to give the same bytes everywhere (`Target.one_answer`) is made of them.
-Where that is not asked for the ConvTranspose stays: in its place they take 0.91 to 1.06 of the time in bytes and more in float.
+So is one for native code, which computes in bytes what lies between layers.  Elsewhere the ConvTranspose stays: in its place they
+take 0.91 to 1.06 of the time in bytes and more in float.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def _find_costs(problem: Problem, everything: Plan, asked: str | Path, on_step: 
     if named:
         clear_abandoned(file)
     if named and file.exists():
-        return CostBasis(_read_costs(file, model))
+        return CostBasis(read_costs(file, model, "onnxruntime"))
     if not problem.samples:
         why = f"times were not measured: {problem.why_not_run}"
         return CostBasis(estimate_costs(problem.model, model, problem.target.name), warnings=(why,))
@@ -98,13 +98,19 @@ def _find_costs(problem: Problem, everything: Plan, asked: str | Path, on_step: 
     return basis
 
 
-def _read_costs(file: Path, model: str) -> Costs:
+def read_costs(file: Path, model: str, engine: str) -> Costs:
+    """The costs in a file. Raises FcdeployError where they are another model's or engine's."""
     costs = costing.from_text(
         read_small_file(file, "costs", "give a new file name to measure").decode(errors="replace"),
         f"costs {str(file)!r}",
     )
     if costs.model != model:
         raise FcdeployError(f"costs {str(file)!r} are those of another model", "give a new file name to measure")
+    if costs.engine != engine:
+        raise FcdeployError(
+            f"costs {str(file)!r} are those of --engine {costs.engine}, expected {engine}",
+            "give a new file name to measure",
+        )
     return costs
 
 

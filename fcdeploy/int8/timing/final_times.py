@@ -51,7 +51,8 @@ def is_slower(problem: Problem, int8: ir.Model, basis: CostBasis) -> bool:
 
 
 def _can_time(problem: Problem, basis: CostBasis) -> bool:
-    measured = basis.costs is not None and bool(basis.costs.trials or basis.costs.confirmed)
+    costs = basis.costs
+    measured = costs is not None and costs.engine == "onnxruntime" and bool(costs.trials or costs.confirmed)
     return measured and bool(problem.samples) and not problem.large and not problem.calibration.states
 
 
