@@ -132,6 +132,28 @@ def test_reductions(op: str, keep: int) -> None:
         check(of_one((4, 3, 5), lambda net, x, more=more: net.op(op, x, keepdims=keep, **more)), {"x": x})  # type: ignore[misc]
     if op == "ReduceLogSumExp":  # no exponential leaves float32
         check(of_one((4, 3), lambda net, x: net.op(op, x, axes=[2])), {"x": draw((4, 3)) * np.float32(300)})
+    none = of_one((4, 3), lambda net, x: net.op(op, x, keepdims=keep, noop_with_empty_axes=1), opset=18)
+    check(none, {"x": np.abs(draw((4, 3))) + np.float32(0.1)})
+
+
+@pytest.mark.parametrize(
+    ("op", "more"), [("CumSum", {}), ("Trilu", {}), ("ReduceL1", {}), ("Einsum", {"equation": "bij->bji"})]
+)
+def test_sums_of_integers_have_no_kernel(op: str, more: dict[str, Any]) -> None:
+    """They would come out as floats; of constants they are computed as the file says."""
+    net = Net()
+    given = [net.constant(1, np.int64)] if op == "CumSum" else []
+    net.output(net.op(op, net.input("x", 3, 3, dtype=TensorProto.INT64), *given, **more))
+    with fails(f"node '{op.lower()}0' is a {op} that cannot be compiled: it reads int64, expected floats"):
+        read_program(ir.from_proto(net.model()), "net")
+
+
+def test_constants_are_computed_not_put_together() -> None:
+    net = Net()
+    ones = net.constant(np.ones((3, 3)), np.int64)
+    rows = net.op("Sub", net.op("CumSum", ones, net.constant(0, np.int64)), net.op("Trilu", ones))
+    net.output(net.op("Gather", net.input("x", 4), rows, axis=1))
+    check(net.model(), {"x": draw((4,))})
 
 
 @pytest.mark.parametrize("axis", [1, -1])
@@ -303,8 +325,11 @@ def test_average_pools_that_round_up_and_count_their_padding(space: tuple[int, .
 
 @pytest.mark.parametrize("p", [1, 2])
 def test_norms_of_windows(p: int) -> None:
+    """Also where the last windows reach beyond the padding."""
     write = lambda net, x: net.op("LpPool", x, kernel_shape=[3, 2], strides=[2, 1], pads=[1, 0, 1, 1], p=p)  # noqa: E731
     check(of_one((3, 7, 6), write), {"x": draw((3, 7, 6))})  # type: ignore[arg-type]
+    up = lambda net, x: net.op("LpPool", x, kernel_shape=[3, 2], strides=[2, 2], ceil_mode=1, p=p)  # noqa: E731
+    check(of_one((3, 6, 7), up, opset=18), {"x": draw((3, 6, 7))})  # type: ignore[arg-type]
 
 
 # --- Resize ---

@@ -5,11 +5,14 @@ The nodes that stand in its place have its name, and are read as if the file had
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.graph.nodes import attribute_of
+from fcdeploy.native.program.tensors import Tensor
 from fcdeploy.native.reading import spelled_moves as moves
 from fcdeploy.native.reading import spelled_sums as sums
+from fcdeploy.native.reading.operands import Fixed, Operand
 from fcdeploy.native.reading.reader import Reader, read_shape
 from fcdeploy.native.reading.spelling import Spell, Spelling
 
@@ -40,6 +43,8 @@ SPELLED: dict[tuple[str, str], Spell] = {
     (MICROSOFT, "SkipSimplifiedLayerNormalization"): sums.skip_normalization,
 }
 """Domain and operator -> what it is put together from."""
+OF_ANY_TYPE = (moves.gather_elements, moves.gather_nd, moves.scatter_elements, moves.scatter_nd, moves.pool_3d)
+"""These move or choose what they read; the others compute floats."""
 IN_SPACE: dict[str, Spell] = {"Conv": moves.conv_3d, "MaxPool": moves.pool_3d, "AveragePool": moves.pool_3d}
 """Operators that have kernels along one and two axes: along three."""
 
@@ -50,8 +55,10 @@ def may_spell(node: ir.Node) -> bool:
 
 
 def find_spelling(reader: Reader, node: ir.Node) -> Spell | None:
-    """What the node is put together from; None where it has a kernel of its own, or none at all."""
+    """What the node is put together from; None where it has a kernel of its own, or none at all, and where it is a constant."""
     domain, op = _key(node)
+    if not domain and all(value is None or isinstance(reader.read(value), Fixed) for value in node.inputs):
+        return None
     if domain or op not in (*IN_SPACE, "Resize"):
         return SPELLED.get((domain, op))
     shape = read_shape(reader.read(node.inputs[0]))
@@ -74,6 +81,9 @@ def spell(reader: Reader, node: ir.Node, write: Spell) -> list[ir.Node]:
     """Put others in the place of the node, and return them; its first output alone has a place."""
     if any(value.uses() or value.is_graph_output() for value in node.outputs[1:]):
         raise reader.refuse(node, "only its first output has a kernel")
+    kind = _read_type(reader.read(node.inputs[0]))
+    if write not in OF_ANY_TYPE and np.dtype(kind).kind in "iub":
+        raise reader.refuse(node, f"it reads {kind}, expected floats")
     spelling = Spelling(reader, node)
     result = write(spelling)
     if result.producer() not in spelling.nodes:  # what it reads, as it is
@@ -81,6 +91,12 @@ def spell(reader: Reader, node: ir.Node, write: Spell) -> list[ir.Node]:
     assert node.graph is not None
     ir.convenience.replace_nodes_and_values(node.graph, node, [node], spelling.nodes, [node.outputs[0]], [result])
     return spelling.nodes
+
+
+def _read_type(operand: Operand) -> str:
+    if isinstance(operand, Fixed):
+        return operand.array.dtype.name
+    return operand.dtype if isinstance(operand, Tensor) else "float32"
 
 
 def _key(node: ir.Node) -> tuple[str, str]:

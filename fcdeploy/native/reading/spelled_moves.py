@@ -190,14 +190,16 @@ def average_counted(s: Spelling) -> ir.Value:
 
 
 def lp_pool(s: Spelling) -> ir.Value:
-    """The root of the sum of powers in each window: the mean of as many, times how many."""
+    """The root of the sum of powers in each window: the mean of as many, times how many. What is outside counts as zero."""
     order, window = s.get("p", 2), read_window(s.node, s.shape[2:], s.get("kernel_shape", ()))
     if order not in (1, 2):
         raise s.refuse(f"its p is {order}, expected 1 or 2")
+    if s.get("ceil_mode", 0):
+        window = window.round_up(s.shape[2:])
     power = s("Abs", s.x) if order == 1 else s("Mul", s.x, s.x)
     mean = s(
         "AveragePool", power, kernel_shape=window.kernel, strides=window.strides, dilations=window.dilations,
-        pads=window.pads, ceil_mode=s.get("ceil_mode", 0), count_include_pad=1,
+        pads=window.pads, count_include_pad=1,
     )  # fmt: skip
     total = s("Mul", mean, s.hold(prod(window.kernel)))
     return total if order == 1 else s("Sqrt", total)

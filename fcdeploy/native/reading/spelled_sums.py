@@ -59,7 +59,7 @@ def mean_variance_normalization(s: Spelling) -> ir.Value:
 def lp_normalization(s: Spelling) -> ir.Value:
     """x over its norm along an axis; 0 where the norm is."""
     order, axis = s.get("p", 2), s.hold([s.get("axis", -1)], np.int64)
-    norm = _norm(s, s.x, axis, order)
+    norm = _norm(s, s.x, axis, order, keepdims=1)
     return s("Div", s.x, s("Where", s("Equal", norm, s.hold(0.0)), s.hold(1.0), norm))
 
 
@@ -89,29 +89,30 @@ def skip_normalization(s: Spelling) -> ir.Value:
 # --- reductions ---
 
 
-def _norm(s: Spelling, x: ir.Value, axes: ir.Value, order: int, keep: int = 1) -> ir.Value:
+def _norm(s: Spelling, x: ir.Value, axes: ir.Value, order: int, **how: int) -> ir.Value:
     if order == 1:
-        return s("ReduceSum", s("Abs", x), axes, keepdims=keep)
-    return s("Sqrt", s("ReduceSum", s("Mul", x, x), axes, keepdims=keep))
+        return s("ReduceSum", s("Abs", x), axes, **how)
+    return s("Sqrt", s("ReduceSum", s("Mul", x, x), axes, **how))
 
 
 def reduction(s: Spelling) -> ir.Value:
     """ReduceL1, ReduceL2, ReduceSumSquare, ReduceLogSum and ReduceLogSumExp."""
     op, keep = s.node.op_type, s.get("keepdims", 1)
     given = s.reader.get_integers(s.node, "axes", 1)
-    noop = not given and s.get("noop_with_empty_axes", 0)
+    noop = int(not given and s.get("noop_with_empty_axes", 0))
     given = () if noop else sort_axes(given or range(len(s.shape)), len(s.shape))
-    axes = s.hold(given, np.int64)
+    axes, how = s.hold(given, np.int64), {"keepdims": keep, "noop_with_empty_axes": noop}
     if op == "ReduceLogSumExp":
-        largest = s("ReduceMax", s.x, axes, keepdims=1)
-        total = s("Log", s("ReduceSum", s("Exp", s("Sub", s.x, largest)), axes, keepdims=1))
+        whole = {**how, "keepdims": 1}
+        largest = s("ReduceMax", s.x, axes, **whole)
+        total = s("Log", s("ReduceSum", s("Exp", s("Sub", s.x, largest)), axes, **whole))
         out = tuple(1 if i in given else n for i, n in enumerate(s.shape) if keep or i not in given)
         return s.reshape(s("Add", total, largest), out)
     if op == "ReduceLogSum":
-        return s("Log", s("ReduceSum", s.x, axes, keepdims=keep))
+        return s("Log", s("ReduceSum", s.x, axes, **how))
     if op == "ReduceSumSquare":
-        return s("ReduceSum", s("Mul", s.x, s.x), axes, keepdims=keep)
-    return _norm(s, s.x, axes, 1 if op == "ReduceL1" else 2, keep)
+        return s("ReduceSum", s("Mul", s.x, s.x), axes, **how)
+    return _norm(s, s.x, axes, 1 if op == "ReduceL1" else 2, **how)
 
 
 def running_sum(s: Spelling) -> ir.Value:
