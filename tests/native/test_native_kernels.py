@@ -60,6 +60,15 @@ def test_convolutions(seed: int, extreme: bool, rank: int) -> None:
     )
 
 
+@pytest.mark.parametrize("outs", [16, 32, 48])
+def test_images_one_column_wide(outs: int) -> None:
+    """Of two rows of two images the last lies where the fourth column of a row would; those between do not."""
+    random = np.random.default_rng(outs)
+    x = Tensor("x", (16, 8, 5, 1), "uint8", coding(random))
+    window = Window(kernel=(4, 1), strides=(1, 2), begins=(0, 0), ends=(0, 0), dilations=(1, 1))
+    check([layer_of(random, x, outs, window, 1, extreme=False, real=False)], [x], random)
+
+
 @FEW
 @given(seed=SEEDS)
 def test_rows_that_begin_a_byte_earlier(seed: int) -> None:

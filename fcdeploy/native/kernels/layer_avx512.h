@@ -97,12 +97,17 @@ FC_INLINE void fc_layer_places_in_fours(
     }
 }
 
-/* Whether each four of sixteen positions lie side by side. */
+/* Whether four positions lie side by side. Each is looked at: rows of one column can have the last where it would be. */
+FC_INLINE int fc_layer_four(const int32_t *from, const struct fc_layer *l)
+{
+    const int32_t once = l->x_column;
+    return ((from[1] - from[0] - once) | (from[2] - from[1] - once) | (from[3] - from[2] - once)) == 0;
+}
+
+/* Whether each four of sixteen positions do. */
 FC_INLINE int fc_layer_in_fours(const int32_t *from, const struct fc_layer *l)
 {
-    const int32_t reach = 3 * l->x_column;
-    return from[3] - from[0] == reach && from[7] - from[4] == reach &&
-           from[11] - from[8] == reach && from[15] - from[12] == reach;
+    return fc_layer_four(from, l) && fc_layer_four(from + 4, l) && fc_layer_four(from + 8, l) && fc_layer_four(from + 12, l);
 }
 
 /* Whether runs are one step each below each other. */
@@ -179,7 +184,6 @@ FC_INLINE void fc_layer_two_tiles(
     const struct fc_written *all, const int32_t *at)
 {
     const ptrdiff_t size = (ptrdiff_t)l->runs_y * l->runs_x * l->steps * 4 * FC_TILE;
-    const int32_t reach = 3 * l->x_column;
     struct fc_written to[2] = {*all, *all};
     to[1].bytes = all->bytes ? all->bytes + FC_TILE : 0;
     to[1].reals = all->reals ? all->reals + FC_TILE : 0;
@@ -188,7 +192,7 @@ FC_INLINE void fc_layer_two_tiles(
     to[1].bias = all->bias ? all->bias + FC_TILE : 0;
     const int fetch = positions >= 24 ? 8 : 0;
     int p = 0;
-    for (; p + 8 <= positions && from[p + 3] - from[p] == reach && from[p + 7] - from[p + 4] == reach; p += 8)
+    for (; p + 8 <= positions && fc_layer_four(from + p, l) && fc_layer_four(from + p + 4, l); p += 8)
         if (p == fetch || p == fetch + 8) /* the next two tiles, one after the other */
             fc_layer_two_tiles_block(1, p == fetch ? 2 * size : 3 * size, x, from + p, weights, size, bias, l, to, at + p);
         else
