@@ -116,7 +116,7 @@ def compile(  # the command's name
             f"--allow-float compiles them too; where they are layers, {QUANTIZE}",
         )
     program, handed = (program, None) if copy is None else hand_over(program, ties=allow_ties)
-    built = build(program)
+    built = build(program, paired=emit == "library" and row.paired)
     if dry_run:
         return add_handed(build_report(path, None, built, None, floats, warnings), handed)
 

@@ -63,18 +63,21 @@ class Built:
         return render_sources(self.program, self.calls, self.memory, constants, self.offsets, self.byte_entry)
 
 
-def build(program: Program, *, share: bool = True) -> Built:
-    """Decide everything. Without `share` no two buffers overlap, so that every tensor can be looked at after a run."""
+def build(program: Program, *, share: bool = True, paired: bool = False) -> Built:
+    """Decide everything. Without `share` no two buffers overlap, so that every tensor can be looked at after a run.
+
+    `paired`: with constants that only some machines read (tables/native.py).
+    """
     layouts = [place_by_turns(program, in_place=in_place) for in_place in (True, False)]
     lives = [_list_lives(layout, share=share) for layout in layouts]
     different = lives if lives[0] != lives[1] else lives[:1]
     best = min(range(len(different)), key=lambda i: plan_memory(different[i]).nbytes)
-    return build_layout(program, layouts[best], share=share)
+    return build_layout(program, layouts[best], share=share, paired=paired)
 
 
-def build_layout(program: Program, layout: Layout, *, share: bool = True) -> Built:
+def build_layout(program: Program, layout: Layout, *, share: bool = True, paired: bool = False) -> Built:
     """The calls of what was placed, and its memory."""
-    weights = Weights()
+    weights = Weights(paired=paired)
     calls = tuple(choose_call(work, weights) for work in layout.work)
     byte_entry = find_byte_entry(program, layout, weights)
     ends, buffers = find_ends(calls), list_arena(layout.buffers)

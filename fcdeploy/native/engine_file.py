@@ -49,7 +49,7 @@ def open_engine_file(engine: str, path: Path, model: ir.Model, shapes: Shapes | 
     notes = (f"native code: {of} {'computes' if len(floats) == 1 else 'compute'} in float",) if floats else ()
     with temporary_folder() as folder:
         library = folder / "model.so"
-        compile_library(build(program), row, find_compiler(), folder, library, [best])
+        compile_library(build(program, paired=row.paired), row, find_compiler(), folder, library, [best])
         yield EngineFile(library, notes)
 
 

@@ -22,11 +22,15 @@ class Level:
 
 @dataclass(frozen=True)
 class Machine:
-    """A kind of CPU: the triple zig is told, and its levels, best first; the last one runs everywhere."""
+    """A kind of CPU: the triple zig is told, and its levels, best first; the last one runs everywhere.
+
+    `paired`: one of them reads an order of steps that no other machine does (kernels/layer_pairs.h).
+    """
 
     name: str
     triple: str
     levels: tuple[Level, ...]
+    paired: bool = False
 
 
 V3 = ("-mavx2", "-mbmi", "-mbmi2", "-mf16c", "-mlzcnt", "-mmovbe")  # x86-64-v3 but for FMA, which nothing here may use
@@ -50,6 +54,7 @@ MACHINES = {
                 Level("avx2", V3, "FC_AVX2", ("avx2",)),
                 PLAIN,
             ),
+            paired=True,
         ),
         Machine(
             "aarch64",

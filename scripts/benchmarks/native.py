@@ -114,7 +114,8 @@ def measure(
     """The row of a network."""
     program = read_program(read_model(int8), name, {})
     library = folder / f"{name}.so"
-    compile_library(build(program), find_machine("host"), find_compiler(), folder, library)
+    machine = find_machine("host")
+    compile_library(build(program, paired=machine.paired), machine, find_compiler(), folder, library)
     model = NativeModel(library)
     feeds = draw_feeds(fix_shapes(input_specs(read_model(float_model)), None))
     model.run(feeds)

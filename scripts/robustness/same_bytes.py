@@ -100,7 +100,7 @@ def main(models: tuple[str, ...], samples: int, macs: int) -> None:
     machine, failed = find_machine("host"), False
     click.echo(f"{'network':<20} {'MACs':>12} {'samples':>8} {'runs':>5}  differing")
     for name, graph, specs in read_models(models):
-        built = build(read_program(graph, "net", {spec.name: spec.shape for spec in specs}))
+        built = build(read_program(graph, "net", {spec.name: spec.shape for spec in specs}), paired=True)
         count = min(samples, max(2 * SLOW, macs // max(built.program.macs, 1)))
         drawn = [dict(draw_feeds(specs, seed=seed)) for seed in range(count)]
         ran, unequal = compare(built, machine, drawn)

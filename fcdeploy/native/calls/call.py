@@ -59,9 +59,10 @@ class KernelCall:
 
 
 class Weights:
-    """All constants in one piece; equal ones are stored once."""
+    """All constants in one piece; equal ones are stored once. `paired`: with those that kernels for AVX2 alone read."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, paired: bool = False) -> None:
+        self.paired = paired
         self._parts: list[bytes] = []
         self._known: dict[tuple[bytes, object], int] = {}
         self.nbytes = 0

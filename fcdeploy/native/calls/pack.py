@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
 from fcdeploy.arrays import Array
-from fcdeploy.native.program.pairs import leaves_16_bits, pair_steps
+from fcdeploy.native.program.pairs import BLOCK, TOP, leaves_16_bits, pair_steps
 
 TILE, NARROW = 16, 8  # channels computed together; the last ones of a group fill 16 or 8
 FOUR = 4  # bytes that one lane multiplies at once
@@ -145,6 +147,28 @@ def order_fours(packed: NDArray[np.int8]) -> NDArray[np.uint8]:
             order, pairs = pair_steps(part.reshape(len(part), -1, 2), TOP_DIGIT)
             found.append(np.array([pairs, *order], np.uint8))
     return np.concatenate(found)
+
+
+def order_steps(packed: NDArray[np.int8], fields: Mapping[str, int]) -> tuple[NDArray[np.uint8], float]:
+    """The order in which AVX2 reads steps of `pack_layer_weights`, and the share of them that are in pairs.
+
+    `fields` are those of struct fc_layer. For each eight channels, run and `BLOCK` steps of it: pairs, them, and the other
+    steps (kernels/layer_pairs.h).
+    """
+    runs, steps = fields["runs_y"] * fields["runs_x"], fields["steps"]
+    found, paired, done = list[NDArray[np.uint8]](), 0, 0
+    for _, width in list_tiles(fields["outs"]) * fields["groups"]:
+        tile = packed[done : done + runs * steps * FOUR * width].reshape(runs, steps, width, 2, 2)
+        done += tile.size
+        for channel in range(0, width, NARROW):
+            for run in tile[:, :, channel : channel + NARROW]:
+                for begin in range(0, steps, BLOCK):
+                    part = run[begin : begin + BLOCK]
+                    order, pairs = pair_steps(part.reshape(len(part), -1, 2), TOP)
+                    found.append(np.array([pairs, *order], np.uint8))
+                    paired += 2 * pairs
+    every = sum(len(each) - 1 for each in found)
+    return np.concatenate(found), paired / every
 
 
 def fill_up(values: Array, multiple: int = TILE) -> Array:

@@ -20,6 +20,7 @@ struct fc_layer {
     int32_t groups, x_group, outs;       /* output channels of a group */
     struct fc_code code;
     const uint8_t *wide; /* for each tile, whether two products can leave 16 bits; none of them where NULL */
+    const uint8_t *order; /* of each eight channels, steps in pairs (layer_pairs.h); NULL where that does not pay */
 };
 
 /* What becomes of the sums of a tile: bytes, or floats. */

@@ -15,6 +15,7 @@
 #else
 #include "layer_block.h"
 #endif
+#include "layer_pairs.h"
 #if defined(FC_STORED)
 #include "layer_alone.h"
 #endif
@@ -76,6 +77,9 @@ FC_INLINE void fc_layer_channels(
 {
     struct fc_written to = *all;
     int tile = 0, channel = 0;
+#if defined(fc_dot_two)
+    const uint8_t *order = l->order;
+#endif
     to.code = &l->code;
     for (int g = 0; g < l->groups; g++) {
         const uint8_t *own = x + (ptrdiff_t)g * l->x_group;
@@ -93,7 +97,15 @@ FC_INLINE void fc_layer_channels(
             to.bounded = fc_bounded(to.factor);
 #endif
             to.bias = all->bias ? all->bias + channel : 0;
-            fc_layer_any_tile(width, FC_PAIRS && l->wide && l->wide[tile], positions, own, from, weights, b, l, &to, at, left);
+            const int wide = FC_PAIRS && l->wide && l->wide[tile];
+            int first = 0; /* position that is left */
+#if defined(fc_dot_two)
+            if (order && !wide)
+                first = fc_layer_paired_tile(width, positions, own, from, weights, order, b, l, &to, at, left);
+            order = order ? order + width / FC_LANES * fc_order_size(l) : 0;
+#endif
+            if (first < positions)
+                fc_layer_any_tile(width, wide, positions - first, own, from + first, weights, b, l, &to, at + first, left);
             weights += (ptrdiff_t)l->runs_y * l->runs_x * l->steps * 4 * width;
             channel += width;
             done += width;
