@@ -16,7 +16,7 @@ from fcdeploy.native.build import build
 from fcdeploy.native.placing.layout import place
 from fcdeploy.native.program.interpret import run
 from fcdeploy.native.program.layers import Layer
-from fcdeploy.native.program.steps import Combine, Lookup, LookupTable, Program, Quantize
+from fcdeploy.native.program.steps import Combine, Lookup, LookupTable, Move, Program, Quantize
 from fcdeploy.native.reading.operators import read_program
 from fcdeploy.runtime.session import Session
 
@@ -120,6 +120,18 @@ def test_activations_between_bytes_are_tables(op: str, more: dict[str, Any]) -> 
     program = check(line, ties=2)
     between = [step for step in program.steps if isinstance(step, LookupTable | Lookup)]
     assert len(between) <= (3 if op == "Tanh" else 2)  # a Tanh is a Sigmoid of bytes that are read with another scale
+
+
+def test_parts_without_elements_are_no_part_of_a_concatenation() -> None:
+    """As exporters write a roll by nothing."""
+    net = Net()
+    x = net.input("x", 6, 4)
+    y = net.op("Relu", net.conv(x, 6, 6, (1,)))
+    none = net.op("Slice", y, *[net.constant(np.array([each], np.int64)) for each in (6, 9, 1)])
+    y = net.op("Concat", none, y, axis=1)
+    net.output(net.dense(net.op("Flatten", y), 24, 3))
+    program = check(quantize_net(net, random_data(4, 8, x=(6, 4))), ties=1)
+    assert not any(isinstance(step, Move) and step.kind == "concat" and len(step.inputs) > 1 for step in program.steps)
 
 
 def test_a_model_of_another_tool_with_unsigned_weights() -> None:

@@ -101,7 +101,8 @@ def transpose(reader: Reader, node: ir.Node) -> None:
 
 
 def slice_(reader: Reader, node: ir.Node) -> None:
-    shape = read_shape(reader.read(node.inputs[0]))
+    operand = reader.read(node.inputs[0])
+    shape = read_shape(operand)
     starts, ends = reader.get_integers(node, "starts", 1) or (), reader.get_integers(node, "ends", 2) or ()
     axes, steps = reader.get_integers(node, "axes", 3), reader.get_integers(node, "steps", 4)
     begin, step, sizes = [0] * len(shape), [1] * len(shape), list(shape)
@@ -109,8 +110,12 @@ def slice_(reader: Reader, node: ir.Node) -> None:
         axis = (axes[i] if axes else i) % len(shape)
         chosen = range(shape[axis])[slice(start, end, steps[i] if steps else 1)]
         begin[axis], step[axis], sizes[axis] = chosen.start, chosen.step, len(chosen)
-    if 0 in sizes:
-        raise reader.refuse(node, "it leaves no elements")
+    if 0 in sizes and not isinstance(operand, Fixed):
+        output = node.outputs[0]
+        if output.is_graph_output() or any(use.node.op_type != "Concat" for use in output.uses()):
+            raise reader.refuse(node, "it leaves no elements")
+        reader.set(output, Fixed(np.zeros(sizes, np.float32)))
+        return
     move(reader, node, "slice", tuple(sizes), (tuple(begin), tuple(step)))
 
 
@@ -129,8 +134,9 @@ def split(reader: Reader, node: ir.Node) -> None:
 
 def concat(reader: Reader, node: ir.Node) -> None:
     operands = [reader.read(value) for value in node.inputs if value is not None]
+    axis = attribute_of(node, "axis", 0) % len(read_shape(operands[0]))
+    operands = [each for each in operands if read_shape(each)[axis]] or operands[:1]
     shapes = [read_shape(each) for each in operands]
-    axis = attribute_of(node, "axis", 0) % len(shapes[0])
     shape = tuple(sum(s[axis] for s in shapes) if i == axis else n for i, n in enumerate(shapes[0]))
     if all(isinstance(each, Fixed) for each in operands):
         reader.set(node.outputs[0], Fixed(np.concatenate([each.array for each in operands], axis)))  # type: ignore[union-attr]
