@@ -227,6 +227,32 @@ def test_weights_in_blocks(bits: int, zeros: str) -> None:
     np.testing.assert_allclose(found["y"], wanted, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("sizes", "why"),
+    [
+        ((8, 4, 8, 4, -1), "its weights are computed at run time"),
+        ((9, 4, 8, 4, 32), "its weights, scales or zero points are not those of 4 outputs in 2 blocks"),
+        ((8, 4, 8, 2, 32), "its weights, scales or zero points are not those of 4 outputs in 2 blocks"),
+        ((8, 4, 8, 4, 20), "its weights, scales or zero points are not those of 4 outputs in 2 blocks"),
+    ],
+)
+def test_weights_in_blocks_that_do_not_fit(sizes: tuple[int, ...], why: str) -> None:
+    """Bytes of a block, outputs, scales, bytes of zero points and how many inputs have a block named, -1 for an input."""
+    (*lengths, named), net = sizes, Net()
+    x = net.input("x", 32)
+    shapes = ((lengths[1], 2, lengths[0]), lengths[2:3], lengths[3:4])
+    held = [net.constant(np.ones(n), kind) for n, kind in zip(shapes, (np.uint8, np.float32, np.uint8), strict=True)]
+    groups = net.input("groups", dtype=TensorProto.INT32) if named < 0 else net.constant(np.zeros(named), np.int32)
+    node = helper.make_node(
+        "MatMulNBits", [x, *held, groups], ["y"], "p", domain="com.microsoft", N=4, K=32, bits=4, block_size=16
+    )
+    ends = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4])
+    graph = helper.make_graph([node], "g", net.inputs, [ends], net.weights)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    with fails(f"node 'p' is a MatMulNBits that cannot be compiled: {why}"):
+        read(helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSIONS[17]))
+
+
 def test_one_block_for_each_output_is_integers() -> None:
     """Of activations that are bytes."""
     net = Net()

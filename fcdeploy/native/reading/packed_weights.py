@@ -68,18 +68,21 @@ def unpack(node: ir.Node, size: int) -> tuple[Array, Array, Array]:
     Raises FcdeployError where they are not constants, or not as many as the attributes say.
     """
     outs, length, bits = (attribute_of(node, name, default) for name, default in (("N", 0), ("K", 0), ("bits", 4)))
-    weight, scale, zero = (_read(node, at) for at in (1, SCALES, ZEROS))
-    if (
-        weight is None
-        or scale is None
-        or (zero is None and len(node.inputs) > ZEROS and node.inputs[ZEROS] is not None)
-    ):
+    weight, scale, zero, groups = (_read(node, at) for at in (1, SCALES, ZEROS, GROUPS))
+    given = [at < len(node.inputs) and node.inputs[at] is not None for at in (ZEROS, GROUPS)]
+    if weight is None or scale is None or (zero is None and given[0]) or (groups is None and given[1]):
         raise _refuse(node, "its weights are computed at run time")
     if bits not in BITS or size < 1:
         raise _refuse(node, f"it has {bits} bits in blocks of {size}, expected {', '.join(map(str, BITS))} bits")
     blocks = -(-length // size)
-    if weight.size * 8 < outs * blocks * size * bits or scale.size != outs * blocks:
-        raise _refuse(node, f"its weights or scales are not those of {outs} outputs in {blocks} blocks")
+    zeros = -(-blocks * bits // 8) if zero is not None and zero.dtype == np.uint8 else blocks  # bytes, or numbers
+    fits = (
+        weight.size == outs * blocks * -(-size * bits // 8) and scale.size == outs * blocks
+        and (zero is None or zero.size == outs * zeros)
+        and (groups is None or (groups.size in (length, blocks * size) and 0 <= groups.min() <= groups.max() < blocks))
+    )  # fmt: skip
+    if not (outs and length and fits):
+        raise _refuse(node, f"its weights, scales or zero points are not those of {outs} outputs in {blocks} blocks")
     rows = _split_bytes(weight.reshape(outs, blocks, -1), bits)[:, :, :size].reshape(outs, -1)[:, :length]
     if zero is None:
         zero = np.full((outs, blocks), 1 << (bits - 1), np.uint8)
@@ -97,7 +100,7 @@ def _split_bytes(packed: Array, bits: int) -> Array:
 
 def _dequantize(weight: Array, scale: Array, zero: Array, groups: Array | None, size: int) -> Array:
     """With zero points that are numbers of their own, or blocks whose inputs do not lie side by side."""
-    block = np.arange(weight.shape[1]) // size if groups is None else groups
+    block = np.arange(weight.shape[1]) // size if groups is None else groups[: weight.shape[1]]
     return np.asarray((weight - zero[:, block].astype(np.float32)) * scale[:, block], np.float32)
 
 
