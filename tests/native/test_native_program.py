@@ -10,13 +10,14 @@ import pytest
 from conftest import fails
 from native_kernels import assert_same
 from networks import Line, Net, quantize_net, random_data
+from onnx import TensorProto, helper, numpy_helper
 
 from fcdeploy.graph.model import name_everything
 from fcdeploy.native.build import build
 from fcdeploy.native.placing.layout import place
 from fcdeploy.native.program.interpret import run
 from fcdeploy.native.program.layers import Layer
-from fcdeploy.native.program.steps import Combine, Lookup, LookupTable, Move, Program, Quantize
+from fcdeploy.native.program.steps import Combine, Lookup, LookupTable, Program, Quantize
 from fcdeploy.native.reading.operators import read_program
 from fcdeploy.runtime.session import Session
 
@@ -123,15 +124,32 @@ def test_activations_between_bytes_are_tables(op: str, more: dict[str, Any]) -> 
 
 
 def test_parts_without_elements_are_no_part_of_a_concatenation() -> None:
-    """As exporters write a roll by nothing."""
-    net = Net()
-    x = net.input("x", 6, 4)
-    y = net.op("Relu", net.conv(x, 6, 6, (1,)))
-    none = net.op("Slice", y, *[net.constant(np.array([each], np.int64)) for each in (6, 9, 1)])
-    y = net.op("Concat", none, y, axis=1)
-    net.output(net.dense(net.op("Flatten", y), 24, 3))
-    program = check(quantize_net(net, random_data(4, 8, x=(6, 4))), ties=1)
-    assert not any(isinstance(step, Move) and step.kind == "concat" and len(step.inputs) > 1 for step in program.steps)
+    """As exporters write a roll by nothing, and the first axes of a shape that has none of them."""
+    numbers = {"six": [6], "nine": [9], "zero": [0], "one": [1], "last": [8, 3]}
+    model = helper.make_model(
+        helper.make_graph(
+            [
+                helper.make_node("Slice", ["x", "six", "nine", "one"], ["none"]),
+                helper.make_node("Concat", ["none", "x"], ["rolled"], axis=1),
+                helper.make_node("Shape", ["rolled"], ["shape"]),
+                helper.make_node("Slice", ["shape", "zero", "zero"], ["no axes"]),
+                helper.make_node("Slice", ["shape", "zero", "one"], ["first axis"]),
+                helper.make_node("Concat", ["no axes", "first axis", "last"], ["to"], axis=0),
+                helper.make_node("Reshape", ["rolled", "to"], ["y"]),
+            ],
+            "net",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 6, 4])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 8, 3])],
+            [numpy_helper.from_array(np.array(value, np.int64), name) for name, value in numbers.items()],
+        ),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    x = np.random.default_rng(0).normal(size=(1, 6, 4)).astype(np.float32)
+    program = read_program(ir.from_proto(model), "net")
+    found = run(program, {"x": x})
+    assert np.array_equal(found["y"], x.reshape(1, 8, 3))
+    assert_same(build(program), {"x": x}, found)
 
 
 def test_a_model_of_another_tool_with_unsigned_weights() -> None:
