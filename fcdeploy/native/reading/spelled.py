@@ -11,6 +11,7 @@ import onnx_ir as ir
 from fcdeploy.graph.nodes import attribute_of
 from fcdeploy.native.program.tensors import Tensor
 from fcdeploy.native.reading import spelled_moves as moves
+from fcdeploy.native.reading import spelled_recurrent as recurrent
 from fcdeploy.native.reading import spelled_sums as sums
 from fcdeploy.native.reading.operands import Fixed, Operand
 from fcdeploy.native.reading.reader import Reader, read_shape
@@ -34,6 +35,7 @@ SPELLED: dict[tuple[str, str], Spell] = {
     ("", "ScatterND"): moves.scatter_nd,
     ("", "Einsum"): moves.einsum,
     ("", "LpPool"): moves.lp_pool,
+    ("", "RNN"): recurrent.rnn,
     **{(MICROSOFT, op): sums.fast_gelu for op in ("Gelu", "BiasGelu", "FastGelu")},
     (MICROSOFT, "QuickGelu"): sums.quick_gelu,
     (MICROSOFT, "FusedMatMul"): sums.fused_matmul,
@@ -78,18 +80,21 @@ def _has_no_kernel(resize: ir.Node, rank: int) -> bool:
 
 
 def spell(reader: Reader, node: ir.Node, write: Spell) -> list[ir.Node]:
-    """Put others in the place of the node, and return them; its first output alone has a place."""
-    if any(value.uses() or value.is_graph_output() for value in node.outputs[1:]):
-        raise reader.refuse(node, "only its first output has a kernel")
+    """Put others in the place of the node, and return them. Raises FcdeployError where an output that is read has no place."""
     kind = _read_type(reader.read(node.inputs[0]))
     if write not in OF_ANY_TYPE and np.dtype(kind).kind in "iub":
         raise reader.refuse(node, f"it reads {kind}, expected floats")
     spelling = Spelling(reader, node)
-    result = write(spelling)
-    if result.producer() not in spelling.nodes:  # what it reads, as it is
-        result = spelling("Identity", result)
+    written = write(spelling)
+    results = list(written) if isinstance(written, tuple) else [written]
+    if any(value.uses() or value.is_graph_output() for value in node.outputs[len(results) :]):
+        raise reader.refuse(node, "only its first output has a kernel")
+    results = [each if each.producer() in spelling.nodes else spelling("Identity", each) for each in results]
+    count = len(node.outputs)
     assert node.graph is not None
-    ir.convenience.replace_nodes_and_values(node.graph, node, [node], spelling.nodes, [node.outputs[0]], [result])
+    ir.convenience.replace_nodes_and_values(
+        node.graph, node, [node], spelling.nodes, node.outputs[: len(results)], results[:count]
+    )
     return spelling.nodes
 
 

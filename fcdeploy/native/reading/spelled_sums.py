@@ -104,7 +104,8 @@ def reduction(s: Spelling) -> ir.Value:
     axes, how = s.hold(given, np.int64), {"keepdims": keep, "noop_with_empty_axes": noop}
     if op == "ReduceLogSumExp":
         whole = {**how, "keepdims": 1}
-        largest = s("ReduceMax", s.x, axes, **whole)
+        ends = np.finfo(np.float32)  # a row of infinities is one, not infinity less itself
+        largest = s("Clip", s("ReduceMax", s.x, axes, **whole), s.hold(ends.min), s.hold(ends.max))
         total = s("Log", s("ReduceSum", s("Exp", s("Sub", s.x, largest)), axes, **whole))
         out = tuple(1 if i in given else n for i, n in enumerate(s.shape) if keep or i not in given)
         return s.reshape(s("Add", total, largest), out)

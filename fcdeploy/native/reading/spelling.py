@@ -87,5 +87,5 @@ class Spelling:
         return self.transpose(turned, np.argsort(perm).tolist())
 
 
-Spell = Callable[[Spelling], ir.Value]
-"""What writes the nodes, and returns what they compute."""
+Spell = Callable[[Spelling], ir.Value | tuple[ir.Value, ...]]
+"""What writes the nodes, and returns what they compute: of several outputs the first ones."""
