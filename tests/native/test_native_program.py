@@ -16,7 +16,7 @@ from fcdeploy.graph.model import name_everything
 from fcdeploy.native.build import build
 from fcdeploy.native.placing.layout import place
 from fcdeploy.native.program.interpret import run
-from fcdeploy.native.program.layers import Layer
+from fcdeploy.native.program.layers import Layer, Product
 from fcdeploy.native.program.steps import Combine, Lookup, LookupTable, Program, Quantize
 from fcdeploy.native.reading.operators import read_program
 from fcdeploy.runtime.session import Session
@@ -150,6 +150,57 @@ def test_parts_without_elements_are_no_part_of_a_concatenation() -> None:
     found = run(program, {"x": x})
     assert np.array_equal(found["y"], x.reshape(1, 8, 3))
     assert_same(build(program), {"x": x}, found)
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [((2, 3, 2, 5, 4), (2, 3, 2, 4, 6)), ((2, 3, 2, 5, 4), (1, 1, 1, 4, 6)), ((2, 3, 2, 5, 4), (2, 3, 1, 4, 6))],
+)
+def test_products_of_many_matrices(a: tuple[int, ...], b: tuple[int, ...]) -> None:
+    """More axes in front of two matrices than a kernel walks over: those side by side are one."""
+    net = Net()
+    left, right = net.input("a", *a), net.input("b", *b)
+    net.output(net.op("MatMul", net.op("Relu", left), net.op("Relu", right)))
+    program = check(quantize_net(net, random_data(5, 8, a=a, b=b)), ties=2)
+    assert any(isinstance(step, Product) and len(step.output.shape) <= 4 for step in program.steps)
+
+
+def test_a_product_along_axes_apart_from_each_other_is_refused() -> None:
+    net = Net()
+    shapes = {"a": (2, 1, 2, 5, 4), "b": (1, 3, 2, 4, 6)}
+    net.output(net.op("MatMul", *[net.input(name, *shape) for name, shape in shapes.items()]))
+    with fails("along more than 2 axes apart from each other"):
+        program_of(quantize_net(net, random_data(5, 8, **shapes)))
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_sums_that_a_convolution_reads_with_its_border(axis: int) -> None:
+    """What is reduced lies with its channels first, and what is read of it with its channels last, and zeros around."""
+    random, left = np.random.default_rng(6), 6 if axis == 1 else 2
+    model = helper.make_model(
+        helper.make_graph(
+            [
+                helper.make_node("Reshape", ["x", "to"], ["split"]),
+                helper.make_node("ReduceMean", ["split"], ["mean"], axes=[axis], keepdims=0),
+                helper.make_node("Conv", ["mean", "w"], ["y"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+            ],
+            "net",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 12, 5, 4])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4, 5, 4])],
+            [
+                numpy_helper.from_array(np.array([1, 2, 6, 5, 4], np.int64), "to"),
+                numpy_helper.from_array(random.normal(size=(4, left, 3, 3)).astype(np.float32), "w"),
+            ],
+        ),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    feeds = {"x": random.normal(size=(1, 12, 5, 4)).astype(np.float32)}
+    program = read_program(ir.from_proto(model), "net")
+    found = run(program, feeds)
+    (wanted,) = Session(ir.from_proto(model), threads=1).run(feeds)
+    np.testing.assert_allclose(found["y"], wanted, rtol=1e-4, atol=1e-5)
+    assert_same(build(program), feeds, found)
 
 
 def test_a_model_of_another_tool_with_unsigned_weights() -> None:

@@ -234,7 +234,7 @@ def call_reduce(step: Reduce, work: Placed, weights: Weights) -> KernelCall:
     kept = tuple(1 if i in step.axes else n for i, n in enumerate(x.array.shape))
     target = y.reshape_view(np.broadcast_to(y.array.reshape(kept), x.array.shape))
     lengths, strides, _ = nest_loops([x, target])
-    if len(lengths) > LOOPS or not y.array.flags.c_contiguous:
+    if len(lengths) > LOOPS:
         raise FcdeployError(f"node {step.node!r}: a reduction over scattered axes has no kernel", KERNELS_HINT)
     missing = [0] * (LOOPS - len(lengths))
     fields = {"count": [1] * len(missing) + lengths, "a": missing + strides[0], "y": missing + strides[1]}

@@ -25,6 +25,7 @@ from fcdeploy.native.program.steps import (
     Pointwise,
     Pool,
     Program,
+    Reduce,
     Select,
     Step,
 )
@@ -275,6 +276,14 @@ class _Placement:
             self.views.setdefault(tensor.name, view)
             self._fill_border(step.node, view, tensor.name)
         order = self.orders.get(step.inputs[0].name) if isinstance(step, Layer | FloatLayer) else None
+        if isinstance(step, Reduce) and not _lies_in_one_piece(
+            outputs[0]
+        ):  # its sums lie side by side until they are whole
+            last = step.output.name in self.last
+            whole = self._make_view(step.output, "arena", last=last)
+            self._add(Placed(step, inputs, (whole,)))
+            self._add(Copy(step.node, whole, outputs[0]))
+            return
         self._add(Placed(step, inputs, tuple(outputs), order, self._make_scratch(step)))
 
     def _place_turns(self, pair: Pair) -> None:
@@ -454,6 +463,12 @@ def _reads_across_gaps(step: Layer, view: View) -> bool:
     """Whether weights of more than 8 bits, whose rows are read once for each part, meet pixels with others' bytes between."""
     wide = step.window is not None and step.window.kernel[-1] > 1 and step.weight.dtype != np.int8
     return wide and view.array.strides[-1] != view.array.shape[1] * view.array.itemsize
+
+
+def _lies_in_one_piece(view: View) -> bool:
+    """Whether a tensor fills its part of memory, in whichever order."""
+    axes = sorted(range(view.array.ndim), key=lambda axis: -view.strides[axis])
+    return bool(view.array.transpose(axes).flags.c_contiguous)
 
 
 def _is_whole(view: View, *, last: bool) -> bool:
