@@ -320,7 +320,7 @@ MISTAKES = {
     "exists": ("output 'out.onnx' exists", "--force"),
     "output is input": ("output 'model.onnx' is also an input", "-o"),
     "output is data": ("output 'data.npz' is also an input", "-o"),
-    "shape": ("has shape (3, 8, 7), the model wants (3, 8, 8)", "fcdeploy inspect"),
+    "shape": ("has shape (3, 8, 7), the model wants (3, 8, 8)", "fcdeploy transform dense-to-conv"),
     "nan": ("sample 2 has inf at (0, 0, 1)", "repair or remove"),
     "missing": ("input 'x' is missing, it has 'y'", "the model wants 'x'"),
     "truncated": ("'model.onnx' is not an ONNX model, or is damaged", "fcdeploy export"),
