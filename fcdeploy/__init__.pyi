@@ -198,7 +198,8 @@ def dense_to_conv(
 ) -> TransformResult:
     """Write the model with its dense head as convolutions, so that it answers for every window of a larger image.
 
-    Outputs (N, K) become maps (N, K, h, w), 1x1 at the original size; the spatial axes of inputs and outputs are free.
+    Outputs (N, K) become maps (N, K, h, w), 1x1 at the original size; the spatial axes of inputs and outputs are free,
+    which is all that becomes of a network without dense layers.
     Where a layer behind the head cannot be turned, the sizes stay as they were.  `shapes` gives inputs whose axes are
     free a size, by name; answers are compared on `samples` of `data`, with `preprocess`, else on numbers drawn with a seed.
     Raises FcdeployError where no layer can be turned, or answers differ."""
@@ -327,9 +328,11 @@ def quantize(
     "measure", or "none" to take every integer kernel there is; unless given they are measured once and kept in the cache
     folder, but for effort `fast` and targets that are not this CPU.
     `runtimes` names others than onnxruntime ("openvino,web"): what one of them refuses as integers stays float.
-    `engine` "native" takes every integer kernel, as `costs` "none" does, and refuses what native code has no kernel for.
+    `engine` "native" takes every integer kernel, as `costs` "none" does, unless `costs` are "measure" or a file: then steps of
+    native code are timed. What native code has no kernel for is refused.
     `device` (as `inspect` has it) means native code on that device: the report passes where it fits into the device's memory
-    and flash, or `max_ram` and `max_flash` bytes, and runs in at most `max_ms`; the file is written either way.
+    and flash, or `max_ram` and `max_flash` bytes, and runs in at most `max_ms`; the file is written either way. There `costs`
+    "table" counts instructions.
     `batch_axes` ("NAME=1", "NAME=none") say where samples lie in an input.
     `states` ("OUT=IN") name inputs that take what an output gave on the sample before.
     `dry_run` only plans; `save_plan` is a file for the plan that was carried out.
@@ -391,9 +394,11 @@ def quantize(
     "measure", or "none" to take every integer kernel there is; unless given they are measured once and kept in the cache
     folder, but for effort `fast` and targets that are not this CPU.
     `runtimes` names others than onnxruntime ("openvino,web"): what one of them refuses as integers stays float.
-    `engine` "native" takes every integer kernel, as `costs` "none" does, and refuses what native code has no kernel for.
+    `engine` "native" takes every integer kernel, as `costs` "none" does, unless `costs` are "measure" or a file: then steps of
+    native code are timed. What native code has no kernel for is refused.
     `device` (as `inspect` has it) means native code on that device: the report passes where it fits into the device's memory
-    and flash, or `max_ram` and `max_flash` bytes, and runs in at most `max_ms`; the file is written either way.
+    and flash, or `max_ram` and `max_flash` bytes, and runs in at most `max_ms`; the file is written either way. There `costs`
+    "table" counts instructions.
     `batch_axes` ("NAME=1", "NAME=none") say where samples lie in an input.
     `states` ("OUT=IN") name inputs that take what an output gave on the sample before.
     `dry_run` only plans; `save_plan` is a file for the plan that was carried out.
@@ -513,7 +518,7 @@ def validate(
 ) -> ValidateResult:
     """Compare an int8 model with the float model it was made from, sample by sample.
 
-    `metric` is one of `evaluate.metric.NAMES` or FILE.py:FUNCTION (a function of
+    `metric` is one of `evaluate.choose_metric.NAMES` or FILE.py:FUNCTION (a function of
     outputs and labels, both dicts of arrays, to one score a sample, higher is better); by default what fits the labels.
     `max_drop` is the largest drop that passes, in percentage points; for `regression` the rise of the RMSE, in the
     labels' unit; for a function that scores other than 0 and 1, in its unit.  `layers` looks for the cause of a loss: the SQNR

@@ -214,7 +214,7 @@ MISTAKES = {
     "domain": ("is a Conv of the domain 'my.own', which onnxruntime does not know", "--ops LIB"),
     "quantized": ("the model is quantized already, expected a float model", "give the float model"),
     "no data": ("data 'nothing.npz' does not exist", "DATA is one of"),
-    "shape": ("has shape (3, 5, 6), the model wants (3, 6, 6)", "fcdeploy inspect"),
+    "shape": ("has shape (3, 5, 6), the model wants (3, 6, 6)", "fcdeploy transform dense-to-conv"),
     "missing": ("data.npz: input 'x' is missing, it has 'y'", "the model wants 'x'"),
     "nan": ("sample 7 has nan at (1, 2, 3), and 1 such values in all, expected finite numbers", "repair or remove"),
     "empty": ("data.npz holds no samples, expected at least one", "--data"),
