@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,19 @@ def set_constant(value: ir.Value, content: Array | ir.TensorProtocol) -> None:
     value.const_value = content if not isinstance(content, np.ndarray) else ir.tensor(content)
     value.const_value.name = name_of(value)
     value.type = ir.TensorType(value.const_value.dtype)
+
+
+def rewrite_operators(
+    model: ir.Model, operators: Collection[str], rewrite: Callable[[ir.Graph, ir.Node, Names], None]
+) -> ir.Model:
+    """A copy of the model in which `rewrite` has put something in the place of each such node; the model itself without any."""
+    if not any(node.op_type in operators for node in model.graph):
+        return model
+    model = model.clone()
+    names = Names(model.graph)
+    for node in [node for node in model.graph if node.op_type in operators]:
+        rewrite(model.graph, node, names)
+    return model
 
 
 def set_input(node: ir.Node, index: int, value: ir.Value | None) -> None:

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.edit import Names, add_initializer
+from fcdeploy.graph.edit import Names, add_initializer, rewrite_operators
 from fcdeploy.graph.nodes import array_of, attribute_of, name_of
 from fcdeploy.native.program.steps import KERNELS_HINT
 
@@ -38,13 +38,7 @@ def warn_of_dynamic_lstms(nodes: Sequence[str]) -> list[str]:
 
 def spell_out_lstm(model: ir.Model) -> ir.Model:
     """The model with an LSTM, or two, in the place of each; itself without any."""
-    if not list_dynamic_lstms(model):
-        return model
-    model = model.clone()
-    names = Names(model.graph)
-    for node in [node for node in model.graph if node.op_type == OP]:
-        _replace(model.graph, node, names)
-    return model
+    return rewrite_operators(model, (OP,), _replace)
 
 
 def _replace(graph: ir.Graph, node: ir.Node, names: Names) -> None:

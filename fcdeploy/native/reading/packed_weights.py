@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.edit import Names, add_initializer
+from fcdeploy.graph.edit import Names, add_initializer, rewrite_operators
 from fcdeploy.graph.nodes import array_of, attribute_of, name_of
 from fcdeploy.native.program.steps import KERNELS_HINT
 from fcdeploy.native.reading.reader import WRITTEN_AS
@@ -21,13 +21,7 @@ SCALES, ZEROS, GROUPS, BIAS = 2, 3, 4, 5  # inputs behind the activations and th
 
 def spell_out_packed(model: ir.Model) -> ir.Model:
     """The model with a DequantizeLinear and a MatMul in the place of each; itself without any."""
-    if not any(node.op_type == OP for node in model.graph):
-        return model
-    model = model.clone()
-    names = Names(model.graph)
-    for node in [node for node in model.graph if node.op_type == OP]:
-        _replace(model.graph, node, names)
-    return model
+    return rewrite_operators(model, (OP,), _replace)
 
 
 def _replace(graph: ir.Graph, node: ir.Node, names: Names) -> None:

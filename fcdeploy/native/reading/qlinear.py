@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.graph.edit import Names, add_initializer
+from fcdeploy.graph.edit import Names, add_initializer, rewrite_operators
 from fcdeploy.graph.nodes import attribute_of, name_of
 from fcdeploy.native.program.steps import KERNELS_HINT
 from fcdeploy.native.reading.reader import WRITTEN_AS
@@ -49,17 +49,11 @@ OWN_ATTRIBUTES = ("channels_last", "opset")
 
 def spell_out(model: ir.Model) -> ir.Model:
     """The model with every such operator as DequantizeLinear, the plain operator, QuantizeLinear; itself without any."""
-    if not any(node.op_type in FORMS for node in model.graph):
-        return model
-    model = model.clone()
-    names = Names(model.graph)
-    for node in list(model.graph):
-        if node.op_type in FORMS:
-            _replace(model.graph, node, FORMS[node.op_type], names)
-    return model
+    return rewrite_operators(model, FORMS, _replace)
 
 
-def _replace(graph: ir.Graph, node: ir.Node, form: Form, names: Names) -> None:
+def _replace(graph: ir.Graph, node: ir.Node, names: Names) -> None:
+    form = FORMS[node.op_type]
     if attribute_of(node, "channels_last", 0):
         raise FcdeployError(
             f"node {node.name!r} is a {node.op_type} with channels last, which has no kernel", KERNELS_HINT
