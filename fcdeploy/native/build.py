@@ -16,10 +16,10 @@ from fcdeploy.native.calls.choose import choose_call
 from fcdeploy.native.calls.layers import arrange_weights
 from fcdeploy.native.calls.pack import ORDERS
 from fcdeploy.native.calls.reach import find_ends
-from fcdeploy.native.placing.layout import Layout, list_arena
 from fcdeploy.native.placing.memory import Life, Memory, plan_memory
 from fcdeploy.native.placing.turns import place_by_turns
 from fcdeploy.native.placing.views import Buffer
+from fcdeploy.native.placing.work import Layout, list_arena
 from fcdeploy.native.program.steps import Program
 from fcdeploy.native.toolchain import STRICT, Compiler, compile_c
 from fcdeploy.native.writing.companions import CMSIS_NN, write_cmake, write_example

@@ -17,8 +17,8 @@ import numpy as np
 from fcdeploy.arrays import Array, Arrays
 from fcdeploy.bundles.golden import DIFFERENT, OutputDifference, compare
 from fcdeploy.native.build import Built
-from fcdeploy.native.placing.layout import Placed
 from fcdeploy.native.placing.views import View
+from fcdeploy.native.placing.work import Placed
 from fcdeploy.native.program.interpret import compute
 from fcdeploy.native.program.layers import FloatLayer
 from fcdeploy.native.program.steps import Normalize, Pointwise, Step

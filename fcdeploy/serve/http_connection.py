@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from fcdeploy.serve.at_once import answer_at_once
+from fcdeploy.serve.http_answer import PendingAnswer, encode_answer, make_log_entry
 from fcdeploy.serve.http_request import END, ChunkedBody, HeadParser, RequestHead
 from fcdeploy.serve.limits import Limits
 from fcdeploy.serve.refusal import RefusedError
@@ -20,21 +21,7 @@ from fcdeploy.serve.tensors import LARGE
 
 PIPELINED = 64  # requests of one connection that may wait for answers
 IN_A_TURN = 4  # requests of one connection that are begun in a turn of the loop: then it is the turn of others
-LOGGED = 500  # letters of an address in the access log
 LINGER = 2.0  # seconds in which a refused client may still send; closing at once could destroy the answer on its way
-
-
-class PendingAnswer:
-    """The place of a request's answer in the order of answers; with the `last` the connection ends."""
-
-    __slots__ = ("answer", "begun", "head", "last", "size")
-
-    def __init__(self, head: RequestHead | None, *, last: bool) -> None:
-        self.head = head
-        self.last = last
-        self.begun = time.perf_counter()
-        self.answer: list[bytes | memoryview] | None = None
-        self.size = 0  # bytes of it, while it waits for its turn
 
 
 class Connection(asyncio.Protocol):
@@ -318,12 +305,12 @@ class Connection(asyncio.Protocol):
         state, pending, planned = self._state, self._pending, bool(self._leaving)
         if state.draining and pending and pending[-1] is pending_answer and not self._unread:
             pending_answer.last = True
-        pending_answer.answer = _encode(answer, pending_answer)
+        pending_answer.answer = encode_answer(answer, pending_answer)
         if pending and pending[0] is not pending_answer:  # it waits behind others
             pending_answer.size = sum(map(len, pending_answer.answer))
             self._count_waiting(pending_answer.size)
         if state.log is not None:
-            state.log(_make_log_entry(pending_answer, answer, self._transport))
+            state.log(make_log_entry(pending_answer, answer, self._transport))
         while pending and (encoded := pending[0].answer) is not None:
             first = pending.popleft()
             if first.size:
@@ -364,44 +351,3 @@ class Connection(asyncio.Protocol):
             self._transport.write_eof()
         else:
             self._transport.close()
-
-
-def _encode(answer: Answer, pending_answer: PendingAnswer) -> list[bytes | memoryview]:
-    """The answer as it goes over the wire: in one piece, but for large tensors, which are sent from where they lie."""
-    head, parts = pending_answer.head, answer.parts
-    if answer.whole is not None:
-        lead = answer.whole
-        if not pending_answer.last and head is not None and not head.old and len(parts) == 1 and len(parts[0]) <= LARGE:
-            return [lead + parts[0]]
-        if pending_answer.last:
-            lead = lead.replace(END, b"\r\nConnection: close" + END, 1)
-        elif head is not None and head.old:
-            lead = lead.replace(END, b"\r\nConnection: keep-alive" + END, 1)
-    else:
-        lead = answer.lead + b"Content-Length: %d" % sum(map(len, parts))
-        if pending_answer.last:
-            lead += b"\r\nConnection: close"
-        elif head is not None and head.old:
-            lead += b"\r\nConnection: keep-alive"
-        lead += END
-        if head is not None and head.method == "HEAD":
-            parts = ()
-    if any(len(part) > LARGE for part in parts):
-        return [lead, *parts]
-    return [b"".join((lead, *parts))]
-
-
-def _make_log_entry(pending_answer: PendingAnswer, answer: Answer, transport: Any) -> dict[str, Any]:
-    """What the access log has of a request."""
-    peer = transport.get_extra_info("peername")
-    head = pending_answer.head
-    return {
-        "time": round(time.time(), 6),
-        "client": peer[0] if isinstance(peer, tuple) else "",
-        "method": head.method if head else "",
-        "path": head.path[:LOGGED] if head else "",
-        "status": answer.status,
-        "bytes": sum(map(len, answer.split()[1])),
-        "seconds": round(time.perf_counter() - pending_answer.begun, 6),
-        **(answer.notes or {}),
-    }

@@ -14,8 +14,9 @@ from native_kernels import LARGEST, assert_same, compiler
 
 from fcdeploy.arithmetic.windows import Window
 from fcdeploy.native.build import build, build_layout, compile_library, find_machine
-from fcdeploy.native.placing.layout import Placed, place
+from fcdeploy.native.placing.layout import place
 from fcdeploy.native.placing.strips import crop_window, cut_turns, find_pairs
+from fcdeploy.native.placing.work import Placed
 from fcdeploy.native.program.interpret import run
 from fcdeploy.native.program.steps import Combine, LookupTable, Move, Pool, Program, Step
 from fcdeploy.native.program.tensors import Tensor

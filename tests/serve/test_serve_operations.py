@@ -26,7 +26,7 @@ from small_models import dense, residual, samples
 from fcdeploy import cli
 from fcdeploy.commands.bundle import bundle
 from fcdeploy.runtime.cpu import count_usable_cores, read_memory_bytes
-from fcdeploy.serve.http_connection import LOGGED
+from fcdeploy.serve.http_answer import LOGGED
 
 
 def answers(stream: socket.socket, count: int) -> list[bytes]:

@@ -9,8 +9,8 @@ import numpy as np
 
 from fcdeploy.native.calls.call import KernelCall, Weights
 from fcdeploy.native.calls.others import call_copy
-from fcdeploy.native.placing.layout import Copy, Fill, Layout, Placed, Work
 from fcdeploy.native.placing.views import Buffer, View, Where
+from fcdeploy.native.placing.work import Copy, Fill, Layout, Placed, Work
 from fcdeploy.native.program.steps import Lookup, Program, Quantize
 from fcdeploy.native.program.tensors import CODES, Coding
 

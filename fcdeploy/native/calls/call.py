@@ -10,8 +10,8 @@ import numpy as np
 from fcdeploy.arithmetic.windows import Window
 from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
-from fcdeploy.native.placing.layout import Placed
 from fcdeploy.native.placing.views import LOOPS, Buffer, View, nest_loops
+from fcdeploy.native.placing.work import Placed
 from fcdeploy.native.program.steps import KERNELS_HINT
 
 ALIGNMENT = 64  # bytes, of each constant

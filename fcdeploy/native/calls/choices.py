@@ -8,8 +8,8 @@ import numpy as np
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.native.calls.call import KernelCall, Struct, Weights, make_address, make_call, make_loop
-from fcdeploy.native.placing.layout import Placed
 from fcdeploy.native.placing.views import LOOPS, nest_loops
+from fcdeploy.native.placing.work import Placed
 from fcdeploy.native.program.steps import KERNELS_HINT, Convert, Order, Place, Select
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from fcdeploy.native.calls import choices, cmsis_nn, layers, others, sequences
 from fcdeploy.native.calls.call import KernelCall, Weights
-from fcdeploy.native.placing.layout import Copy, Fill, Placed, Work
+from fcdeploy.native.placing.work import Copy, Fill, Placed, Work
 from fcdeploy.native.program import steps
 from fcdeploy.native.program.layers import FloatLayer, IntegerLayer, Layer, Product, Recurrent
 

@@ -18,7 +18,7 @@ from fcdeploy.native.calls.call import (
     make_taps,
     make_two_axes,
 )
-from fcdeploy.native.placing.layout import Placed
+from fcdeploy.native.placing.work import Placed
 from fcdeploy.native.program.layers import IntegerLayer
 from fcdeploy.native.program.multipliers import fold_zero_point
 

@@ -25,8 +25,8 @@ from fcdeploy.native.calls.call import (
     make_taps,
     make_two_axes,
 )
-from fcdeploy.native.placing.layout import Placed
 from fcdeploy.native.placing.views import View, nest_loops
+from fcdeploy.native.placing.work import Placed
 from fcdeploy.native.program.layers import FloatLayer, Layer, split_weights
 from fcdeploy.native.program.pairs import begin_early
 

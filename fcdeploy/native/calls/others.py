@@ -23,8 +23,8 @@ from fcdeploy.native.calls.call import (
     make_two_axes,
 )
 from fcdeploy.native.calls.divisions import find_scales
-from fcdeploy.native.placing.layout import Copy, Fill, Placed
 from fcdeploy.native.placing.views import LOOPS, View, nest_loops
+from fcdeploy.native.placing.work import Copy, Fill, Placed
 from fcdeploy.native.program.functions import BINARY
 from fcdeploy.native.program.layers import Product
 from fcdeploy.native.program.steps import (

@@ -17,7 +17,7 @@ from fcdeploy.native.calls.call import (
     make_code,
     make_image,
 )
-from fcdeploy.native.placing.layout import Placed
+from fcdeploy.native.placing.work import Placed
 from fcdeploy.native.program.layers import Recurrent
 from fcdeploy.native.program.steps import Interpolate, Line, Normalize
 

@@ -6,15 +6,28 @@ no work where its result can be seen in place.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 
 from fcdeploy.arrays import Array
 from fcdeploy.native.placing.orders import find_borders, find_channels_last, find_needed_border, widen_borders
-from fcdeploy.native.placing.strips import ROWS, Pair, cut_turns
-from fcdeploy.native.placing.views import LOOPS, NO_BORDER, Border, Buffer, View, Where, nest_loops
+from fcdeploy.native.placing.parts import find_parts, index_parts
+from fcdeploy.native.placing.strips import ROWS, Pair, cut_turns, find_last_reads
+from fcdeploy.native.placing.views import (
+    LOOPS,
+    NO_BORDER,
+    Border,
+    Buffer,
+    View,
+    Where,
+    cut_rows,
+    is_whole,
+    lies_in_one_piece,
+    nest_loops,
+)
+from fcdeploy.native.placing.work import Copy, Fill, Layout, Placed, Work
 from fcdeploy.native.program.layers import FloatLayer, IntegerLayer, Layer, Product, Recurrent
 from fcdeploy.native.program.steps import (
     Combine,
@@ -30,53 +43,6 @@ from fcdeploy.native.program.steps import (
     Step,
 )
 from fcdeploy.native.program.tensors import Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Placed:
-    """A step with the views it reads and writes; `order` rearranges what a dense layer reads, None where nothing does.
-
-    `scratch` is memory that its kernel needs while it runs.  `parts` are the tensors that it reads or writes some rows of, by
-    name: the shape of all of them, and which rows.
-    """
-
-    step: Step
-    inputs: tuple[View, ...]
-    outputs: tuple[View, ...]
-    order: Array | None = None
-    scratch: View | None = None
-    parts: Mapping[str, tuple[tuple[int, ...], slice]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False)
-class Copy:
-    """Elements of one view to another of the same shape; `node` is what they are for."""
-
-    node: str
-    source: View
-    target: View
-
-
-@dataclass(frozen=True, eq=False)
-class Fill:
-    """A whole buffer, or with `border` what is around an image in it, filled with one value."""
-
-    node: str
-    target: View
-    value: float
-    border: bool = False
-
-
-Work = Placed | Copy | Fill
-
-
-@dataclass(eq=False)
-class Layout:
-    """All work in its order, and the buffers; `outputs` are numbered as the program's are."""
-
-    work: list[Work] = field(default_factory=list)
-    buffers: list[Buffer] = field(default_factory=list)
-
 
 ELEMENTWISE = (Combine, LookupTable, Pointwise)  # each element is read before its result is written
 
@@ -100,7 +66,7 @@ class _Placement:
         self.pairs = {pair.then.output.name: pair for pair in pairs}
         firsts = {pair.between.name for pair in self.pairs.values()}
         self.steps = [step for step in program.steps if step.output.name not in firsts]
-        self.reads = self._find_last_reads()
+        self.reads = find_last_reads(self.steps, program, self.pairs)
         self.at = 0
         self.readers: dict[str, list[Step]] = {}
         for step in program.steps:
@@ -109,7 +75,7 @@ class _Placement:
         self.layout = Layout()
         self.views: dict[str, View] = {}
         self.orders: dict[str, Array] = {}
-        self.parts = self._find_parts() if in_place else {}
+        self.parts = find_parts(program, self.last, self.borders) if in_place else {}
 
     def run(self) -> Layout:
         for number, tensor in enumerate(self.program.inputs):
@@ -129,15 +95,6 @@ class _Placement:
                 target = self._make_view(tensor, "output", number=number)
                 self._add(Copy(tensor.name, view, target))
         return self.layout
-
-    def _find_last_reads(self) -> dict[str, float]:
-        """The number of the last step that reads each tensor; a layer in a pair reads until the pair is done."""
-        reads: dict[str, float] = {}
-        for number, step in enumerate(self.steps):
-            reads |= {tensor.name: number for tensor in step.inputs}
-            if step.output.name in self.pairs:
-                reads |= {tensor.name: number + 0.5 for tensor in self.pairs[step.output.name].first.inputs}
-        return reads | {tensor.name: len(self.steps) for tensor in self.program.outputs}
 
     # --- where a tensor lies ---
 
@@ -220,25 +177,6 @@ class _Placement:
             self.views[name] = view
         return self.views[name]
 
-    def _find_parts(self) -> dict[str, tuple[Move, tuple[slice, ...]]]:
-        """Tensors that are written straight into a Concat or Pad, and which part of it they are."""
-        parts: dict[str, tuple[Move, tuple[slice, ...]]] = {}
-        makers = {tensor.name: step for step in self.program.steps for tensor in step.outputs}
-        outputs = {tensor.name for tensor in self.program.outputs}
-        for step in self.program.steps:
-            if not (isinstance(step, Move) and step.kind in ("concat", "pad")) or step.output.name in outputs:
-                continue
-            for tensor, index in zip(step.inputs, _index_parts(step), strict=True):
-                maker = makers.get(tensor.name)
-                alone = sum(other.name == tensor.name for other in step.inputs) == 1
-                if (
-                    maker is not None and not isinstance(maker, Move) and alone
-                    and tensor.name not in parts and tensor.name not in self.borders and tensor.name not in outputs
-                    and (tensor.name in self.last) == (step.output.name in self.last)
-                ):  # fmt: skip
-                    parts[tensor.name] = (step, index)
-        return parts
-
     # --- what is done ---
 
     def _add(self, work: Work) -> None:
@@ -276,7 +214,7 @@ class _Placement:
             self.views.setdefault(tensor.name, view)
             self._fill_border(step.node, view, tensor.name)
         order = self.orders.get(step.inputs[0].name) if isinstance(step, Layer | FloatLayer) else None
-        if isinstance(step, Reduce) and not _lies_in_one_piece(
+        if isinstance(step, Reduce) and not lies_in_one_piece(
             outputs[0]
         ):  # its sums lie side by side until they are whole
             last = step.output.name in self.last
@@ -300,13 +238,13 @@ class _Placement:
         shape = (*tensor.shape[:ROWS], most, *tensor.shape[ROWS + 1 :])
         rows = self._make_view(replace(tensor, shape=shape), "arena", last=tensor.name in self.last)
         for turn in turns:
-            between = _cut_rows(rows, slice(0, turn.between.stop - turn.between.start))
+            between = cut_rows(rows, slice(0, turn.between.stop - turn.between.start))
             parts = {first.inputs[0].name: (source.array.shape, turn.read)}
-            self._add(Placed(turn.first, (_cut_rows(source, turn.read),), (between,), parts=parts))
-            inputs = [_cut_rows(given[n], turn.written) if n in given else between for n in range(len(then.inputs))]
+            self._add(Placed(turn.first, (cut_rows(source, turn.read),), (between,), parts=parts))
+            inputs = [cut_rows(given[n], turn.written) if n in given else between for n in range(len(then.inputs))]
             parts = {then.inputs[n].name: (view.array.shape, turn.written) for n, view in given.items()}
             parts[then.output.name] = (target.array.shape, turn.written)
-            self._add(Placed(turn.then, tuple(inputs), (_cut_rows(target, turn.written),), parts=parts))
+            self._add(Placed(turn.then, tuple(inputs), (cut_rows(target, turn.written),), parts=parts))
 
     def _make_scratch(self, step: Step) -> View | None:
         if not step.scratch_bytes:
@@ -318,11 +256,11 @@ class _Placement:
         """CMSIS-NN reads and writes tensors in one piece, and its bytes are signed for as long as it runs."""
         tensor, window = step.inputs[0], step.window is not None
         source = self.views[tensor.name]
-        if source.buffer.where != "arena" or not _is_whole(source, last=window):
+        if source.buffer.where != "arena" or not is_whole(source, last=window):
             source = self._copy(step.node, tensor, source, last=window)
         target = self._find_place(step.output)
         self.views.setdefault(step.output.name, target)
-        whole = target if _is_whole(target, last=window) else self._make_view(step.output, "arena", last=window)
+        whole = target if is_whole(target, last=window) else self._make_view(step.output, "arena", last=window)
         self._add(Placed(step, (source,), (whole,), self.orders.get(tensor.name), self._make_scratch(step)))
         if whole is not target:
             self._fill_border(step.node, target, step.output.name)
@@ -436,7 +374,7 @@ class _Placement:
                 self._add(Fill(step.node, whole, step.fill))
             self.views[step.output.name] = whole
         whole = self._find_whole(step)
-        for tensor, index in zip(step.inputs, _index_parts(step), strict=True):
+        for tensor, index in zip(step.inputs, index_parts(step), strict=True):
             if self.parts.get(tensor.name, (None,))[0] is not step:
                 view = self._place_constant(step, tensor) if tensor.held is not None else self.views[tensor.name]
                 self._add(Copy(step.node, view, View(whole.buffer, whole.array[index])))
@@ -455,41 +393,7 @@ class _Placement:
         self._add(Placed(step, tuple(inputs), (target,)))
 
 
-def _cut_rows(view: View, rows: slice) -> View:
-    return view.reshape_view(view.array[:, :, rows])
-
-
 def _reads_across_gaps(step: Layer, view: View) -> bool:
     """Whether weights of more than 8 bits, whose rows are read once for each part, meet pixels with others' bytes between."""
     wide = step.window is not None and step.window.kernel[-1] > 1 and step.weight.dtype != np.int8
     return wide and view.array.strides[-1] != view.array.shape[1] * view.array.itemsize
-
-
-def _lies_in_one_piece(view: View) -> bool:
-    """Whether a tensor fills its part of memory, in whichever order."""
-    axes = sorted(range(view.array.ndim), key=lambda axis: -view.strides[axis])
-    return bool(view.array.transpose(axes).flags.c_contiguous)
-
-
-def _is_whole(view: View, *, last: bool) -> bool:
-    """Whether a tensor lies in one piece, with its channels `last` where a window moves over it."""
-    array = np.moveaxis(view.array, 1, -1) if last and view.array.ndim > 2 else view.array
-    return bool(array.flags.c_contiguous)
-
-
-def _index_parts(step: Move) -> list[tuple[slice, ...]]:
-    """Which part of a Concat or Pad each input is."""
-    if step.kind == "pad":
-        shape = step.inputs[0].shape
-        return [tuple(slice(b, b + n) for b, n in zip(step.arguments[0], shape, strict=True))]
-    axis, indices, start = step.arguments[0][0], [], 0
-    for tensor in step.inputs:
-        part = slice(start, start + tensor.shape[axis])
-        indices.append(tuple(part if i == axis else slice(None) for i in range(len(tensor.shape))))
-        start += tensor.shape[axis]
-    return indices
-
-
-def list_arena(buffers: Iterable[Buffer]) -> list[Buffer]:
-    """Those that lie in the arena and are used."""
-    return [buffer for buffer in buffers if buffer.where == "arena" and buffer.first >= 0]

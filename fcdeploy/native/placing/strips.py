@@ -7,7 +7,7 @@ them.  Each turn is two calls of the kernels that there are; no row is computed 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
@@ -109,3 +109,16 @@ def _cut(step: Any, written: slice, window: Window | None) -> Any:
     shape[ROWS] = written.stop - written.start
     changed: dict[str, Any] = {} if window is None else {"window": window}
     return replace(step, outputs=(replace(step.output, shape=tuple(shape)),), **changed)
+
+
+def find_last_reads(steps: Sequence[Step], program: Program, pairs: Mapping[str, Pair]) -> dict[str, float]:
+    """The number of the last step that reads each tensor; the first of a pair reads until the pair is done.
+
+    `pairs` go by the name of what they write, and `steps` are without the first of each.
+    """
+    reads: dict[str, float] = {}
+    for number, step in enumerate(steps):
+        reads |= {tensor.name: number for tensor in step.inputs}
+        if step.output.name in pairs:
+            reads |= {tensor.name: number + 0.5 for tensor in pairs[step.output.name].first.inputs}
+    return reads | {tensor.name: len(steps) for tensor in program.outputs}

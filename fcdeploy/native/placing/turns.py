@@ -7,8 +7,9 @@ from collections.abc import Collection
 import numpy as np
 
 from fcdeploy.arrays import Array
-from fcdeploy.native.placing.layout import Layout, Placed, list_arena, place
+from fcdeploy.native.placing.layout import place
 from fcdeploy.native.placing.strips import Pair, find_pairs
+from fcdeploy.native.placing.work import Layout, Placed, list_arena
 from fcdeploy.native.program.steps import Program
 
 

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from fcdeploy.arrays import Array
 
 Where = Literal["arena", "input", "output", "constant"]
@@ -86,3 +88,20 @@ def nest_loops(views: Sequence[View], keep: int | None = None) -> tuple[list[int
                 each.append(stride)
         kept, last = (len(lengths) - 1 if axis == keep else kept), axis
     return lengths or [1], [each or [0] for each in steps], kept
+
+
+def lies_in_one_piece(view: View) -> bool:
+    """Whether a tensor fills its part of memory, in whichever order."""
+    axes = sorted(range(view.array.ndim), key=lambda axis: -view.strides[axis])
+    return bool(view.array.transpose(axes).flags.c_contiguous)
+
+
+def is_whole(view: View, *, last: bool) -> bool:
+    """Whether a tensor lies in one piece, with its channels `last` where a window moves over it."""
+    array = np.moveaxis(view.array, 1, -1) if last and view.array.ndim > 2 else view.array
+    return bool(array.flags.c_contiguous)
+
+
+def cut_rows(view: View, rows: slice) -> View:
+    """Some rows of an image."""
+    return view.reshape_view(view.array[:, :, rows])
