@@ -33,7 +33,7 @@ COMMANDS = {
     "bundle": "model, manifest, reports and golden samples in one folder or zip to deploy",
     "compile": "int8 model to native code that needs no runtime: a shared library or C files",
     "verify": "check a bundle's hashes and its golden samples on this CPU",
-    "serve": "answer requests over HTTP: Open Inference Protocol v2",
+    "serve": "answer requests over HTTP and gRPC: Open Inference Protocol v2",
     "demo": "all steps on three networks that come with fcdeploy",
 }
 """Command -> its line in `fcdeploy --help`. Module `fcdeploy.cli.<command>` defines the click command `command`."""

@@ -8,6 +8,8 @@ import click
 
 from fcdeploy import console
 from fcdeploy.cli import options
+from fcdeploy.cli.completion import complete
+from fcdeploy.tables.native import CORES, MACHINES
 
 
 @click.command("compile")
@@ -18,8 +20,8 @@ from fcdeploy.cli import options
     default="host",
     show_default=True,
     metavar="T",
-    help="host, a machine: x86_64, aarch64; or a core, for --emit object and c: "
-    "cortex-m0, cortex-m3, cortex-m4, cortex-m7, cortex-m33, cortex-m55, riscv32, esp32, esp32s3, esp32c3.",
+    shell_complete=complete(("host", *MACHINES, *CORES)),
+    help=f"host, a machine: {', '.join(MACHINES)}; or a core, for --emit object and c: {', '.join(CORES)}.",
 )
 @click.option(
     "--emit",

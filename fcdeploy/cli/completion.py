@@ -9,9 +9,8 @@ from click.shell_completion import CompletionItem
 
 from fcdeploy.errors import FcdeployError
 
-# the words of the tables, without importing them: a shell waits for Tab (tests/cli/test_completion.py compares)
+# words of modules that import NumPy, without importing them: a shell waits for Tab (tests/cli/test_completion.py compares)
 RANGES = ("mse", "mse-unweighted", "minmax", "percentile", "percentile-99.9", "entropy")
-TARGETS = ("host", "portable", "x86-avx2", "x86-vnni", "arm64", "arm64-dotprod", "arm64-i8mm")
 EFFORTS = ("fast", "balanced", "best")
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 

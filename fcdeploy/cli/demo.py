@@ -27,9 +27,10 @@ COLUMNS = ("network", "float", "int8", "drop (95 %)", "agree", "SQNR", "file", "
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0, min_open=True),
+    metavar="S",
     default=3.0,
     show_default=True,
-    help="Time for each benchmark.",
+    help="Seconds for each benchmark.",
 )
 @options.json_option
 def command(output: Path | None, seconds: float, as_json: bool) -> None:

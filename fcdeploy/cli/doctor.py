@@ -1,4 +1,4 @@
-"""fcdeploy doctor: this machine, and what follows for int8."""
+"""`fcdeploy doctor`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""fcdeploy export: a PyTorch module becomes a checked float ONNX model."""
+"""`fcdeploy export`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""fcdeploy inspect: what is in a model."""
+"""`fcdeploy inspect`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import click
 
 from fcdeploy import console
 from fcdeploy.cli import options
+from fcdeploy.tables.devices import DEVICES
 
 
 @click.command("inspect")
@@ -29,8 +30,7 @@ from fcdeploy.cli import options
     "--runtimes", is_flag=True, help="Say which other runtimes would refuse the model, or compute it otherwise."
 )
 @options.device_options(
-    "What native code takes on D, and whether it fits: stm32f4, stm32h7, stm32n6, rp2040, rp2350, nrf52840, esp32s3, "
-    "raspberry-pi-4, raspberry-pi-5; exit with 1 when it does not."
+    f"What native code takes on D, and whether it fits: {', '.join(DEVICES)}; exit with 1 when it does not."
 )
 @options.data_option(required=False)
 @click.option("--samples", type=options.COUNT, metavar="N", help="Take the first N samples; 4 by default.")

@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 
 import click
 
+from fcdeploy.cli.completion import complete
 from fcdeploy.errors import FcdeployError
+from fcdeploy.tables.devices import DEVICES
 from fcdeploy.user_code import use_operators
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -136,7 +138,7 @@ def device_options(help: str) -> Callable[[Function], Function]:
         click.option(
             "--max-ram", type=SizeType(), metavar="M", help="Memory there is for it on --device, such as 96KB."
         ),
-        click.option("--device", metavar="D", help=help),
+        click.option("--device", shell_complete=complete(tuple(DEVICES)), metavar="D", help=help),
     )
 
     def add(function: Function) -> Function:

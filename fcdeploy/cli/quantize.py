@@ -8,8 +8,9 @@ import click
 
 from fcdeploy import console
 from fcdeploy.cli import options
-from fcdeploy.cli.completion import EFFORTS, RANGES, TARGETS, complete, complete_nodes
+from fcdeploy.cli.completion import EFFORTS, RANGES, complete, complete_nodes
 from fcdeploy.errors import FcdeployError
+from fcdeploy.tables.targets import TARGETS
 
 
 @click.command("quantize")
@@ -28,11 +29,11 @@ from fcdeploy.errors import FcdeployError
 @options.output_option("The int8 model.")
 @click.option(
     "--target",
-    shell_complete=complete(TARGETS),
+    shell_complete=complete(("host", *TARGETS)),
     default="host",
     show_default=True,
     metavar="T",
-    help="host, portable, x86-avx2, x86-vnni, arm64, arm64-dotprod or arm64-i8mm: which CPUs the integers are for.",
+    help=f"host, {', '.join(TARGETS)}: which CPUs the integers are for.",
 )
 @click.option(
     "--ranges",

@@ -18,8 +18,21 @@ SECONDS = click.FloatRange(min=0, min_open=True)
 
 @click.command("serve")
 @click.argument("source", type=options.FILE, metavar="MODEL|BUNDLE|FOLDER")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
+@click.option(
+    "--host",
+    metavar="ADDRESS",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on; 0.0.0.0 for all.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    metavar="N",
+    default=8000,
+    show_default=True,
+    help="Port to listen on; 0 takes a free one.",
+)
 @click.option(
     "--grpc-port", type=click.IntRange(0, 65535), metavar="N", help="Serve gRPC there as well; 0 takes a free one."
 )
@@ -137,9 +150,10 @@ SECONDS = click.FloatRange(min=0, min_open=True)
 @options.operators_option
 @options.json_option
 def command(grpc_port: int | None, as_json: bool, **given: Any) -> None:
-    """Serve models over HTTP: Open Inference Protocol v2, JSON and binary tensors.
+    """Serve models over HTTP and gRPC: Open Inference Protocol v2, JSON and binary tensors.
 
-    MODEL is an .onnx file; FOLDER holds such files, bundles, or NAME/VERSION/model.onnx.  Needs the extra `serve`.
+    MODEL is an .onnx file; FOLDER holds such files, bundles, or NAME/VERSION/model.onnx.  Needs the extra `serve`, for
+    gRPC `grpc` as well.
     """
     needed = {"serve": ("httptools", "orjson", "simdjson", "uvloop"), "grpc": () if grpc_port is None else ("grpc",)}
     for extra, modules in needed.items():

@@ -33,7 +33,9 @@ def comparison_options(function: options.Function) -> options.Function:
     return function
 
 
-@command.command("dense-to-conv")
+@command.command(
+    "dense-to-conv", short_help="A classifier's dense head as convolutions, which slide over larger images."
+)
 @options.model_argument
 @options.output_option("The model with convolutions.", required=True)
 @comparison_options
@@ -50,7 +52,7 @@ def dense_to_conv(model: Path, output: Path, shapes: tuple[str, ...], as_json: b
     console.show(report, as_json=as_json)
 
 
-@command.command("conv-to-dense")
+@command.command("conv-to-dense", short_help="Convolutions that cover their whole input as dense layers.")
 @options.model_argument
 @options.output_option("The model with dense layers.", required=True)
 @comparison_options
@@ -66,7 +68,7 @@ def conv_to_dense(model: Path, output: Path, shapes: tuple[str, ...], as_json: b
     console.show(report, as_json=as_json)
 
 
-@command.command("split")
+@command.command("split", short_help="One model as two: the first half for a small device, the second for a server.")
 @options.model_argument
 @options.output_option("NAME.onnx writes NAME.first.onnx and NAME.second.onnx.")
 @click.option("--at", metavar="NODE", help="Cut behind this node.")
@@ -92,7 +94,7 @@ def split(model: Path, shapes: tuple[str, ...], as_json: bool, **arguments: obje
     console.show(report, as_json=as_json)
 
 
-@command.command("repair")
+@command.command("repair", short_help="A quantized model of another tool as one that onnxruntime runs.")
 @options.model_argument
 @options.output_option("The model that onnxruntime runs.", required=True)
 @comparison_options

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Level:
-    """One instruction set: `flags` of clang and gcc, and the constant of kernels/cpu.h that says a CPU has it.
-
-    `products` are multiply-accumulates of bytes that one instruction of its dot product does; `cpu` what Linux calls what
-    it needs.
+    """One instruction set: `flags` of clang and gcc, the constant of kernels/cpu.h that says a CPU has it, and what Linux calls
+    what it needs of the `cpu`.
     """
 
     name: str

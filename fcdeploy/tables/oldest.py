@@ -1,6 +1,6 @@
 """The first onnxruntime that runs each form of a file (graph/forms.py) as the newest does.
 
-Written by scripts/compat, not by hand: scripts/compat, 2026-11-29.
+Written by scripts/compat, 2026-11-29, not by hand.
 """
 
 SINCE: dict[str, tuple[str, ...]] = {

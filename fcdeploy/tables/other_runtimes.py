@@ -1,6 +1,6 @@
 """What other runtimes than onnxruntime make of the forms of a file (graph/forms.py).
 
-Written by scripts/compat --runtimes, not by hand: scripts/compat --runtimes, 2026-11-29.
+Written by scripts/compat --runtimes, 2026-11-29, not by hand.
 """
 
 TITLES = {

@@ -219,7 +219,7 @@ def write_oldest(path: Path, oldest: Mapping[str, str], made: str) -> None:
     text = "".join(f"    {json.dumps(version)}: {list_lines(forms)},\n" for version, forms in rows.items())
     path.write_text(
         '"""The first onnxruntime that runs each form of a file (graph/forms.py) as the newest does.\n\n'
-        f'Written by scripts/compat, not by hand: {made}.\n"""\n\n'
+        f'Written by {made}, not by hand.\n"""\n\n'
         f"SINCE: dict[str, tuple[str, ...]] = {{\n{text}}}  # fmt: skip\n"
         '"""Version -> the forms that are right from it on; the first of those that were run, older ones were not."""\n\n'
         "OLDEST = {form: version for version, forms in SINCE.items() for form in forms}\n"
@@ -245,7 +245,7 @@ def write_runtimes(
     )
     path.write_text(
         '"""What other runtimes than onnxruntime make of the forms of a file (graph/forms.py).\n\n'
-        f'Written by scripts/compat --runtimes, not by hand: {made}.\n"""\n\n'
+        f'Written by {made}, not by hand.\n"""\n\n'
         f"TITLES = {{\n{titles}}}\n"
         '"""Runtime -> its name and the version that was run."""\n\n'
         f"NEAREST = {{\n{least}}}\n"

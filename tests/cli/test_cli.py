@@ -65,6 +65,13 @@ def test_no_command_is_help_on_stderr(capsys: pytest.CaptureFixture[str]) -> Non
     assert "Usage: fcdeploy" in err
 
 
+@pytest.mark.parametrize("name", ["calibration", "transform"])
+def test_commands_of_a_group_are_told_apart_in_whole_sentences(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([name, "--help"]) == 0
+    listed = capsys.readouterr().out.split("Commands:\n")[1]
+    assert listed.strip().endswith(".") and "..." not in listed
+
+
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     if importlib.util.find_spec(f"fcdeploy.cli.{name}") is None:
@@ -76,6 +83,8 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
     command = cli.fcdeploy.get_command(click.Context(cli.fcdeploy), name)
     inner = list(command.commands.values()) if isinstance(command, click.Group) else [command]
     for one in inner:
+        values = [p for p in one.params if isinstance(p, click.Option) and not (p.is_flag or p.is_bool_flag)]
+        assert not [p.name for p in values if p.metavar is None and not isinstance(p.type, click.Choice)]
         assert "--json" in {word for parameter in one.params for word in parameter.opts}
 
 

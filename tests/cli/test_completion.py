@@ -12,7 +12,6 @@ from fcdeploy import cli
 from fcdeploy.arithmetic.ranges.methods import METHODS
 from fcdeploy.cli import completion
 from fcdeploy.records.plan import EFFORTS
-from fcdeploy.tables.targets import TARGETS
 
 
 def ask(arguments: list[str], typed: str) -> list[str]:
@@ -22,20 +21,23 @@ def ask(arguments: list[str], typed: str) -> list[str]:
 
 def test_the_words_are_those_of_the_tables() -> None:
     assert set(completion.RANGES) == set(METHODS)
-    assert set(completion.TARGETS) == {"host", *TARGETS}
     assert EFFORTS[1:] == completion.EFFORTS
 
 
 @pytest.mark.parametrize(
-    ("option", "typed", "expected"),
+    ("command", "option", "typed", "expected"),
     [
-        ("--ranges", "m", ["mse", "mse-unweighted", "minmax"]),
-        ("--target", "x86", ["x86-avx2", "x86-vnni"]),
-        ("--effort", "", ["fast", "balanced", "best"]),
+        ("quantize", "--ranges", "m", {"mse", "mse-unweighted", "minmax"}),
+        ("quantize", "--target", "x86", {"x86-avx2", "x86-vnni"}),
+        ("quantize", "--effort", "", {"fast", "balanced", "best"}),
+        ("quantize", "--device", "stm", {"stm32f4", "stm32h7", "stm32n6"}),
+        ("inspect", "--device", "rp", {"rp2040", "rp2350"}),
+        ("compile", "--target", "cortex-m5", {"cortex-m55"}),
+        ("compile", "--target", "h", {"host"}),
     ],
 )  # fmt: skip
-def test_values_of_options(option: str, typed: str, expected: list[str]) -> None:
-    assert ask(["quantize", "model.onnx", option], typed) == expected
+def test_values_of_options(command: str, option: str, typed: str, expected: set[str]) -> None:
+    assert set(ask([command, "model.onnx", option], typed)) == expected
 
 
 def test_nodes_of_the_model(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-enum { FC_SSE4 = 1, FC_AVX2 = 2, FC_AVXVNNI = 4, FC_AVX512VNNI = 8, FC_DOTPROD = 16, FC_I8MM = 32 };
+enum { FC_AVX2 = 1, FC_AVXVNNI = 2, FC_AVX512VNNI = 4, FC_DOTPROD = 8, FC_I8MM = 16 };
 
 #if defined(__x86_64__)
 
@@ -21,8 +21,6 @@ static int fc_cpu(void)
     fc_cpuid(0, 0, r);
     const uint32_t leaves = r[0];
     fc_cpuid(1, 0, r);
-    if ((r[2] >> 19 & 1) && (r[2] >> 9 & 1))
-        found |= FC_SSE4;
     if (leaves < 7 || !(r[2] >> 27 & 1) || !(r[2] >> 12 & 1))
         return found;
     __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
