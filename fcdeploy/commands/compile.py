@@ -20,13 +20,12 @@ from fcdeploy.native.build import (
     choose_name,
     compile_library,
     compile_object,
-    find_core,
-    find_machine,
-    find_target,
+    list_target_flags,
     write_folder,
     write_sources,
 )
 from fcdeploy.native.cmsis_nn import add_copy, compile_copy, find_copy
+from fcdeploy.native.machines import find_machine, list_levels_here
 from fcdeploy.native.one_sample import fill_shapes
 from fcdeploy.native.program.float_steps import list_float_steps
 from fcdeploy.native.program.multipliers import hand_over
@@ -42,7 +41,6 @@ from fcdeploy.records.data_format import choose_format, from_metadata
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
 from fcdeploy.reporting.compilation import add_handed, add_object, add_written, build_report
-from fcdeploy.runtime.cpu import read_cpu_flags
 from fcdeploy.runtime.feeds import draw_feeds, fix_shapes
 from fcdeploy.runtime.native_library import NativeModel
 from fcdeploy.runtime.session import Session
@@ -92,7 +90,7 @@ def compile(  # the command's name
     path = Path(model)
     if emit not in EMITS:
         raise FcdeployError(f"--emit {emit!r} is unknown, expected {', '.join(EMITS)}", "--emit library")
-    core, here = find_core(target), find_machine("host")
+    core, here = CORES.get(target), find_machine("host")
     row = here if core else find_machine(target)
     _check_kind(target, emit, core)
     copy = _find_copy(kernels, emit, ties=allow_ties)
@@ -150,21 +148,20 @@ def _prove(
         library = folder / "proven.so"
         if on_step:
             on_step(f"compiling with {compiler.name}", 0, 1)
-        more = [] if copy is None else compile_copy(compiler, copy, find_target(here, compiler), folder)
+        more = [] if copy is None else compile_copy(compiler, copy, list_target_flags(here, compiler), folder)
         compile_library(built, here, compiler, folder, library, more=more)
         if on_step:
             on_step("proving", 0, 1)
-        proof = prove_here(path, built, here, library, samples)
+        proof = _prove_here(path, built, library, samples)
         if proof.passed and elsewhere:
             library = folder / "other.so"
             compile_library(built, elsewhere, compiler, folder, library)
         yield library, proof
 
 
-def prove_here(path: Path, built: Built, row: Machine, library: Path, samples: Sequence[Arrays]) -> Proof:
+def _prove_here(path: Path, built: Built, library: Path, samples: Sequence[Arrays]) -> Proof:
     """All levels that this CPU has, against exact arithmetic, each other, and onnxruntime."""
-    levels = [level.name for level in row.levels if set(level.cpu) <= read_cpu_flags()]
-    models = [NativeModel(library, level) for level in levels]
+    models = [NativeModel(library, level.name) for level in list_levels_here()]
     model = read_model(path)
     source = path if not list_dynamic_lstms(model) else spell_out_lstm(model)
     sessions = [Session(source, threads=1), Session(source, threads=1, precise=True)]

@@ -27,7 +27,7 @@ from fcdeploy.native.writing.emit import ARENA_ALIGNMENT, CSource, read_kernel_f
 from fcdeploy.native.writing.library import format_library
 from fcdeploy.native.writing.text import make_identifier
 from fcdeploy.runtime.cpu import this_machine
-from fcdeploy.tables.native import CORES, MACHINES, Core, Level, Machine
+from fcdeploy.tables.native import Core, Level, Machine
 
 WRITTEN, LOADED = 1, 2  # flags of a section in an ELF file
 SMALL = 16  # part of a piece of the arena that may be lost to its alignment
@@ -152,7 +152,7 @@ def compile_library(
 ) -> None:
     """A shared library of all levels, and of `more` objects that they call, through `folder`, where the C files are left."""
     objects = compile_objects(built, machine, compiler, folder, levels)
-    how = [*find_target(machine, compiler), "-shared", *(["-Wl,--gc-sections"] if more else [])]
+    how = [*list_target_flags(machine, compiler), "-shared", *(["-Wl,--gc-sections"] if more else [])]
     compile_c(compiler, [*how, *objects, *more, "-o", output.resolve()], folder)
 
 
@@ -175,7 +175,7 @@ def compile_objects(
         (folder / header).write_text((KERNELS / header).read_text())
     text = format_library(built.program, built.calls, built.memory, chosen)
     (folder / f"{name}_library.c").write_text(text)
-    common = [*find_target(machine, compiler), *STRICT, "-fPIC", "-fvisibility=hidden", "-DFC_LIBRARY", "-c"]
+    common = [*list_target_flags(machine, compiler), *STRICT, "-fPIC", "-fvisibility=hidden", "-DFC_LIBRARY", "-c"]
     jobs = [
         [*common, *level.flags, f"-DFC_LEVEL(name)=name##_{level.name}", f"{name}.c", "-o", f"{level.name}.o"]
         for level in chosen
@@ -211,22 +211,6 @@ def measure_sections(elf: bytes) -> tuple[int, int]:
     return sum(length for written, length in kept if not written), sum(length for written, length in kept if written)
 
 
-def find_core(target: str) -> Core | None:
-    """The microcontroller of `--target`; None where it is a machine."""
-    return CORES.get(target)
-
-
-def find_target(machine: Machine, compiler: Compiler) -> tuple[str, ...]:
+def list_target_flags(machine: Machine, compiler: Compiler) -> tuple[str, ...]:
     """What the compiler is told of a machine."""
     return ("-target", machine.triple) if compiler.cross else ()
-
-
-def find_machine(target: str) -> Machine:
-    """The row of `--target`; `host` is this machine."""
-    name = this_machine() if target == "host" else target
-    if name not in MACHINES:
-        raise FcdeployError(
-            f"--target {target!r} is unknown, expected host, {', '.join((*MACHINES, *CORES))}",
-            f"--target {next(iter(MACHINES))}",
-        )
-    return MACHINES[name]

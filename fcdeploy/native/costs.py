@@ -23,19 +23,19 @@ from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.timing.choose_kernels import ESTIMATED, plan_choice
 from fcdeploy.int8.timing.costs import MEASURE, NONE, TABLE, CostBasis, plan_by_costs, read_costs
 from fcdeploy.int8.timing.partition import cost_of, find_slow_nodes
-from fcdeploy.native.build import Built, compile_library, find_machine
+from fcdeploy.native.build import Built, compile_library
 from fcdeploy.native.device_limits import DeviceLimits, build_model
 from fcdeploy.native.estimate import estimate
+from fcdeploy.native.machines import find_machine, list_levels_here
 from fcdeploy.native.toolchain import find_compiler
 from fcdeploy.records import costs as costing
 from fcdeploy.records.costs import Choice, Costs, Rates, TimeTrial
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
-from fcdeploy.runtime.cpu import read_cpu_flags, read_cpu_name
+from fcdeploy.runtime.cpu import read_cpu_name
 from fcdeploy.runtime.native_library import SHORTEST_US, NativeModel, time_steps
 from fcdeploy.runtime.paired_timing import compute_ratio, time_in_turns
 from fcdeploy.samples.kept_samples import take_run
-from fcdeploy.tables.native import Level
 
 ENGINE = "native"
 RUNS, AGAIN = 20, 3  # of all steps: of so many medians the least counts
@@ -150,7 +150,7 @@ def _measure_costs(problem: Problem, everything: Plan, on_step: OnStep | None) -
             )
             step("timing steps of native code", number, 2)
         costs = _make_costs(
-            problem, everything, timed[0], timed[1], f"{read_cpu_name()}, native code {_best_level().name}"
+            problem, everything, timed[0], timed[1], f"{read_cpu_name()}, native code {list_levels_here()[0].name}"
         )
 
         choices = [Choice(), *_list_splits(problem, everything, costs)]
@@ -206,9 +206,5 @@ def _rate(steps: Sequence[StepCost], numbers: int) -> Rates:
 def _load(built: Built, folder: Path) -> NativeModel:
     """Compiled for this CPU's best level alone."""
     folder.mkdir()
-    compile_library(built, find_machine("host"), find_compiler(), folder, folder / "net.so", [_best_level()])
+    compile_library(built, find_machine("host"), find_compiler(), folder, folder / "net.so", list_levels_here()[:1])
     return NativeModel(folder / "net.so")
-
-
-def _best_level() -> Level:
-    return next(level for level in find_machine("host").levels if set(level.cpu) <= read_cpu_flags())

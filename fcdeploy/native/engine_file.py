@@ -11,11 +11,11 @@ import onnx_ir as ir
 
 from fcdeploy.atomic_files import temporary_folder
 from fcdeploy.graph.model import input_specs
-from fcdeploy.native.build import build, compile_library, find_machine
+from fcdeploy.native.build import build, compile_library
+from fcdeploy.native.machines import find_machine, list_levels_here
 from fcdeploy.native.program.float_steps import list_float_steps
 from fcdeploy.native.reading.operators import read_program
 from fcdeploy.native.toolchain import find_compiler
-from fcdeploy.runtime.cpu import read_cpu_flags
 from fcdeploy.runtime.engine import check_engine
 from fcdeploy.wording import say_count
 
@@ -43,13 +43,14 @@ def open_engine_file(engine: str, path: Path, model: ir.Model, shapes: Shapes | 
         return
     row = find_machine("host")
     program = read_program(model, "model", _fill_shapes(model, shapes or {}))
-    best = next(level for level in row.levels if set(level.cpu) <= read_cpu_flags())
     floats = list_float_steps(program)
     of = f"{len(floats)} of {say_count(len(program.steps), 'step')}"
     notes = (f"native code: {of} {'computes' if len(floats) == 1 else 'compute'} in float",) if floats else ()
     with temporary_folder() as folder:
         library = folder / "model.so"
-        compile_library(build(program, paired=row.paired), row, find_compiler(), folder, library, [best])
+        compile_library(
+            build(program, paired=row.paired), row, find_compiler(), folder, library, list_levels_here()[:1]
+        )
         yield EngineFile(library, notes)
 
 

@@ -8,9 +8,9 @@ import time
 import numpy as np
 
 from fcdeploy.atomic_files import temporary_folder
-from fcdeploy.native.build import KERNELS, find_machine
+from fcdeploy.native.build import KERNELS
+from fcdeploy.native.machines import list_levels_here
 from fcdeploy.native.toolchain import STRICT, compile_c, find_compiler
-from fcdeploy.runtime.cpu import read_cpu_flags
 
 SOURCE = '#include "common.h"\n#undef FC_KERNEL\n#define FC_KERNEL\n#include "peak.h"\n'
 ROUNDS, TRIES = 20_000, 200  # of 12 dot products, half a millisecond or less; the fastest of all tries counts
@@ -21,8 +21,7 @@ def measure_peak(name: str | None = None) -> float:
 
     Raises FcdeployError where there is no compiler.
     """
-    levels = [level for level in find_machine("host").levels if set(level.cpu) <= read_cpu_flags()]
-    best = next(level for level in levels if name in (None, level.name))
+    best = next(level for level in list_levels_here() if name in (None, level.name))
     with temporary_folder() as folder:
         (folder / "peak.c").write_text(SOURCE)
         flags = [*STRICT, *best.flags, f"-I{KERNELS}", "-shared", "-fPIC"]

@@ -11,12 +11,12 @@ import numpy as np
 
 import fcdeploy
 from fcdeploy.graph.model import input_specs, read_model
-from fcdeploy.native.build import build, compile_library, find_machine
+from fcdeploy.native.build import build, compile_library
+from fcdeploy.native.machines import find_machine, list_levels_here
 from fcdeploy.native.peak import measure_peak
 from fcdeploy.native.program.float_steps import list_float_steps
 from fcdeploy.native.reading.operators import read_program
 from fcdeploy.native.toolchain import find_compiler
-from fcdeploy.runtime.cpu import read_cpu_flags
 from fcdeploy.runtime.feeds import draw_feeds, fix_shapes
 from fcdeploy.runtime.native_library import NativeModel
 from scripts.benchmarks.native_peers import (
@@ -75,7 +75,7 @@ def native(folder: Path, models: tuple[str, ...], rounds: int, only: tuple[str, 
     for given in models:
         name, _, files = given.partition("=")
         pairs[name] = (Path(files.split(",")[0]), Path(files.split(",")[1]))
-    best = next(level.name for level in find_machine("host").levels if set(level.cpu) <= read_cpu_flags())
+    best = list_levels_here()[0].name
     peaks = {name: measure_peak(name) for name in (best, LIMITED)}
     rows = []
     for name, (float_model, int8) in pairs.items():

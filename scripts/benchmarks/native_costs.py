@@ -18,12 +18,12 @@ import onnx_ir as ir
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.model import input_specs, read_model
-from fcdeploy.native.build import build, compile_library, find_machine
+from fcdeploy.native.build import build, compile_library
+from fcdeploy.native.machines import find_machine, list_levels_here
 from fcdeploy.native.one_sample import fill_shapes
 from fcdeploy.native.reading.operators import read_program
 from fcdeploy.native.toolchain import find_compiler
 from fcdeploy.prepare.pipeline import prepare
-from fcdeploy.runtime.cpu import read_cpu_flags
 from fcdeploy.runtime.native_library import SHORTEST_US, NativeModel, StepTime, time_steps
 from scripts.benchmarks.native import LIMITED
 from scripts.checkout import list_families
@@ -42,7 +42,7 @@ MOVES = ("fc_fill", "fc_copy")  # kernels that belong to another step
 @click.option("--only", multiple=True, metavar="NAME", help="These networks of models/ alone.")
 def native_costs(models: tuple[str, ...], only: tuple[str, ...]) -> None:
     """What nodes cost as native code in float and as integers; writes nothing."""
-    best = next(level for level in find_machine("host").levels if set(level.cpu) <= read_cpu_flags())
+    best = list_levels_here()[0]
     levels = list(dict.fromkeys((best.name, LIMITED)))
     kinds: dict[str, dict[str, list[tuple[float, float]]]] = {level: defaultdict(list) for level in levels}
     with tempfile.TemporaryDirectory() as folder:

@@ -13,11 +13,11 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.graph.model import input_specs, read_model
-from fcdeploy.native.build import Built, build, compile_library, find_machine
+from fcdeploy.native.build import Built, build, compile_library
+from fcdeploy.native.machines import find_machine, list_levels_here
 from fcdeploy.native.reading.operators import read_program
 from fcdeploy.native.toolchain import Compiler, find_compiler
 from fcdeploy.records.signature import TensorSpec
-from fcdeploy.runtime.cpu import read_cpu_flags
 from fcdeploy.runtime.feeds import draw_feeds, fix_shapes
 from fcdeploy.runtime.native_library import NativeModel
 from fcdeploy.tables.native import Machine
@@ -52,7 +52,7 @@ def hash_answers(library: Path, level: str, samples: list[dict[str, np.ndarray]]
 
 def compare(built: Built, machine: Machine, samples: list[dict[str, np.ndarray]]) -> tuple[int, list[str]]:
     """How many libraries and levels were run, and those that gave other bits than the first."""
-    levels = [level.name for level in machine.levels if set(level.cpu) <= read_cpu_flags()]
+    levels = [level.name for level in list_levels_here()]
     first: list[str] = []
     ran, unequal = 0, []
     for name, compiler, every in list_compilers():

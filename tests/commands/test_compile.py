@@ -415,7 +415,7 @@ def test_an_object_for_xtensa_comes_from_its_own_gcc(
 ) -> None:
     """Which is looked for before anything is proven; here another compiler stands in for it."""
     command = ["compile", str(model), "--emit", "object", "--target", "esp32s3", "-o", str(tmp_path / "net.o")]
-    monkeypatch.setattr("fcdeploy.commands.compile.prove_here", lambda *_: pytest.fail("proven"))
+    monkeypatch.setattr("fcdeploy.commands.compile._prove_here", lambda *_: pytest.fail("proven"))
     with monkeypatch.context() as patched:
         patched.setenv("PATH", str(tmp_path))
         assert main(command) == 2

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from native_kernels import LARGEST, assert_same, compiler
 
 from fcdeploy.arithmetic.windows import Window
-from fcdeploy.native.build import build, build_layout, compile_library, find_machine
+from fcdeploy.native.build import build, build_layout, compile_library
+from fcdeploy.native.machines import find_machine
 from fcdeploy.native.placing.layout import place
 from fcdeploy.native.placing.strips import crop_window, cut_turns, find_pairs
 from fcdeploy.native.placing.work import Placed

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from native_kernels import compiler
 
-from fcdeploy.native.build import build, compile_library, find_machine
+from fcdeploy.native.build import build, compile_library
+from fcdeploy.native.machines import find_machine
 from fcdeploy.native.program.steps import Program, Quantize
 from fcdeploy.native.program.tensors import Coding, Tensor
 from fcdeploy.runtime.native_library import LARGE, NativeModel, time_steps
