@@ -11,7 +11,7 @@ from networks import Net, quantize_net
 
 from fcdeploy.arithmetic.weights.layout import from_rows, lay_out_importance, pack_blocks, to_rows
 from fcdeploy.arithmetic.weights.pair_bound import compute_excess, enforce_pair_limit
-from fcdeploy.arithmetic.weights.rounding import round_rows, search_scales
+from fcdeploy.arithmetic.weights.rounding import FOUND, round_rows, search_scales
 
 SHAPES = [(6, 4), (6, 3, 5), (6, 3, 2, 3), (6, 1, 3, 3), (4, 2, 1, 2, 3)]
 EVERY = np.arange(-127, 128)
@@ -226,6 +226,20 @@ def test_a_weight_of_zeros_leaves_the_bias_a_scale(limit) -> None:
     assert (np.float32(1e-30) * scale.astype(np.float32) > 0).all()
     assert (scale < 1e-5).all()
     assert search_scales(np.zeros((3, 4)), np.ones(4), limit, np.array([0, 1.0, 2.0])).tolist()[1:] == [1.0, 2.0]
+
+
+@limits
+def test_a_bound_below_every_scale_needs_no_search_of_its_own(limit) -> None:
+    """Other ranges of a layer's input move the bound that its bias sets, and hardly ever the scales."""
+    random = np.random.default_rng(5)
+    weight, importance = random.standard_normal((70, 12)) * 10.0 ** random.integers(-6, 3, (70, 1)), random.random(12)
+    free, searched = search_scales(weight, importance, limit), len(FOUND)
+    for share in (0.0, 1e-6, 0.1, 0.499):
+        assert np.array_equal(search_scales(weight, importance, limit, share * np.abs(weight).max(axis=1) / 127), free)
+    assert len(FOUND) == searched
+    bound = search_scales(weight, importance, limit, 0.99 * free)
+    assert (bound >= 0.99 * free).all()
+    assert len(FOUND) == searched + 1
 
 
 @limits

@@ -23,6 +23,7 @@ FACTORS = np.linspace(0.6, 1.0, 9)  # of max |w| / 127
 GROWN = np.linspace(1.0, 127 / 64, 13)[1:]  # at 127 / 64 every weight fits 7 bits and no pair can exceed 128
 EMPTY = 2.0**-20  # scale of a weight that is all zeros: any would do, but a bias must be fine and fit in 32 bits of it
 FINER = np.linspace(0.95, 1.05, 7)  # of the best of those
+NEVER_TRIED = 0.5  # of max |w| / 127: no scale is so small, so that one search does for every bound below
 MOST_FOUND = 4096  # layers whose scales are remembered, a few kilobytes each
 FOUND: dict[bytes, Float64] = {}
 """Hash of all that a search for scales reads -> what it found.  Every plan of a network asks for the same ones again."""
@@ -96,7 +97,8 @@ def search_scales(
     each row, for a `weight` that is such a part already.
     """
     full = compute_full_scales(np.abs(weight).max(axis=1) if top is None else top, "int8")
-    lowest = np.maximum(SMALLEST_SCALE, np.zeros(len(weight)) if least is None else _round_up_to_float32(least))
+    lowest = np.zeros(len(weight)) if least is None else _round_up_to_float32(least)
+    lowest = np.where(lowest < NEVER_TRIED * full, SMALLEST_SCALE, np.maximum(lowest, SMALLEST_SCALE))
     weight, importance = sample_columns(weight, importance, searched)
     key = _hash_arrays(weight, importance, full, lowest, np.array(-1 if pair_limit is None else pair_limit))
     if key not in FOUND:
