@@ -1,4 +1,4 @@
-"""Open Inference Protocol v2 over ONNX models: an engine that knows no protocol, and HTTP on top of it."""
+"""Open Inference Protocol v2 over ONNX models: an engine that knows no protocol, and HTTP and gRPC on top of it."""
 
 import os
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from fcdeploy.serve.http_request import RequestHead
 from fcdeploy.serve.models import PIECE
 from fcdeploy.serve.refusal import RefusedError
-from fcdeploy.serve.routes import ServerState, make_answer
+from fcdeploy.serve.routes import make_answer
+from fcdeploy.serve.server_state import ServerState
 from fcdeploy.serve.tensors import BinaryLayout, slice_inputs
 
 

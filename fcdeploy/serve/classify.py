@@ -9,12 +9,10 @@ said that it is no larger than it may be.
 from __future__ import annotations
 
 import csv
-import ctypes
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from math import prod
 from typing import Any
 from urllib.parse import parse_qs
@@ -30,6 +28,7 @@ from fcdeploy.preprocessing.placement import MOST_PIXELS, ImageSize, count_pixel
 from fcdeploy.preprocessing.tables import TableLayout, arrange_columns, convert_row, find_separator, stack_rows
 from fcdeploy.records.signature import TensorSpec, is_shape_alike
 from fcdeploy.serve.boxes import describe_boxes
+from fcdeploy.serve.freed_memory import trim_heap
 from fcdeploy.serve.meaning import Probabilities
 from fcdeploy.serve.models import Model
 from fcdeploy.serve.refusal import RefusedError, explain_json_error
@@ -107,7 +106,7 @@ def read_samples(model: Model, body: bytes, kind: str, most_bytes: int) -> Sampl
         except FcdeployError as error:  # Pillow is not there
             raise RefusedError(400, error.message) from None
         except ValueError as error:  # behind as many pixels as its header claims
-            give_memory_back()
+            trim_heap()
             place = f"picture {at} of {len(pictures)}" if len(pictures) > 1 else "the picture"
             raise RefusedError(400, f"{place} {_explain(error)}") from None
         if at == 0:  # of an input with free axes the first picture says how large it is
@@ -118,7 +117,7 @@ def read_samples(model: Model, body: bytes, kind: str, most_bytes: int) -> Sampl
     if len({array.shape for array in arrays}) > 1:
         raise RefusedError(400, "the pictures become inputs of different shapes, expected one a request")
     if MOST_PIXELS - left > SOME_PIXELS:
-        give_memory_back()
+        trim_heap()
     feeds = _check_batch(model, {spec.name: np.stack(arrays).astype(spec.dtype, copy=False)})
     return SamplesRead(feeds, tuple(sizes))
 
@@ -137,18 +136,6 @@ def _check_pictures(spec: TensorSpec, count: int, shape: Sequence[int | None], m
         raise RefusedError(
             413, f"{count} pictures become {count * each} bytes of inputs, expected at most {most} in a request"
         )
-
-
-def give_memory_back() -> None:
-    """Let the C library return what large pictures have left free, which it keeps otherwise; only glibc can be asked."""
-    trim = _find_trim()
-    if trim is not None:
-        trim(0)
-
-
-@cache
-def _find_trim() -> Callable[[int], int] | None:
-    return getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
 def _explain(error: ValueError) -> str:

@@ -23,6 +23,7 @@ from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError, quote_names
 from fcdeploy.records.signature import TensorSpec, format_axes
 from fcdeploy.serve.grpc_messages import METHODS, PACKAGE, SERVICE, build_messages, check_request
+from fcdeploy.serve.model_metadata import EXTENSIONS, describe_model
 from fcdeploy.serve.models import Model
 from fcdeploy.serve.refusal import RefusedError
 from fcdeploy.serve.request import (
@@ -34,7 +35,7 @@ from fcdeploy.serve.request import (
     pack_texts,
     unpack_texts,
 )
-from fcdeploy.serve.routes import EXTENSIONS, ServerState, describe_model
+from fcdeploy.serve.server_state import ServerState
 from fcdeploy.serve.tensors import to_little_endian
 from fcdeploy.wording import say_count
 
@@ -76,13 +77,13 @@ class Calls:
         return self.messages["ServerLiveResponse"](live=True)
 
     async def server_ready(self, request: Any, seconds: float | None) -> Any:  # noqa: ARG002
-        return self.messages["ServerReadyResponse"](ready=self._is_ready())
+        return self.messages["ServerReadyResponse"](ready=self.state.ready)
 
     async def model_ready(self, request: Any, seconds: float | None) -> Any:  # noqa: ARG002
         """A model that is not there is not ready, which is an answer and no error: so it is in Triton."""
         with suppress(RefusedError):
             self.state.engine.models.find(request.name, request.version)
-            return self.messages["ModelReadyResponse"](ready=self._is_ready())
+            return self.messages["ModelReadyResponse"](ready=self.state.ready)
         return self.messages["ModelReadyResponse"](ready=False)
 
     async def server_metadata(self, request: Any, seconds: float | None) -> Any:  # noqa: ARG002
@@ -121,9 +122,6 @@ class Calls:
         answer = self.messages["ModelInferResponse"](model_name=model.name, model_version=model.version, id=request.id)
         write_outputs(answer, outputs, raw=bool(request.raw_input_contents))
         return answer
-
-    def _is_ready(self) -> bool:
-        return self.state.engine.ready and not self.state.draining
 
 
 def read_inputs(model: Model, request: Any) -> Arrays:

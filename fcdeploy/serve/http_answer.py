@@ -1,15 +1,69 @@
-"""An answer on its way: its place in the order of answers, its bytes, and what the access log has of it."""
+"""Answers: how they begin, their parts, their place in the order of answers, their bytes, and what the access log has of them."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from fcdeploy.serve.http_request import END, RequestHead
-from fcdeploy.serve.routes import Answer
+from fcdeploy.serve.refusal import RefusedError
 from fcdeploy.serve.tensors import LARGE
 
 LOGGED = 500  # letters of an address in the access log
+REASONS = {
+    200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 405: "Method Not Allowed",
+    408: "Request Timeout", 413: "Content Too Large", 415: "Unsupported Media Type", 431: "Request Header Fields Too Large",
+    500: "Internal Server Error", 503: "Service Unavailable", 504: "Gateway Timeout",
+}  # fmt: skip
+
+
+def format_head(status: int, kind: str, *fields: tuple[str, object]) -> bytes:
+    """How an answer begins, but for its length and what becomes of the connection."""
+    lines = [f"HTTP/1.1 {status} {REASONS[status]}", f"Content-Type: {kind}", *(f"{n}: {v}" for n, v in fields)]
+    return "".join(f"{line}\r\n" for line in lines).encode()
+
+
+JSON, BINARY = "application/json", "application/octet-stream"
+PLAIN = {status: format_head(status, JSON) for status in REASONS}
+
+
+@dataclass(slots=True)
+class Answer:
+    """A response: how it begins and the parts of its body; `notes` go to the access log.
+
+    `whole` is a `lead` with the length and the end of the head, and with what the body begins with.
+    """
+
+    status: int
+    parts: Sequence[bytes | memoryview]
+    lead: bytes
+    whole: bytes | None = None
+    notes: dict[str, Any] | None = None
+
+    def split(self) -> tuple[dict[str, str], list[bytes | memoryview]]:
+        """The fields of the head and the parts of the body, of either form."""
+        lead, parts = self.lead, list(self.parts)
+        if self.whole is not None:
+            lead, _, first = self.whole.partition(END)
+            parts = [first, *parts]
+        return dict(line.split(": ", 1) for line in lead.decode().splitlines()[1:]), parts
+
+
+def make_json_answer(value: Any, status: int = 200) -> Answer:
+    return Answer(status, [orjson.dumps(value)], PLAIN[status])
+
+
+def make_error_answer(refusal: RefusedError) -> Answer:
+    start = PLAIN[refusal.status]
+    if refusal.retry_after:
+        start = format_head(refusal.status, JSON, ("Retry-After", refusal.retry_after))
+    if refusal.status == 401:
+        start = format_head(401, JSON, ("WWW-Authenticate", "Bearer"))
+    return Answer(refusal.status, [orjson.dumps({"error": refusal.message})], start)
 
 
 class PendingAnswer:

@@ -12,11 +12,12 @@ from functools import partial
 from typing import Any
 
 from fcdeploy.serve.at_once import answer_at_once
-from fcdeploy.serve.http_answer import PendingAnswer, encode_answer, make_log_entry
+from fcdeploy.serve.http_answer import Answer, PendingAnswer, encode_answer, make_error_answer, make_log_entry
 from fcdeploy.serve.http_request import END, ChunkedBody, HeadParser, RequestHead
 from fcdeploy.serve.limits import Limits
 from fcdeploy.serve.refusal import RefusedError
-from fcdeploy.serve.routes import Answer, ServerState, answer_request, make_error_answer
+from fcdeploy.serve.routes import answer_request
+from fcdeploy.serve.server_state import ServerState
 from fcdeploy.serve.tensors import LARGE
 
 PIPELINED = 64  # requests of one connection that may wait for answers

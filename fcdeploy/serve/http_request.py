@@ -50,7 +50,7 @@ class RequestHead:
     plain: bool = False
 
 
-FIXED = {
+OF_SERVER = {
     ("",): ("GET", "page"),
     ("v2",): ("GET", "server"),
     ("v2", "health", "live"): ("GET", "live"),
@@ -65,7 +65,7 @@ OF_MODEL = {
     ("config",): ("GET", "config"),
     ("infer",): ("POST", "infer"),
 }
-"""Address -> method and what it is; those below v2/models/NAME or v2/models/NAME/versions/VERSION."""
+"""Address (of a model that below v2/models/NAME or v2/models/NAME/versions/VERSION) -> method, and its name in `routes.py`."""
 
 OPEN = {"live", "ready", "page"}  # answered without a token: whoever starts servers, and browsers, have none
 CLASSIFY = ":classify"  # behind v1/models/NAME, or .../versions/VERSION
@@ -76,7 +76,7 @@ def find_route(method: str, target: str) -> Route:
     path = target.split("?", 1)[0]
     words = tuple(unquote(word) for word in path.strip("/").split("/"))
     name = version = ""
-    row = FIXED.get(words)
+    row = OF_SERVER.get(words)
     if row is None and words[:2] == ("v2", "models") and len(words) > 2:
         name, words = words[2], words[3:]
         if words[:1] == ("versions",) and len(words) > 1:

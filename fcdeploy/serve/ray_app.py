@@ -20,11 +20,13 @@ from starlette.responses import Response
 from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.serve.engine import BatchingEngine
+from fcdeploy.serve.http_answer import Answer, make_error_answer
 from fcdeploy.serve.http_request import HeadParser
 from fcdeploy.serve.limits import QueueLimits
 from fcdeploy.serve.metrics import Metrics
 from fcdeploy.serve.refusal import RefusedError
-from fcdeploy.serve.routes import Answer, ServerState, answer_request, make_error_answer
+from fcdeploy.serve.routes import answer_request
+from fcdeploy.serve.server_state import ServerState
 
 DEFAULTS = {"replicas": 1, "threads": 1, "max_batch": 0, "max_body": 64 << 20, "max_requests": 256}
 """Option -> its value; all are whole numbers. `max_batch` 0 is what runs in 2 ms."""

@@ -10,8 +10,6 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from fcdeploy import __version__
 from fcdeploy.arrays import Array
 from fcdeploy.preprocessing.placement import ImageSize
@@ -24,14 +22,15 @@ from fcdeploy.serve.classify import (
     read_samples,
     read_top,
 )
-from fcdeploy.serve.engine import BatchingEngine
-from fcdeploy.serve.http_request import END, RequestHead
-from fcdeploy.serve.metrics import Metrics
+from fcdeploy.serve.http_answer import BINARY, JSON, PLAIN, Answer, format_head, make_error_answer, make_json_answer
+from fcdeploy.serve.http_request import RequestHead, Route
+from fcdeploy.serve.model_metadata import EXTENSIONS, describe_model, make_triton_config
 from fcdeploy.serve.models import Model
 from fcdeploy.serve.refusal import RefusedError
 from fcdeploy.serve.request import Wanted
 from fcdeploy.serve.served_models import ServedModel
-from fcdeploy.serve.tensors import decode, describe, encode, pack
+from fcdeploy.serve.server_state import ServerState
+from fcdeploy.serve.tensors import decode, encode, pack
 from fcdeploy.serve.unpack import DEFLATE, WINDOW, inflate
 
 PAGE = Path(__file__).with_name("page.html").read_bytes()
@@ -42,77 +41,9 @@ PAGE_FIELDS = (
 )  # fmt: skip
 SMALL = 1024  # bytes of an answer that compressing would not make faster
 LARGE = 64 << 10  # bytes of outputs that are compressed in a thread: zlib takes 0.1 s for a megabyte
-EXTENSIONS = ("binary_tensor_data", "model_repository")
 SHAPES = 16  # of outputs that are remembered for a request; most have one
 TEXT = 5  # times the bytes of outputs that they and their numbers in JSON take
-REASONS = {
-    200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 405: "Method Not Allowed",
-    408: "Request Timeout", 413: "Content Too Large", 415: "Unsupported Media Type", 431: "Request Header Fields Too Large",
-    500: "Internal Server Error", 503: "Service Unavailable", 504: "Gateway Timeout",
-}  # fmt: skip
-
-
-def format_head(status: int, kind: str, *fields: tuple[str, object]) -> bytes:
-    """How an answer begins, but for its length and what becomes of the connection."""
-    lines = [f"HTTP/1.1 {status} {REASONS[status]}", f"Content-Type: {kind}", *(f"{n}: {v}" for n, v in fields)]
-    return "".join(f"{line}\r\n" for line in lines).encode()
-
-
-JSON, BINARY = "application/json", "application/octet-stream"
-PLAIN = {status: format_head(status, JSON) for status in REASONS}
-
-
-@dataclass(slots=True)
-class Answer:
-    """A response: how it begins and the parts of its body; `notes` go to the access log.
-
-    `whole` is a `lead` with the length and the end of the head, and with what the body begins with.
-    """
-
-    status: int
-    parts: Sequence[bytes | memoryview]
-    lead: bytes
-    whole: bytes | None = None
-    notes: dict[str, Any] | None = None
-
-    def split(self) -> tuple[dict[str, str], list[bytes | memoryview]]:
-        """The fields of the head and the parts of the body, of either form."""
-        lead, parts = self.lead, list(self.parts)
-        if self.whole is not None:
-            lead, _, first = self.whole.partition(END)
-            parts = [first, *parts]
-        return dict(line.split(": ", 1) for line in lead.decode().splitlines()[1:]), parts
-
-
 Send = Callable[[Answer], None]
-
-
-@dataclass(eq=False)
-class ServerState:
-    """What all connections share.
-
-    `held` is the bytes of bodies that are coming in and of answers that clients have not read; with those of requests
-    that wait or run, and of their answers, they are at most `max_held`.
-    """
-
-    engine: BatchingEngine
-    metrics: Metrics
-    max_body: int = 32 << 20
-    max_json: int = 6 << 20
-    max_held: int = 1 << 26
-    log: Callable[[dict[str, Any]], None] | None = None
-    draining: bool = False
-
-    @property
-    def held(self) -> int:
-        return self.engine.held
-
-    @held.setter
-    def held(self, size: int) -> None:
-        self.engine.held = size
-
-    def full(self) -> bool:
-        return self.held + self.engine.bytes > self.max_held
 
 
 @dataclass(slots=True, eq=False)
@@ -156,7 +87,7 @@ def answer_request(state: ServerState, head: RequestHead, body: bytes | bytearra
             then = partial(_ask_unpacked, request)
             state.engine.prepare(served, len(body), unpack, then, becomes=min(state.max_body, DEFLATE * len(body)))
             return
-        answer = _answer_directly(state, head)
+        answer = _answer_directly(state, head.route)
     except Exception as error:  # a mistake of ours must not take the connection, or the server, with it
         answer = make_error_answer(_as_refusal(error))
     state.metrics.count(key, answer.status)
@@ -176,15 +107,6 @@ def _ask_unpacked(request: ModelRequest, body: bytearray | RefusedError) -> None
 
 def _as_refusal(error: Exception) -> RefusedError:
     return error if isinstance(error, RefusedError) else RefusedError(500, f"internal {type(error).__name__}: {error}")
-
-
-def make_error_answer(refusal: RefusedError) -> Answer:
-    start = PLAIN[refusal.status]
-    if refusal.retry_after:
-        start = format_head(refusal.status, JSON, ("Retry-After", refusal.retry_after))
-    if refusal.status == 401:
-        start = format_head(401, JSON, ("WWW-Authenticate", "Bearer"))
-    return Answer(refusal.status, [orjson.dumps({"error": refusal.message})], start)
 
 
 def _infer(request: ModelRequest, body: bytes | bytearray) -> None:
@@ -236,7 +158,7 @@ def _classify(request: ModelRequest, body: bytes | bytearray) -> None:
         def describe() -> Answer:
             rows = describe_answers(model, outputs, ran.rows, top, sizes)
             seconds = {"run": ran.compute_seconds, "total": time.perf_counter() - request.begun}
-            made = _answer_json(
+            made = make_json_answer(
                 {"model_name": model.name, "model_version": model.version, "predictions": rows, "seconds": seconds}
             )
             made.notes = _make_log_notes(model, ran) if state.log is not None else None
@@ -311,74 +233,47 @@ def _format_binary_head(header_length: int) -> bytes:
     return format_head(200, BINARY, ("Inference-Header-Content-Length", header_length))
 
 
-def _answer_directly(state: ServerState, head: RequestHead) -> Answer:
-    """Everything but infer."""
-    what, engine = head.route.what, state.engine
-    ready = engine.ready and not state.draining
-    if what == "live":
-        return _answer_json({"live": True})
-    if what == "ready":
-        return _answer_ready(ready)
-    if what == "metrics":
-        page = state.metrics.format_page(waiting=engine.requests, ready=ready)
-        return Answer(200, [page], format_head(200, "text/plain; version=0.0.4; charset=utf-8"))
-    if what == "page":
-        return Answer(200, [PAGE], format_head(200, "text/html; charset=utf-8", *PAGE_FIELDS))
-    if what == "server":
-        return _answer_json({"name": "fcdeploy", "version": __version__, "extensions": EXTENSIONS})
-    if what == "models":
-        return _answer_json({"models": sorted({model.name for model in engine.models.list_models()})})
-    if what == "index":
-        return _answer_json(
-            [
-                {"name": m.name, "version": m.version, "state": "READY", "reason": ""}
-                for m in engine.models.list_models()
-            ]
-        )
-    model = engine.models.find(head.route.name, head.route.version).model
-    if what == "model ready":
-        return _answer_ready(ready, model)
-    return _answer_json(describe_model(engine, model) if what == "model" else _make_triton_config(model))
+def _answer_metrics(state: ServerState) -> Answer:
+    page = state.metrics.format_page(waiting=state.engine.requests, ready=state.ready)
+    return Answer(200, [page], format_head(200, "text/plain; version=0.0.4; charset=utf-8"))
 
 
-def describe_model(engine: BatchingEngine, model: Model) -> dict[str, Any]:
-    """Names, datatypes and shapes, as the file has them."""
-    return {
-        "name": model.name,
-        "versions": engine.models.list_versions(model.name),
-        "platform": "onnxruntime_onnx",
-        "inputs": [describe(model, spec) for spec in model.inputs.values()],
-        "outputs": [describe(model, spec) for spec in model.outputs.values()],
-        **({"takes": takes} if (takes := describe_takes(model)) else {}),
-    }
+def _list_names(state: ServerState) -> Answer:
+    return make_json_answer({"models": sorted({model.name for model in state.engine.models.list_models()})})
 
 
-def _make_triton_config(model: Model) -> dict[str, Any]:
-    """What Triton's clients ask for beside the metadata; max_batch_size 0: shapes hold the batch axis."""
-
-    def ends(specs: Sequence[Any]) -> list[dict[str, Any]]:
-        tensors = [describe(model, spec) for spec in specs]
-        types = [t["datatype"].replace("BYTES", "STRING") for t in tensors]  # as model_config.proto calls it
-        return [
-            {"name": t["name"], "data_type": f"TYPE_{dtype}", "dims": t["shape"]}
-            for t, dtype in zip(tensors, types, strict=True)
-        ]
-
-    return {
-        "name": model.name,
-        "platform": "onnxruntime_onnx",
-        "backend": "onnxruntime",
-        "max_batch_size": 0,
-        "input": ends(list(model.inputs.values())),
-        "output": ends(list(model.outputs.values())),
-    }
+def _list_versions(state: ServerState) -> Answer:
+    models = state.engine.models.list_models()
+    return make_json_answer([{"name": m.name, "version": m.version, "state": "READY", "reason": ""} for m in models])
 
 
-def _answer_ready(ready: bool, model: Model | None = None) -> Answer:
-    named = {"name": model.name} if model else {}
-    status = 200 if ready else 503
-    return Answer(status, [orjson.dumps({**named, "ready": ready})], PLAIN[status])
+def _describe(state: ServerState, model: Model) -> Answer:
+    takes = describe_takes(model)  # of which the protocol knows nothing
+    return make_json_answer({**describe_model(state.engine, model), **({"takes": takes} if takes else {})})
 
 
-def _answer_json(value: Any) -> Answer:
-    return Answer(200, [orjson.dumps(value)], PLAIN[200])
+OF_SERVER: dict[str, Callable[[ServerState], Answer]] = {
+    "page": lambda _: Answer(200, [PAGE], format_head(200, "text/html; charset=utf-8", *PAGE_FIELDS)),
+    "live": lambda _: make_json_answer({"live": True}),
+    "ready": lambda state: _answer_ready({}, state.ready),
+    "metrics": _answer_metrics,
+    "server": lambda _: make_json_answer({"name": "fcdeploy", "version": __version__, "extensions": EXTENSIONS}),
+    "models": _list_names,
+    "index": _list_versions,
+}
+OF_MODEL: dict[str, Callable[[ServerState, Model], Answer]] = {
+    "model": _describe,
+    "model ready": lambda state, model: _answer_ready({"name": model.name}, state.ready),
+    "config": lambda _, model: make_json_answer(make_triton_config(model)),
+}
+"""What no model has to run for: addresses of `http_request.py` -> their answers."""
+
+
+def _answer_directly(state: ServerState, route: Route) -> Answer:
+    if route.what in OF_SERVER:
+        return OF_SERVER[route.what](state)
+    return OF_MODEL[route.what](state, state.engine.models.find(route.name, route.version).model)
+
+
+def _answer_ready(named: dict[str, str], ready: bool) -> Answer:
+    return make_json_answer({**named, "ready": ready}, 200 if ready else 503)

@@ -15,8 +15,8 @@ from fcdeploy.serve.engine import BatchingEngine
 from fcdeploy.serve.limits import QueueLimits
 from fcdeploy.serve.log import LineWriter, write_stdout
 from fcdeploy.serve.metrics import Metrics
-from fcdeploy.serve.routes import ServerState
 from fcdeploy.serve.server import Stop, make_tls_context, read_token, run, serve
+from fcdeploy.serve.server_state import ServerState
 from fcdeploy.serve.settings import Settings, Worker
 from fcdeploy.serve.sockets import bind_socket
 from fcdeploy.wording import say_count

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import gc
 import multiprocessing
 import os
@@ -19,21 +18,17 @@ from typing import Any
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.serve.engine import BatchingEngine
+from fcdeploy.serve.freed_memory import return_large_blocks
 from fcdeploy.serve.http_connection import Connection
 from fcdeploy.serve.http_request import HeadParser
 from fcdeploy.serve.listener import Listener
-from fcdeploy.serve.routes import ServerState
+from fcdeploy.serve.server_state import ServerState
 from fcdeploy.serve.settings import Settings
 
 Stop = Callable[[float], Coroutine[Any, Any, None]]
 """Take no more calls, and finish those under way, for so many seconds at most."""
 
 TICK = 0.25  # seconds between looks at slow clients
-MMAP_THRESHOLD, LARGE_BLOCK = -3, 1 << 21  # M_MMAP_THRESHOLD of mallopt(3), bytes
-TRIM_THRESHOLD, SPARE = (
-    -1,
-    1 << 24,
-)  # M_TRIM_THRESHOLD, bytes: each picture would fetch again what the last one gave back
 SWITCH = (
     0.0005  # seconds until a thread that loads a model lets the loop go on; Python's 5 ms come several times an answer
 )
@@ -80,7 +75,7 @@ async def serve(
     `also` starts another protocol on the same engine.
     """
     loop, engine = asyncio.get_running_loop(), state.engine
-    give_back_memory()
+    return_large_blocks()
     sys.setswitchinterval(SWITCH)
     stop, reload = _listen_for_end(loop), _listen_for_reload(loop)
     if not await _finish_first(engine.start(), stop):
@@ -186,14 +181,6 @@ async def watch(engine: BatchingEngine, poll: float, reload: asyncio.Event) -> N
             await engine.models.refresh()
             await asyncio.sleep(TICK)
         await engine.models.refresh()
-
-
-def give_back_memory() -> None:
-    """Have the C library return large blocks to the system when they are freed, which it otherwise learns not to (glibc)."""
-    with contextlib.suppress(OSError, AttributeError):
-        library = ctypes.CDLL(None)
-        library.mallopt(MMAP_THRESHOLD, LARGE_BLOCK)
-        library.mallopt(TRIM_THRESHOLD, SPARE)
 
 
 def run(main: Any) -> None:

@@ -123,15 +123,6 @@ def _make_header(model: Model, chosen: Sequence[tuple[Array, bool]], wanted: Wan
     return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def describe(model: Model, spec: TensorSpec) -> dict[str, Any]:
-    """The protocol's metadata of an input or output; -1 is an axis of any length.
-
-    The protocol has no word for any number of axes: [-1] stands for that too, since [] would be a single number.
-    """
-    shape = [-1] if spec.name in model.unranked else [-1 if n is None else n for n in spec.shape]
-    return {"name": spec.name, "datatype": OF_DTYPE[spec.dtype], "shape": shape}
-
-
 def slice_inputs(layout: BinaryLayout, body: bytes | bytearray, start: int) -> Arrays:
     """The tensors behind a header that ends at `start`. Raises RefusedError 400 where there are more bytes, or fewer."""
     if start + layout.size != len(body):

@@ -27,7 +27,7 @@ from fcdeploy.serve.http_connection import Connection
 from fcdeploy.serve.http_request import HeadParser
 from fcdeploy.serve.limits import Limits
 from fcdeploy.serve.metrics import Metrics
-from fcdeploy.serve.routes import ServerState
+from fcdeploy.serve.server_state import ServerState
 
 PATH = "/v2/models/dense/infer"
 

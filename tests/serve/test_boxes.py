@@ -39,10 +39,12 @@ from fcdeploy.records.signature import TensorSpec
 from fcdeploy.serve.boxes import describe_boxes
 from fcdeploy.serve.classify import describe_answers
 from fcdeploy.serve.engine import BatchingEngine
+from fcdeploy.serve.http_answer import Answer
 from fcdeploy.serve.http_request import RequestHead, find_route
 from fcdeploy.serve.metrics import Metrics
 from fcdeploy.serve.refusal import RefusedError
-from fcdeploy.serve.routes import Answer, ServerState, answer_request
+from fcdeploy.serve.routes import answer_request
+from fcdeploy.serve.server_state import ServerState
 
 SIDE = 64  # of the detector's input: 8 x 8 + 4 x 4 + 2 x 2 places
 PLACES = 84

@@ -36,13 +36,15 @@ from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.session import Session
 from fcdeploy.serve.classify import _rank, describe_answers, read_samples
 from fcdeploy.serve.engine import BatchingEngine
+from fcdeploy.serve.http_answer import Answer
 from fcdeploy.serve.http_request import RequestHead, find_route
 from fcdeploy.serve.meaning import find_probabilities
 from fcdeploy.serve.metrics import Metrics
 from fcdeploy.serve.models import Model, load_model
 from fcdeploy.serve.refusal import RefusedError
 from fcdeploy.serve.repository import find_models
-from fcdeploy.serve.routes import Answer, ServerState, answer_request
+from fcdeploy.serve.routes import answer_request
+from fcdeploy.serve.server_state import ServerState
 
 NAMES = ("aubergine", "banana", "cherry", "date", "elder", "fig")
 SPEC = TensorSpec("x", np.dtype(np.float32), (None, 3, 24, 24))

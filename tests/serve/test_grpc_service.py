@@ -23,6 +23,7 @@ from networks import Net
 from onnx import TensorProto
 from servers import PATIENCE, RUN, Server, serving
 
+from fcdeploy.records.data_format import KEY, DataFormat, to_metadata
 from fcdeploy.serve import grpc_messages
 from fcdeploy.serve.grpc_messages import PACKAGE, SERVICE, build_messages, check_request
 from fcdeploy.serve.refusal import RefusedError
@@ -47,6 +48,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bare = onnx.load(folder / "FP32.onnx")
     bare.graph.input[0].type.tensor_type.ClearField("shape")
     onnx.save(bare, folder / "bare.onnx")
+    table = onnx.load(folder / "FP32.onnx")
+    entry = table.metadata_props.add()
+    entry.key, entry.value = KEY, to_metadata(DataFormat(None, ("no", "yes"), ("age", "height"), "ill"))
+    onnx.save(table, folder / "table.onnx")
     return folder
 
 
@@ -97,6 +102,14 @@ def values(datatype: str) -> np.ndarray:
         return np.array([[True, False], [False, False]])
     limits: Any = np.iinfo(dtype) if dtype.kind in "iu" else np.finfo(dtype)
     return np.array([[limits.min, limits.max], [0, 1]], dtype)
+
+
+@pytest.mark.parametrize("name", ["FP32", "table"])  # of the rows that HTTP takes for a table gRPC has no word
+def test_metadata(server: Server, name: str) -> None:
+    said = call(server, "ModelMetadata", MESSAGES["ModelMetadataRequest"](name=name))
+    assert (said.name, list(said.versions), said.platform) == (name, ["1"], "onnxruntime_onnx")
+    assert [(row.name, row.datatype, list(row.shape)) for row in said.inputs] == [("x", "FP32", [-1, 2])]
+    assert [(row.name, row.datatype, list(row.shape)) for row in said.outputs] == [("y_out", "FP32", [-1, 2])]
 
 
 @pytest.mark.parametrize("datatype", TYPES)

@@ -11,11 +11,12 @@ from servers import wire
 
 from fcdeploy.serve import http_connection
 from fcdeploy.serve.engine import BatchingEngine
+from fcdeploy.serve.http_answer import PLAIN, Answer
 from fcdeploy.serve.http_connection import IN_A_TURN, PIPELINED, Connection
 from fcdeploy.serve.http_request import HeadParser
 from fcdeploy.serve.limits import Limits
 from fcdeploy.serve.metrics import Metrics
-from fcdeploy.serve.routes import PLAIN, Answer, ServerState
+from fcdeploy.serve.server_state import ServerState
 
 GET = b"GET / HTTP/1.1\r\n\r\n"
 HIGH = 64 << 10  # bytes unsent at which the loop's transports ask for a pause

@@ -27,12 +27,14 @@ from fcdeploy.serve.batching import InferenceRequest, Queue, _run_alone
 from fcdeploy.serve.engine import BatchingEngine
 from fcdeploy.serve.grpc_messages import build_messages
 from fcdeploy.serve.grpc_service import write_outputs
+from fcdeploy.serve.http_answer import Answer
 from fcdeploy.serve.http_request import HeadParser
 from fcdeploy.serve.metrics import Metrics
 from fcdeploy.serve.models import PIECE, Model, load_model
 from fcdeploy.serve.refusal import RefusedError
 from fcdeploy.serve.repository import find_models
-from fcdeploy.serve.routes import Answer, ServerState, answer_request
+from fcdeploy.serve.routes import answer_request
+from fcdeploy.serve.server_state import ServerState
 from fcdeploy.serve.tensors import JsonFrame, decode
 from fcdeploy.serve.unpack import inflate
 
