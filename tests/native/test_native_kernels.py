@@ -24,10 +24,12 @@ from fcdeploy.native.program.steps import (
     GlobalAverage,
     LookupTable,
     Move,
+    Normalize,
     Pointwise,
     Pool,
     Program,
     Quantize,
+    Reduce,
     Softmax,
     Step,
 )
@@ -366,18 +368,78 @@ def test_global_averages(seed: int) -> None:
 @FEW
 @given(seed=SEEDS, floats=st.booleans(), written=st.booleans())
 def test_softmax(seed: int, floats: bool, written: bool) -> None:
+    """Of more elements than vectors have lanes, neighbours and others."""
     random = np.random.default_rng(seed)
-    shape = (1, int(random.integers(1, 30)), *((3, 4) if seed % 2 else ()))
+    shape = (1, int(random.integers(1, 70)), *((3, 4) if seed % 2 else ()))
     x = Tensor("x", shape, "float32") if floats else Tensor("x", shape, "uint8", coding(random))
     table = None if floats else np.exp(-np.arange(256) * np.float64(x.coding.scale)).astype(np.float32)  # type: ignore[union-attr]
     to = Tensor("y", shape, "uint8", Coding(np.float32(1 / 255), 0)) if written else Tensor("y", shape, "float32")
-    program = Program("drawn", (x,), (to,), (Softmax(node="softmax", inputs=(x,), outputs=(to,), axis=1, table=table),))
-    feeds = {"x": random.normal(size=shape).astype(np.float32) if floats else bytes_like(random, shape)}
+    step = Softmax(
+        node="softmax", inputs=(x,), outputs=(to,), axis=int(random.choice([1, len(shape) - 1])), table=table
+    )
+    program = Program("drawn", (x,), (to,), (step,))
+    feeds = {"x": random.normal(size=shape).astype(np.float32) * 9 if floats else bytes_like(random, shape)}
     expected = run(program, feeds)
-    if floats and written:  # an exponential is a few units in the last place off, and so is what it is rounded from
-        expected = {**expected, "y": expected["y"]}
+    if not (floats and written):
+        assert_same(build(program), feeds, expected)
         return
-    assert_same(build(program), feeds, expected)
+    # an exponential is a few units in the last place off, and so is what it is rounded from
+    found = [Machine(build(program), library(level.name)).run(feeds)["y"] for level in levels()]
+    assert all(np.array_equal(each, found[0]) for each in found)
+    assert np.abs(found[0].astype(int) - expected["y"]).max() <= 1
+
+
+@FEW
+@given(seed=SEEDS)
+def test_sums_of_a_softmax_have_sixteen_parts(seed: int) -> None:
+    """As written out element by element: the definition, of which `interpret` is one reading and the kernel another."""
+    random = np.random.default_rng(seed)
+    length = int(random.integers(1, 100))
+    x = Tensor("x", (1, length), "uint8", coding(random))
+    table = np.exp(-np.arange(256) * 0.03).astype(np.float32)
+    step = Softmax(node="s", inputs=(x,), outputs=(Tensor("y", (1, length), "float32"),), axis=1, table=table)
+    program, feeds = Program("drawn", (x,), step.outputs, (step,)), {"x": bytes_like(random, (1, length))}
+    each = table[feeds["x"].max().astype(int) - feeds["x"][0]]
+    parts = [np.float32(0)] * 16
+    for i, value in enumerate(each):
+        parts[i % 16] = parts[i % 16] + value
+    for half in (8, 4, 2, 1):
+        parts = [parts[k] + parts[k + half] for k in range(half)]
+    assert_same(build(program), feeds, {"y": (each / parts[0])[None]})
+    np.testing.assert_array_equal(run(program, feeds)["y"][0], each / parts[0])
+
+
+@FEW
+@given(seed=SEEDS)
+def test_normalizations_and_reductions(seed: int) -> None:
+    """Rows of any length, and sums along what lies innermost or does not."""
+    random = np.random.default_rng(seed)
+    shape = tuple(int(n) for n in random.integers(1, (5, 7, 70)))
+    x, to = (Tensor(name, shape, "float32") for name in ("x", "y"))
+    gain, shift = (random.normal(size=shape[-1]).astype(np.float32) for _ in range(2))
+    factors: dict[str, Any] = {"gain": gain, "shift": shift, "epsilon": np.float32(1e-5), "length": shape[-1]}
+    steps: list[Step] = [Normalize(node="n", inputs=(x,), outputs=(to,), **factors)]
+    for kind in ("mean", "sum", "max", "min"):
+        axes = tuple(sorted(int(n) for n in random.choice(3, random.integers(1, 4), replace=False)))
+        kept = tuple(1 if i in axes else n for i, n in enumerate(shape))
+        steps.append(Reduce(node=kind, kind=kind, axes=axes, inputs=(x,), outputs=(Tensor(kind, kept, "float32"),)))  # type: ignore[arg-type]
+    program = Program("drawn", (x,), tuple(step.output for step in steps), tuple(steps))
+    feeds = {"x": random.uniform(1, 3, shape).astype(np.float32)}
+    assert_same(build(program), feeds, run(program, feeds))
+
+
+def test_roots_are_those_of_numpy() -> None:
+    """By an instruction and by integers: every exponent, the smallest numbers too, and those that lie between two roots."""
+    random = np.random.default_rng(3)
+    bits = random.integers(0, 1 << 23, (254, 24)).astype(np.uint32) + (np.arange(254, dtype=np.uint32) << 23)[:, None]
+    bits[:, 0], bits[:, 1] = bits[:, 0] & 0x7F800000, bits[:, 1] | 0x7FFFFF
+    values = np.concatenate([bits.view(np.float32).reshape(1, -1), np.float32([[0.0, -0.0, -1.0, np.inf]])], axis=1)
+    x, y = (Tensor(name, values.shape, "float32") for name in ("x", "y"))
+    built = build(Program("roots", (x,), (y,), (Pointwise(node="n", kind="Sqrt", inputs=(x,), outputs=(y,)),)))
+    with np.errstate(invalid="ignore"):
+        expected = np.sqrt(values)
+    for level in levels():
+        np.testing.assert_array_equal(Machine(built, library(level.name)).run({"x": values})["y"], expected)
 
 
 @FEW

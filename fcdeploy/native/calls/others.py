@@ -225,7 +225,8 @@ def call_pointwise(step: Pointwise, work: Placed, weights: Weights) -> KernelCal
     if step.kind in BINARY:
         return make_call(work, "floats.h", f"fc_binary_{step.kind}", *addresses, table)
     limits = np.finfo(np.float32)
-    numbers = np.clip(np.array(step.numbers or (0.0,), np.float64), limits.min, limits.max).astype(np.float32)
+    given = np.array((*step.numbers, 0.0, 0.0)[:2], np.float64)  # kernels read two
+    numbers = np.clip(given, limits.min, limits.max).astype(np.float32)
     return make_call(work, "floats.h", f"fc_unary_{step.kind}", *addresses, weights.add(numbers, "float"), table)
 
 

@@ -3,20 +3,33 @@
 #define FC_FLOATS_H
 
 #include "bytes.h"
-#include "functions.h"
+#include "sixteens.h"
 
-/* y = expression of x and of the numbers n of the node */
+/* y = expression of x and of the numbers n of the node; of floats that lie side by side sixteen at a time */
 #define FC_UNARY(name, expression)                                                                                \
-    FC_KERNEL void name(float *y, const float *a, const float *n, const struct fc_loop *l)                        \
+    FC_INLINE float name##_of(float x, const float *n)                                                            \
     {                                                                                                             \
         (void)n;                                                                                                  \
+        return expression;                                                                                        \
+    }                                                                                                             \
+    FC_KERNEL void name(float *y, const float *a, const float *numbers, const struct fc_loop *l)                  \
+    {                                                                                                             \
+        const float own[2] = {numbers[0], numbers[1]};                                                            \
         FC_FOR_EACH_RUN(l) {                                                                                      \
             float *to = y + FC_OFFSET(l->y);                                                                      \
             const float *from = a + FC_OFFSET(l->a);                                                              \
-            for (int i = 0; i < l->count[3]; i++) {                                                               \
-                const float x = from[(ptrdiff_t)i * l->a[3]];                                                     \
-                to[(ptrdiff_t)i * l->y[3]] = expression;                                                          \
+            int i = 0;                                                                                            \
+            if (FC_BLOCKS && l->y[3] == 1 && l->a[3] == 1) {                                                      \
+                for (; i + FC_TILE <= l->count[3]; i += FC_TILE) {                                                \
+                    float some[FC_TILE];                                                                          \
+                    memcpy(some, from + i, sizeof some);                                                          \
+                    for (int k = 0; k < FC_TILE; k++)                                                             \
+                        some[k] = name##_of(some[k], own);                                                        \
+                    memcpy(to + i, some, sizeof some);                                                            \
+                }                                                                                                 \
             }                                                                                                     \
+            for (; i < l->count[3]; i++)                                                                          \
+                to[(ptrdiff_t)i * l->y[3]] = name##_of(from[(ptrdiff_t)i * l->a[3]], own);                        \
         }                                                                                                         \
     }
 FC_UNARY(fc_unary_Abs, fc_absolute(x))
@@ -81,20 +94,36 @@ FC_BINARY(fc_binary_Or, x != 0.0f || z != 0.0f ? 1.0f : 0.0f)
 FC_BINARY(fc_binary_Xor, (x != 0.0f) != (z != 0.0f) ? 1.0f : 0.0f)
 #undef FC_BINARY
 
-/* l->y are the strides of what is kept, 0 along the axes that are reduced; `count` elements make one. */
+/* l->y are the strides of what is kept, 0 along the axes that are reduced; `count` elements make one. What lies along the
+   innermost loop is reduced in sixteen parts, as sums are (fc_sum_of_parts). */
 #define FC_REDUCE(name, first, step, last)                                                                        \
-    FC_KERNEL void name(float *y, int32_t outputs, const float *a, float count, const struct fc_loop *l)          \
+    FC_INLINE float name##_of(float z, float x) { return step; }                                                  \
+    FC_KERNEL void name(float *y, int32_t outputs, const float *a, float count, const struct fc_loop *given)      \
     {                                                                                                             \
+        const struct fc_loop own = *given, *l = &own;                                                             \
+        const ptrdiff_t along = l->a[3], kept = l->y[3];                                                          \
         (void)count;                                                                                              \
         for (int i = 0; i < outputs; i++)                                                                         \
             y[i] = first;                                                                                         \
         FC_FOR_EACH_RUN(l) {                                                                                      \
-            float *to = y + FC_OFFSET(l->y);                                                                      \
+            float *to = y + FC_OFFSET(l->y), part[FC_TILE], some[FC_TILE];                                        \
             const float *from = a + FC_OFFSET(l->a);                                                              \
-            for (int i = 0; i < l->count[3]; i++) {                                                               \
-                const float x = from[(ptrdiff_t)i * l->a[3]], z = to[(ptrdiff_t)i * l->y[3]];                     \
-                to[(ptrdiff_t)i * l->y[3]] = step;                                                                \
+            for (int k = 0; k < FC_TILE; k++)                                                                     \
+                part[k] = first;                                                                                  \
+            FC_FOR_EACH_SIXTEEN(l->count[3]) {                                                                    \
+                fc_take(some, from + i * along, along, n, first);                                                 \
+                if (kept)                                                                                         \
+                    fc_take(part, to + i * kept, kept, n, first);                                                 \
+                for (int k = 0; k < FC_WITH(n); k++)                                                              \
+                    part[k] = name##_of(part[k], some[k]);                                                        \
+                if (kept)                                                                                         \
+                    fc_put(to + i * kept, kept, n, part);                                                         \
             }                                                                                                     \
+            for (int half = kept ? 0 : FC_TILE / 2; half > 0; half /= 2)                                          \
+                for (int k = 0; k < half; k++)                                                                    \
+                    part[k] = name##_of(part[k], part[k + half]);                                                 \
+            if (!kept)                                                                                            \
+                *to = name##_of(*to, part[0]);                                                                    \
         }                                                                                                         \
         for (int i = 0; i < outputs; i++)                                                                         \
             y[i] = last;                                                                                          \

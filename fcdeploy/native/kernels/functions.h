@@ -6,6 +6,14 @@
 
 #include "common.h"
 
+#if !defined(FC_PLAIN) && defined(__SSE2__)
+#include <emmintrin.h>
+#define fc_root(x) _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x)))
+#elif !defined(FC_PLAIN) && defined(__aarch64__)
+#include <arm_neon.h>
+#define fc_root(x) vget_lane_f32(vsqrt_f32(vdup_n_f32(x)), 0)
+#endif
+
 FC_INLINE float fc_of_bits(uint32_t bits)
 {
     float x;
@@ -112,11 +120,14 @@ FC_INLINE float fc_log(float x)
     return n * 0.693359375f + (f + tail);
 }
 
-/* By integers: correctly rounded, on every target. */
+/* Correctly rounded on every target: by an instruction where there is one that needs no library, else by integers. */
 FC_INLINE float fc_sqrt(float x)
 {
     if (!(x > 0.0f) || fc_bits(x) >= 0x7f800000u)
         return x >= 0.0f ? x : x == 0.0f ? x : fc_of_bits(0x7fc00000u);
+#if defined(fc_root)
+    return fc_root(x);
+#else
     int32_t exponent = (int32_t)(fc_bits(x) >> 23);
     uint32_t mantissa = fc_bits(x) & 0x007fffffu;
     if (exponent == 0) {
@@ -144,6 +155,7 @@ FC_INLINE float fc_sqrt(float x)
     }
     root += rest ? root & 1 : 0; /* what is left is more than half where the last bit is set */
     return fc_of_bits((root >> 1) + 0x3f000000u + ((uint32_t)(exponent / 2) << 23));
+#endif
 }
 
 FC_INLINE float fc_floor(float x)

@@ -1,31 +1,37 @@
-/* Rows less their mean, over their deviation. Sums are taken in eight parts, each from the first element to the last. */
+/* Rows less their mean, over their deviation; sums are taken in parts (fc_sum_of_parts). */
 #ifndef FC_NORMALIZE_H
 #define FC_NORMALIZE_H
 
-#include "functions.h"
-
-FC_INLINE float fc_sum_of_eight(const float *part)
-{
-    const float a = (part[0] + part[4]) + (part[2] + part[6]), b = (part[1] + part[5]) + (part[3] + part[7]);
-    return a + b;
-}
+#include "sixteens.h"
 
 FC_KERNEL void fc_normalize(
     float *y, const float *a, const float *gain, const float *shift, int32_t rows, int32_t length, float epsilon)
 {
     for (int row = 0; row < rows; row++, y += length, a += length) {
-        float part[8] = {0}, squares[8] = {0};
-        for (int i = 0; i < length; i++)
-            part[i % 8] += a[i];
-        const float mean = fc_sum_of_eight(part) / (float)length;
-        for (int i = 0; i < length; i++) {
-            const float away = a[i] - mean, square = away * away;
-            squares[i % 8] += square;
+        float part[FC_TILE] = {0}, squares[FC_TILE] = {0}, some[FC_TILE], by[FC_TILE], more[FC_TILE];
+        FC_FOR_EACH_SIXTEEN(length) {
+            fc_take(some, a + i, 1, n, 0.0f);
+            for (int k = 0; k < FC_WITH(n); k++)
+                part[k] += some[k];
         }
-        const float deviation = fc_sqrt(fc_sum_of_eight(squares) / (float)length + epsilon);
-        for (int i = 0; i < length; i++) {
-            const float scaled = (a[i] - mean) / deviation * gain[i];
-            y[i] = scaled + shift[i];
+        const float mean = fc_sum_of_parts(part) / (float)length;
+        FC_FOR_EACH_SIXTEEN(length) {
+            fc_take(some, a + i, 1, n, mean);
+            for (int k = 0; k < FC_WITH(n); k++) {
+                const float away = some[k] - mean, square = away * away;
+                squares[k] += square;
+            }
+        }
+        const float deviation = fc_sqrt(fc_sum_of_parts(squares) / (float)length + epsilon);
+        FC_FOR_EACH_SIXTEEN(length) {
+            fc_take(some, a + i, 1, n, mean);
+            fc_take(by, gain + i, 1, n, 1.0f);
+            fc_take(more, shift + i, 1, n, 0.0f);
+            for (int k = 0; k < FC_WITH(n); k++) {
+                const float scaled = (some[k] - mean) / deviation * by[k];
+                some[k] = scaled + more[k];
+            }
+            fc_put(y + i, 1, n, some);
         }
     }
 }

@@ -83,17 +83,26 @@ def compute_global_average(step: GlobalAverage, given: Sequence[Array]) -> tuple
 
 
 def compute_softmax(step: Softmax, given: Sequence[Array]) -> tuple[Array, ...]:
-    """The sum is taken from the first element to the last, in float32."""
     x = np.moveaxis(given[0], step.axis, -1)
     largest = x.max(axis=-1, keepdims=True)
     if step.table is None:
         parts = np.exp(x.astype(np.float64) - largest).astype(np.float32)
     else:
         parts = step.table[largest.astype(np.int64) - x]
-    total = np.cumsum(parts, axis=-1, dtype=np.float32)[..., -1:]
+    total = _add_in_parts(parts)
     real = np.moveaxis(parts / total, -1, step.axis)
     to = step.output.coding
     return (real if to is None else np.clip(to.encode(real), step.low, step.high),)
+
+
+def _add_in_parts(x: Array) -> Array:
+    """Sums along the last axis, which stays with length 1: sixteen of every sixteenth element, then those pair by pair."""
+    rows = np.pad(x, [*[(0, 0)] * (x.ndim - 1), (0, -x.shape[-1] % 16)]).reshape(*x.shape[:-1], -1, 16)
+    parts = np.cumsum(rows, axis=-2, dtype=np.float32)[..., -1, :]
+    while parts.shape[-1] > 1:
+        first, second = np.split(parts, 2, axis=-1)
+        parts = first + second
+    return np.asarray(parts)
 
 
 def compute_interpolate(step: Interpolate, given: Sequence[Array]) -> tuple[Array, ...]:
