@@ -15,6 +15,7 @@ from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.refining.recalibrate import recalibrate
 from fcdeploy.int8.refining.reconstruct import find_schedule
 from fcdeploy.int8.refining.refine import take_learnable
+from fcdeploy.prepare.channels import UnfitChannelsError
 from fcdeploy.records import plan as plans
 from fcdeploy.records.plan import NodeDecision, Plan
 
@@ -70,7 +71,7 @@ def _apply_channel_changes(problem: Problem, plan: Plan, source: str) -> Problem
         )
     try:
         return recalibrate(problem, plan.rescaled, plan.absorbed)
-    except ValueError as error:
+    except UnfitChannelsError as error:
         raise FcdeployError(f"{source} does not fit: {error}", plans.HINT) from error
 
 

@@ -41,6 +41,10 @@ MOST_CHANNELS = 1 << 20  # of a value: files can claim any number
 LARGEST = 2**23  # weights of a layer: larger ones may lie in a file that is never to be read whole
 
 
+class UnfitChannelsError(Exception):
+    """Channels cannot have the factors, or the shifts, that they were to have: a sentence that says why."""
+
+
 @dataclass(frozen=True)
 class Channels:
     """The scales that a network is free to choose: 0 .. count - 1.
@@ -66,15 +70,15 @@ class Channels:
         return {name: tuple(factor.tolist()) for name, factor in factors.items() if np.any(factor != 1.0)}
 
     def from_tensors(self, factors: Mapping[str, Sequence[float]]) -> Float64:
-        """The inverse. Raises ValueError, with a sentence, where these channels cannot have such factors."""
+        """The inverse. Raises UnfitChannelsError where these channels cannot have such factors."""
         s = np.ones(len(self.meets) + 1)
         largest_by_output = {str(node.outputs[0].name): ids for node, ids in (*self.writers, *self.starting)}
         for name, factor in factors.items():
             ids = largest_by_output.get(name)
             if ids is None:
-                raise ValueError(f"tensor {name!r} is not one that starts with scales of its own")
+                raise UnfitChannelsError(f"tensor {name!r} is not one that starts with scales of its own")
             if len(factor) != len(ids):
-                raise ValueError(f"tensor {name!r} has {len(ids)} channels, not {len(factor)}")
+                raise UnfitChannelsError(f"tensor {name!r} has {len(ids)} channels, not {len(factor)}")
             s[ids] = factor
             s[-1] = 1.0
         for name, ids in largest_by_output.items():
@@ -85,7 +89,7 @@ class Channels:
                     if ids[differ[0]] < 0
                     else "shares its scale with another, of another factor"
                 )
-                raise ValueError(f"channel {differ[0]} of tensor {name!r} {why}")
+                raise UnfitChannelsError(f"channel {differ[0]} of tensor {name!r} {why}")
         return s[:-1]
 
     def rescale(self, edits: Edits, s: Float64, suffix: str) -> bool:

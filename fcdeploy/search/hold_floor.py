@@ -33,6 +33,7 @@ from fcdeploy.int8.refining.refine import add_refinements
 from fcdeploy.int8.refining.smooth import compute_smoothing
 from fcdeploy.int8.timing.costs import CostBasis, plan_by_costs
 from fcdeploy.int8.timing.final_times import is_slower
+from fcdeploy.prepare.channels import UnfitChannelsError
 from fcdeploy.records.origin import JudgedBy
 from fcdeploy.records.plan import Plan
 from fcdeploy.records.progress import OnStep
@@ -193,7 +194,7 @@ def _rescale_channels(
         return []
     try:
         other = recalibrate(problem, factors, {}, tails=not missed)
-    except ValueError:  # float32 cannot hold such weights
+    except UnfitChannelsError:  # float32 cannot hold such weights
         return []
     few = _count_looked(problem)
     least = judge.measure_errors(usual, few).decisive_db + WORTH_DB

@@ -20,6 +20,7 @@ from fcdeploy.commands.quantize import quantize
 from fcdeploy.commands.validate import validate
 from fcdeploy.graph.model import name_everything
 from fcdeploy.int8.refining.absorb import ABSORBED, absorb_shifts, find_absorption_sites, find_shifts
+from fcdeploy.prepare.channels import UnfitChannelsError
 from fcdeploy.prepare.pipeline import prepare
 from fcdeploy.records.data_format import KEY
 
@@ -120,7 +121,7 @@ def test_a_product_without_a_bias_gets_one() -> None:
     ],
 )
 def test_shifts_that_do_not_fit(shifts: dict[str, list[float]], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UnfitChannelsError, match=message):
         absorb_shifts(prepared(network()), shifts)
 
 

@@ -24,9 +24,11 @@ from fcdeploy.graph.nodes import output_axis
 from fcdeploy.int8.planning.weights import find_int8_layers
 from fcdeploy.int8.problem import Problem
 from fcdeploy.int8.refining.activations import ActivationWalk
+from fcdeploy.int8.refining.best import choose_best
 from fcdeploy.int8.refining.correct_layers import correct_layers
 from fcdeploy.int8.refining.recalibrate import recalibrate
 from fcdeploy.int8.refining.smooth import SMOOTHED, compute_smoothing, rescale
+from fcdeploy.prepare.channels import UnfitChannelsError
 from fcdeploy.prepare.pipeline import prepare
 from fcdeploy.records.plan import Plan
 from fcdeploy.runtime.session import Session
@@ -186,6 +188,31 @@ def test_tails_that_few_samples_do_not_show_are_in_the_ranges_of_a_rescaled_netw
         answers = [Session(model).run({"x": data[-1:]})[0] for model in (line.prepared, int8)]
         errors.append(measure_fidelity(*answers).sqnr_db)
     assert errors[0] > 30 > 20 > errors[1]
+
+
+@pytest.mark.parametrize(("raised", "surfaces"), [(UnfitChannelsError, False), (ValueError, True)])
+def test_a_start_that_cannot_be_is_left_out_and_a_defect_is_not(
+    raised: type[Exception], surfaces: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NumPy's own ValueError on the way is no sentence about weights."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise raised("weights of float32 end there")
+
+    monkeypatch.setattr("fcdeploy.int8.refining.best.recalibrate", fail)
+    net, random = Net(0), np.random.default_rng(0)
+    sizes = np.geomspace(1 / 4, 4, 24, dtype=np.float32)
+    first, last = (random.normal(size=shape).astype(np.float32) for shape in ((12, 24), (24, 6)))
+    hidden = net.op("Relu", net.op("MatMul", net.input("x", 12), net.constant(first * sizes)))
+    net.output(net.op("MatMul", hidden, net.constant(last / sizes[:, None])))
+    data = {"x": random.normal(size=(64, 12)).astype(np.float32)}
+    line = quantize_net(net, data)
+    problem = Problem(Path("none"), line.prepared, line.calibration, data, TARGETS["portable"], "minmax", ())
+    if surfaces:
+        with pytest.raises(ValueError, match="weights of float32"):
+            choose_best(problem, choose_ranges=False)
+    else:
+        assert "smoothed" not in choose_best(problem, choose_ranges=False)[1]
 
 
 def test_the_command_chooses_by_measured_sqnr(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,14 @@ from native_kernels import EXAMPLES, assert_same
 from networks import IR_VERSIONS, Net
 from onnx import TensorProto, helper, numpy_helper
 
+from fcdeploy.cli import main
 from fcdeploy.graph.model import name_everything
 from fcdeploy.native.build import build
 from fcdeploy.native.program.float_steps import list_float_steps
 from fcdeploy.native.program.interpret import run
 from fcdeploy.native.program.layers import FloatLayer, Layer
 from fcdeploy.native.program.steps import Program
-from fcdeploy.native.reading.operators import read_program
+from fcdeploy.native.reading.operators import OPERATORS, read_program
 from fcdeploy.runtime.session import Session
 
 FEW = settings(max_examples=EXAMPLES // 3, deadline=None)
@@ -335,7 +337,7 @@ def read_one(op: str, constant: Any, dtype: Any, domain: str = "") -> Program:
             "Add",
             np.ones((4, 3)),
             np.float32,
-            "its inputs have the shapes [1, 4, 5], [4, 3]: shape mismatch: objects cannot be",
+            "its inputs have the shapes [1, 4, 5], [4, 3]: onnxruntime",
         ),
         ("Squeeze", [1], np.int64, "it leaves out axes [1] of [1, 4, 5], expected lengths of 1 there"),
         ("Gather", [7], np.int64, "its index 7 is out of range, expected 0 to 0"),
@@ -344,6 +346,29 @@ def read_one(op: str, constant: Any, dtype: Any, domain: str = "") -> Program:
 def test_shapes_that_do_not_fit(op: str, constant: Any, dtype: Any, why: str) -> None:
     with fails(f"node 'n' is a {op} that cannot be compiled: {why}"):
         read_one(op, constant, dtype)
+
+
+@pytest.mark.parametrize("wrong", [ValueError("could not be broadcast"), IndexError("too many"), TypeError("no array")])
+def test_a_defect_of_a_reader_is_no_limit_of_the_model(
+    wrong: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What onnxruntime runs is not said to be impossible: the mistake is told as any other of ours."""
+
+    def read_wrongly(*_: Any) -> None:
+        raise wrong
+
+    net = Net()
+    coded = as_bytes(net, net.input("x", 4, 5), 0.02, 128)
+    net.output(net.op("Concat", coded, as_bytes(net, net.op("Relu", coded), 0.02, 128), axis=1))
+    for op in ("Relu", "Concat", "DequantizeLinear"):
+        with monkeypatch.context() as patch:
+            patch.setitem(OPERATORS, op, read_wrongly)
+            with pytest.raises(type(wrong), match=str(wrong)):
+                read(net)
+            assert main(["compile", str(net.save(tmp_path / "net.onnx")), "--dry-run"]) == 2
+        error, hint = capsys.readouterr().err.strip().splitlines()
+        assert error == f"error: internal {type(wrong).__name__}: {wrong}"
+        assert "please report it" in hint
 
 
 def test_an_operator_of_another_domain_is_named_with_it() -> None:

@@ -18,7 +18,7 @@ from fcdeploy.arrays import Arrays, Float64
 from fcdeploy.graph.edit import Edits
 from fcdeploy.graph.nodes import is_op, name_of, tensor_of
 from fcdeploy.int8.refining.activations import iterate_activations
-from fcdeploy.prepare.channels import LARGEST
+from fcdeploy.prepare.channels import LARGEST, UnfitChannelsError
 from fcdeploy.prepare.linear_layers import (
     LinearLayer,
     channels_of,
@@ -61,17 +61,17 @@ def find_shifts(model: ir.Model, samples: Arrays) -> dict[str, tuple[float, ...]
 
 
 def absorb_shifts(model: ir.Model, shifts: Shifts) -> None:
-    """Take `shifts` off in place. Raises ValueError, with a sentence, where that cannot be."""
+    """Take `shifts` off in place. Raises UnfitChannelsError where that cannot be."""
     edits = Edits(model, "absorb")
     for name, shift in shifts.items():
         place = find_absorption_sites(model).get(name)
         if place is None:
-            raise ValueError(f"tensor {name!r} is not between a layer and layers that may absorb a shift")
+            raise UnfitChannelsError(f"tensor {name!r} is not between a layer and layers that may absorb a shift")
         layer, c = _layer(place.layer), np.asarray(shift)
         if len(c) != layer.outputs:
-            raise ValueError(f"tensor {name!r} has {layer.outputs} channels, not {len(c)}")
+            raise UnfitChannelsError(f"tensor {name!r} has {layer.outputs} channels, not {len(c)}")
         if place.clipped and np.any(c < 0):
-            raise ValueError(f"tensor {name!r} is read through a Relu, which lets no negative shift pass")
+            raise UnfitChannelsError(f"tensor {name!r} is read through a Relu, which lets no negative shift pass")
         reason = write_layer(edits, layer, layer.weight, layer.bias - c)
         for reader in place.readers:
             of = _layer(reader)
@@ -79,7 +79,7 @@ def absorb_shifts(model: ir.Model, shifts: Shifts) -> None:
             assert not isinstance(parameters, str), "readers of padding are no readers of a place"
             reason = reason or write_layer(edits, of, *parameters)
         if reason:
-            raise ValueError(reason)
+            raise UnfitChannelsError(reason)
         for changed in {name, name_of(place.value)}:  # what they hold is another
             value = next(v for node in model.graph for v in node.outputs if v.name == changed)
             value.name = f"{changed}{ABSORBED}"

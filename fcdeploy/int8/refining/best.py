@@ -15,6 +15,7 @@ from fcdeploy.int8.refining.correct_layers import correct_layers
 from fcdeploy.int8.refining.recalibrate import recalibrate
 from fcdeploy.int8.refining.refine import add_refinements
 from fcdeploy.int8.refining.smooth import compute_smoothing
+from fcdeploy.prepare.channels import UnfitChannelsError
 from fcdeploy.records.progress import OnStep
 from fcdeploy.wording import say_count
 
@@ -77,7 +78,7 @@ def _measure_candidate(problem: Problem, start: Problem) -> float:
 def _list_candidates(problem: Problem, choose_ranges: bool) -> Iterator[tuple[str, Problem]]:
     starts = [("as trained", problem)]
     if factors := compute_smoothing(problem.model, problem.samples):
-        with suppress(ValueError):  # float32 cannot hold such weights
+        with suppress(UnfitChannelsError):  # float32 cannot hold such weights
             starts.append(("smoothed", recalibrate(problem, factors, {})))
     if problem.ranges_apart:  # weights rounded by what few samples make layers read may be worse on others
         starts.append(("rounded to nearest", replace(problem, effort="balanced")))
@@ -93,5 +94,5 @@ def _absorb_into_biases(problem: Problem, start: Problem) -> Problem | None:
         return None
     try:
         return recalibrate(replace(problem, ranges=start.ranges), start.rescaled, shifts)
-    except ValueError:  # float32 cannot hold such biases
+    except UnfitChannelsError:  # float32 cannot hold such biases
         return None

@@ -18,8 +18,8 @@ def recalibrate(problem: Problem, factors: Factors, shifts: Shifts, *, tails: bo
 
     It is observed on DATA if there is any, unless these hold samples that are judged and no range is to see, else on the
     samples kept for tools; what is rarer than these show, its `tails`, is estimated from the calibration then.  How samples are
-    read, and how many were seen, stays as it was recorded.  Raises ValueError, with a sentence, where the network cannot have
-    such factors or shifts.
+    read, and how many were seen, stays as it was recorded.  Raises UnfitChannelsError where the network cannot have such
+    factors or shifts.
     """
     old = problem.calibration
     model = problem.model.clone()

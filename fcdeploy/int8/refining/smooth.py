@@ -12,7 +12,7 @@ from fcdeploy.arrays import Arrays, Float64
 from fcdeploy.graph.edit import Edits
 from fcdeploy.graph.nodes import data_inputs, is_constant, name_of
 from fcdeploy.int8.refining.activations import iterate_activations
-from fcdeploy.prepare.channels import Channels, find_free_channels
+from fcdeploy.prepare.channels import Channels, UnfitChannelsError, find_free_channels
 
 SMOOTHED = ".smoothed"
 Factors = Mapping[str, Sequence[float]]  # activation -> what each of its channels is divided by
@@ -32,11 +32,11 @@ def compute_smoothing(model: ir.Model, samples: Arrays) -> dict[str, tuple[float
 
 
 def rescale(model: ir.Model, factors: Factors) -> None:
-    """Rescale the channels of a prepared float model in place. Raises ValueError, with a sentence, where that cannot be."""
+    """Rescale the channels of a prepared float model in place. Raises UnfitChannelsError."""
     edits = Edits(model, "smooth")
     channels = find_free_channels(edits)
     if not channels.rescale(edits, channels.from_tensors(factors), SMOOTHED):
-        raise ValueError("the rescaled weights would not be float32 numbers")
+        raise UnfitChannelsError("the rescaled weights would not be float32 numbers")
 
 
 def _largest_activations(model: ir.Model, channels: Channels, samples: Arrays) -> Float64:

@@ -1,4 +1,4 @@
-"""Nodes whose inputs are all constants are computed while the graph is read."""
+"""Nodes that are run while the graph is read: those whose inputs are all constants, and those that cannot be read."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from fcdeploy.arrays import Array
+from fcdeploy.arrays import Array, Arrays
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.nodes import attribute_of, name_of
-from fcdeploy.native.reading.operands import Fixed
+from fcdeploy.native.program.tensors import Tensor
+from fcdeploy.native.reading.operands import Coded, Fixed
 from fcdeploy.native.reading.reader import Reader, read_shape
 from fcdeploy.runtime.session import Session
 
@@ -83,21 +84,47 @@ def find_stored_weight(reader: Reader, node: ir.Node) -> Fixed | None:
     return Fixed(first.array * scale.array, first.integers, scales, first.zero, axis)
 
 
+def explain_misfit(reader: Reader, node: ir.Node) -> str:
+    """Why onnxruntime does not run the node on inputs of their shapes, zeros where they are computed; "" where it does."""
+    given = {value: reader.read(value) for value in node.inputs if value is not None}
+    feeds = {
+        name_of(value): operand.array
+        if isinstance(operand, Fixed)
+        else np.zeros(read_shape(operand), _find_type(value, operand))
+        for value, operand in given.items()
+    }
+    try:
+        _run_alone(node, feeds)
+    except FcdeployError as error:
+        lengths = ", ".join(str(list(array.shape)) for array in feeds.values())
+        return f"its inputs have the shapes {lengths}: {error.message.rstrip('.')}"
+    return ""
+
+
+def _find_type(value: ir.Value, operand: Coded | Tensor) -> np.dtype[Any]:
+    if value.dtype is not None:
+        return np.dtype(value.dtype.numpy())
+    return np.dtype(np.float32 if isinstance(operand, Coded) else operand.dtype)
+
+
 def _evaluate(reader: Reader, node: ir.Node, operands: list[Any]) -> list[Array]:
-    """By onnxruntime with its optimizations off, as the file's own kernels would on every run."""
-    proto = ir.to_proto(node)
     feeds = {name_of(value): held.array for value, held in zip(node.inputs, operands, strict=True) if value is not None}
+    try:
+        return _run_alone(node, feeds)
+    except FcdeployError as error:
+        raise reader.refuse(node, f"it cannot be computed of its constants: {error.message}") from error
+
+
+def _run_alone(node: ir.Node, feeds: Arrays) -> list[Array]:
+    """What the node makes of its inputs, by onnxruntime with its optimizations off, as the file's own kernels would."""
+    proto = ir.to_proto(node)
     inputs = [onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
               for name, array in feeds.items()]  # fmt: skip
     outputs = [onnx.helper.make_empty_tensor_value_info(value.name) for value in node.outputs if value.name]
     graph = onnx.helper.make_graph([proto], "constant", inputs, outputs)
     opset = onnx.helper.make_opsetid(node.domain, node.version or _find_opset(node))
     model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION)
-    try:
-        arrays = Session(model.SerializeToString(), threads=1, optimize=False).run(feeds)
-    except FcdeployError as error:
-        raise reader.refuse(node, f"it cannot be computed of its constants: {error.message}") from error
-    return [np.asarray(each) for each in arrays]
+    return [np.asarray(each) for each in Session(model.SerializeToString(), threads=1, optimize=False).run(feeds)]
 
 
 def _find_opset(node: ir.Node) -> int:

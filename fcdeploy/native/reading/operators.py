@@ -32,7 +32,7 @@ from fcdeploy.native.reading import (
 )
 from fcdeploy.native.reading.dynamic_lstm import spell_out_lstm
 from fcdeploy.native.reading.exact_functions import restore_functions
-from fcdeploy.native.reading.fold import find_stored_weight, fold
+from fcdeploy.native.reading.fold import explain_misfit, find_stored_weight, fold
 from fcdeploy.native.reading.operands import Coded, Fixed, is_identity, make_codes
 from fcdeploy.native.reading.packed_weights import spell_out_packed
 from fcdeploy.native.reading.qlinear import spell_out
@@ -121,10 +121,11 @@ def _read_nodes(reader: Reader, nodes: Sequence[ir.Node]) -> None:
                 _read_node(reader, node)
             else:
                 _read_nodes(reader, spell(reader, node, write))
-        except (ValueError, IndexError) as error:  # NumPy's
-            lengths = [str(list(read_shape(reader.read(value)))) for value in node.inputs if value is not None]
-            why = str(error).rstrip(".")
-            raise reader.refuse(node, f"its inputs have the shapes {', '.join(lengths)}: {why}") from error
+        except (ValueError, IndexError) as error:  # NumPy's: of a graph that runs nowhere, or a defect of ours
+            why = explain_misfit(reader, node)
+            if not why:
+                raise
+            raise reader.refuse(node, why) from error
 
 
 def _read_node(reader: Reader, node: ir.Node) -> None:
