@@ -87,5 +87,6 @@ def _count_code(kernel: str, used: Mapping[str, Cost], costs: Costs) -> int:
 
 
 def count_instructions(call: KernelCall, cost: Cost, costs: Costs) -> int:
-    products, elements, runs = count_amounts(call, filled=costs.filled)
-    return round(cost.product * products + cost.element * elements + cost.run * runs + cost.once)
+    products, elements, runs, windows = count_amounts(call, costs.widths)
+    each = cost.product * products + cost.element * elements + cost.run * runs + cost.window * windows
+    return round(each + cost.once)

@@ -105,12 +105,33 @@ CORES = {
 
 
 @dataclass(frozen=True)
+class Widths:
+    """What a core's kernels for bytes compute at once, whether there is so much or not.
+
+    Of a layer `positions`, with `channels` at a time, or `alone` so many channels at a single position, and `bytes` of a window;
+    positions that are left over are computed as `positions`, some again, where `again`, else one by one.  `depthwise` channels
+    of a depthwise layer.
+    """
+
+    positions: int
+    channels: int
+    alone: int
+    bytes: int
+    depthwise: int
+    again: bool = False
+
+
+@dataclass(frozen=True)
 class Cost:
-    """Instructions of a kernel for each product, element written, run of its inner loop and call; bytes of code and stack."""
+    """Instructions of a kernel for each product, element written, run of its inner loop, window and call; bytes of code, stack.
+
+    What these are of each kernel is said in native/amounts.py.
+    """
 
     product: float
     element: float
     run: float
+    window: float
     once: float
     code: int
     stack: int
@@ -120,10 +141,10 @@ class Cost:
 class Costs:
     """Kernels by name on one kind of core; bytes of code for each call of one, and of the compiler's own routines.
 
-    `filled`: its layers compute whole vectors, channels and taps that are not there among them.
+    `widths` are None where layers are computed by tiles of whole vectors (calls/pack.py).
     """
 
-    filled: bool
+    widths: Widths | None
     call: int
     routines: int
     kernels: Mapping[str, Cost]

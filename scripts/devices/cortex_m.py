@@ -19,7 +19,7 @@ import fcdeploy
 from scripts.checkout import list_families
 from scripts.shipped import make_model
 
-NETWORKS = ("dense", "resnet", "anomalies", "keywords", "persons")
+NETWORKS = ("dense", "lenet5", "resnet", "anomalies", "keywords", "persons")
 SAMPLES = 2
 SECONDS = 300
 RAM = 512 << 10

@@ -43,7 +43,7 @@ from fcdeploy.native.program.steps import (
 )
 from fcdeploy.native.program.tensors import Coding, Tensor
 from fcdeploy.native.toolchain import STRICT, compile_c, find_compiler
-from fcdeploy.tables.native import MACHINES
+from fcdeploy.tables.native import MACHINES, Widths
 from scripts.devices.cortex_m import LINK, RUNTIME, STRING, find_qemu, link_and_run
 
 HEAD = '''"""Instructions, code and stack of native kernels, written by scripts/devices/device_costs.py: do not edit.
@@ -53,7 +53,7 @@ Code and stack of 64-bit ARM are not counted.
 """
 
 # fmt: off
-from fcdeploy.tables.native import Cost, Costs
+from fcdeploy.tables.native import Cost, Costs, Widths
 
 COSTS = {'''
 
@@ -116,7 +116,8 @@ ALIKE = 0.02  # of a number: between two compilations of the same C, less is cha
 @dataclass(frozen=True)
 class Core:
     """`flags` of clang; qemu's `machine`, empty where programs run under qemu-aarch64 as `level` of native code, its clock in
-    MHz and where its large memory begins; `shapes` are drawn for each kernel, as many as its code memory holds.
+    MHz and where its large memory begins; `shapes` are drawn for each kernel, as many as its code memory holds; `widths` is
+    what its kernels compute at once.
 
     Of a core that is `like` another the table holds the rows that differ by more than ALIKE.
     """
@@ -130,14 +131,19 @@ class Core:
     mhz: int = 25
     ram: int = 0x20000000
     shapes: int = 10
+    widths: Widths | None = None
 
 
+ALONE = Widths(1, 4, 4, 4, 1)  # kernels/layer_small.h: each position by itself, four channels
 CORES = (
-    Core("m0", ("-target", "thumb-freestanding-eabi", "-mcpu=cortex_m0"), "mps2-an385"),
-    Core("plain", ("-target", "thumb-freestanding-eabihf", "-mcpu=cortex_m4+vfp4d16sp", "-DFC_PLAIN"), "mps2-an386"),
-    Core("dsp", ("-target", "thumb-freestanding-eabihf", "-mcpu=cortex_m4+vfp4d16sp"), "mps2-an386", like="plain"),
+    Core("m0", ("-target", "thumb-freestanding-eabi", "-mcpu=cortex_m0"), "mps2-an385", widths=ALONE),
+    Core("plain", ("-target", "thumb-freestanding-eabihf", "-mcpu=cortex_m4+vfp4d16sp", "-DFC_PLAIN"), "mps2-an386",
+         widths=ALONE),
+    Core("dsp", ("-target", "thumb-freestanding-eabihf", "-mcpu=cortex_m4+vfp4d16sp"), "mps2-an386", like="plain",
+         widths=Widths(3, 2, 4, 4, 4, again=True)),
     Core("mve", ("-target", "thumb-freestanding-eabihf", "-mcpu=cortex_m55+mve_fp"), "mps3-an547", like="plain",
-         mhz=32, ram=0x21000000, shapes=8),
+         mhz=32, ram=0x21000000, shapes=6,
+         widths=Widths(3, 2, 4, 16, 8)),
     Core("neon", level="neon", cpu="cortex-a72"),
     Core("dotprod", level="dotprod", cpu="neoverse-n1", like="neon"),
 )  # fmt: skip
@@ -163,6 +169,14 @@ def convolution(random: np.random.Generator) -> Step:
     x = bytes_of(random, *image(random))
     window = same(int(random.choice([1, 3, 3, 5])), int(random.choice([1, 1, 2])))
     return layer_of(random, x, int(random.integers(4, 49)), window, 1, extreme=False, real=False)
+
+
+def first(random: np.random.Generator) -> Step:
+    """A layer that reads pictures, of few channels."""
+    rows, columns = (int(each) for each in random.integers(6, 25, 2))
+    x = bytes_of(random, 1, int(random.integers(1, 4)), rows, columns)
+    window = same(int(random.choice([3, 5, 7])), int(random.choice([1, 2])))
+    return layer_of(random, x, int(random.integers(4, 33)), window, 1, extreme=False, real=False)
 
 
 def dense(random: np.random.Generator) -> Step:
@@ -225,6 +239,14 @@ def pool(kind: str) -> Callable[[np.random.Generator], Step]:
     return make
 
 
+def halve(random: np.random.Generator) -> Step:
+    """The pool behind most layers."""
+    x = bytes_of(random, 1, *(int(each) for each in random.integers((2, 4, 4), (33, 17, 17))))
+    window = Window((2, 2), (2, 2), (0, 0), (0, 0), (1, 1))
+    to = Tensor("y", (*x.shape[:2], *window.outputs(x.shape[2:])), "uint8", x.coding)
+    return Pool(node="p", inputs=(x,), outputs=(to,), kind="max", window=window)
+
+
 def mean(random: np.random.Generator) -> Step:
     x = bytes_of(random, *image(random))
     to = Tensor("y", (*x.shape[:2], 1, 1), "uint8", coding(random))
@@ -285,8 +307,8 @@ def recurrent(kind: str) -> Callable[[np.random.Generator], Step]:
 
 
 MAKERS = (
-    convolution, convolution, dense, dense_to_floats, depthwise, depthwise, combine("add"), combine("mul"), product, quantize,
-    table, lookup, pool("max"), pool("average"), mean, softmax, shuffle, float_layer, pointwise("Exp", 1),
+    convolution, convolution, first, dense, dense_to_floats, depthwise, depthwise, combine("add"), combine("mul"), product,
+    quantize, table, lookup, halve, pool("max"), pool("average"), mean, softmax, shuffle, float_layer, pointwise("Exp", 1),
     pointwise("Sigmoid", 1), pointwise("Add", 2), pointwise("Div", 2), reduce, recurrent("lstm"), recurrent("gru"),
 )  # fmt: skip
 
@@ -383,20 +405,22 @@ def sum_code(built: Built, symbols: Mapping[str, int]) -> tuple[dict[str, int], 
 
 
 def fit(amounts: list[Amounts], counted: list[int]) -> tuple[np.ndarray[Any, Any], tuple[float, float]]:
-    """Instructions for a product, an element, a run and a call, and the ends of what they come to as shares of the counts.
+    """Instructions for each of the amounts and for a call, and the ends of what they come to as shares of the counts.
 
-    As few of the four as come nearly as close as any, none below 0, by least relative error.
+    As few of them as come nearly as close as any, none below 0, by least relative error.
     """
     rows = np.array([[*each, 1.0] for each in amounts]) / np.array(counted)[:, None]
     found: list[tuple[float, np.ndarray[Any, Any], tuple[float, float]]] = []
-    for count in range(1, 5):
-        for used in combinations(range(4), count):
+    for count in range(1, rows.shape[1] + 1):
+        for used in combinations(range(rows.shape[1]), count):
             part, *_ = np.linalg.lstsq(rows[:, used], np.ones(len(rows)), rcond=None)
             if part.min() <= 0:
                 continue
-            costs = np.zeros(4)
+            costs = np.zeros(rows.shape[1])
             costs[[*used]] = part
             shares = rows @ costs
+            if shares.min() == 0:  # of what has none of these
+                continue
             found.append((float(np.abs(np.log(shares)).max()), costs, (float(shares.min()), float(shares.max()))))
     best = min(error for error, *_ in found)
     return next(rest for error, *rest in found if error <= 1.2 * best + 0.02)  # type: ignore[return-value]
@@ -409,12 +433,11 @@ def measure(core: Core) -> tuple[str, dict[str, str]]:
         instructions, stacks = count_steps(built, core, Path(temporary))
         elf = Path(temporary) / "net.elf"
         code, each, routines = sum_code(built, read_symbols(elf.read_bytes())) if elf.exists() else ({}, 0, 0)
-    filled = not core.machine
     rows = {}
     for kernel in sorted({call.kernel for call in built.calls}):
         own = [i for i, call in enumerate(built.calls) if call.kernel == kernel]
         amounts, counted = (
-            [count_amounts(built.calls[i], filled=filled) for i in own],
+            [count_amounts(built.calls[i], core.widths) for i in own],
             [max(1, instructions[i]) for i in own],
         )
         costs, (low, high) = fit(amounts, counted)
@@ -422,7 +445,7 @@ def measure(core: Core) -> tuple[str, dict[str, str]]:
         rows[kernel] = (
             f"Cost({numbers}, {code.get(kernel, 0)}, {max(stacks[i] for i in own)}),  # {low:.2f} to {high:.2f}"
         )
-    return f"{filled}, {each}, {routines}", rows
+    return f"{core.widths}, {each}, {routines}", rows
 
 
 def write_table(measured: Mapping[str, tuple[str, dict[str, str]]]) -> Iterator[str]:

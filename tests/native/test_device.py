@@ -43,8 +43,8 @@ def test_memory_and_instructions(model: Path, capsys: pytest.CaptureFixture[str]
     wide = next(step for step in found["steps"] if step["macs"] == 64 * 36 * 16)
     cost = COSTS["dsp"].kernels[wide["kernel"]]
     assert wide["node"] == "wide"
-    # rows of the window are one run of 12 bytes each; every sum is scaled once
-    expected = 64 * 36 * 16 * cost.product + 64 * 16 * cost.element + 64 * 3 * cost.run + cost.once
+    # three positions at a time, the last two of 66 once more; rows of the window are one run of 12 bytes each
+    expected = 66 * 36 * 16 * cost.product + 64 * 16 * cost.element + 22 * 3 * cost.run + 22 * cost.window + cost.once
     assert wide["instructions"] == pytest.approx(expected, abs=1)
     assert found["flash"] == found["flash_code"] + found["flash_weights"] > 16 * 36 + 16 * 4
     assert found["ram"] == found["ram_arena"] + found["ram_inputs_outputs"] + found["ram_stack"]
@@ -91,17 +91,43 @@ def test_a_kernel_that_was_not_counted_costs_what_the_slowest_of_its_kind_does()
 
 
 def test_amounts_are_counted_by_hand() -> None:
-    at = {"images": 1, "rows": 5, "columns": 4, "filled": True}
+    at = {"images": 1, "rows": 5, "columns": 4, "widths": None}  # 20 positions
     layer = {**at, "groups": 2, "outs": 20, "runs_y": 3, "runs_x": 1, "steps": 2}  # tiles of 16 and 8
-    assert BY_STRUCT["struct fc_layer"](layer) == Amounts(20 * 2 * 3 * 8 * 24, 20 * 40, 20 * 2 * 3 * 2)
+    count = BY_STRUCT["struct fc_layer"]
+    assert count(layer) == Amounts(20 * 2 * 3 * 8 * 24, 20 * 40, 20 * 2 * 3 * 2, 20)
     each = {**at, "channels": 17, "taps_x": 3, "taps_y": 5}
-    assert BY_STRUCT["struct fc_depthwise"](each) == Amounts(20 * 2 * 3 * 2 * 64, 20 * 17, 20 * 2 * 3 * 2)
-    assert BY_STRUCT["struct fc_layer"](layer | {"filled": False}).products == 20 * 2 * 3 * 8 * 20
-    assert BY_STRUCT["struct fc_depthwise"](each | {"filled": False}) == Amounts(20 * 17 * 15, 20 * 17, 20 * 17 * 3)
-    assert BY_STRUCT["struct fc_pool"]({**at, "channels": 17, "taps_x": 2, "taps_y": 3}) == Amounts(
-        20 * 17 * 6, 20 * 17, 20 * 6 * 2
-    )
-    assert BY_STRUCT["struct fc_loop"]({"count": [1, 2, 3, 7]}) == Amounts(0, 42, 6)
+    assert BY_STRUCT["struct fc_depthwise"](each) == Amounts(20 * 2 * 3 * 2 * 64, 20 * 17, 20 * 2 * 3 * 2, 20)
+    assert BY_STRUCT["struct fc_loop"]({"count": [1, 2, 3, 7], "kernel": "fc_quantize"}) == Amounts(0, 42, 6)
+
+    alone, dsp, mve = (COSTS[core].widths for core in ("m0", "dsp", "mve"))
+    six = layer | {"outs": 6}
+    assert count(six | {"widths": alone}) == Amounts(20 * 2 * 24 * 8, 20 * 12, 20 * 2 * 3 * 2, 40)
+    # 20 positions are 7 times 3, of which one is computed twice, or 6 times 3 and two by themselves, whose channels are 8
+    assert count(six | {"widths": dsp}) == Amounts(2 * 24 * 21 * 6, 20 * 12, 2 * 7 * 3, 2 * 7)
+    assert count(six | {"widths": mve}) == Amounts(2 * 32 * (18 * 6 + 2 * 8), 20 * 12, 2 * 8 * 3, 2 * 8)
+    one = six | {"rows": 1, "columns": 1, "widths": dsp}
+    assert count(one) == Amounts(2 * 24 * 8, 12, 2 * 3, 2)
+    for widths, filled in ((alone, 17), (dsp, 20), (mve, 24)):
+        amounts = BY_STRUCT["struct fc_depthwise"](each | {"widths": widths})
+        assert amounts[:2] == (20 * filled * 15, 20 * 17)
+
+
+def test_pools_count_what_their_windows_read() -> None:
+    """Windows of 3 x 2 over 5 x 4 elements with a border of 1 above and below: of 15 rows of windows two are outside."""
+    pool = {"images": 1, "rows": 5, "columns": 3, "channels": 17, "taps_y": 3, "taps_x": 2, "x_rows": 5, "x_columns": 4}
+    pool |= {"step_y": 1, "step_x": 1, "gap_y": 1, "gap_x": 1, "before_y": 1, "before_x": 0, "widths": None}
+    count = BY_STRUCT["struct fc_pool"]
+    mean = count(pool | {"kernel": "fc_average_pool_bytes", "behind": 1})
+    assert mean == Amounts(13 * 6 * 17, 15 * 17, 15 * 6 * 2, 15 * 2)
+    assert count(pool | {"kernel": "fc_max_pool_bytes", "behind": 0}) == mean
+    assert count(pool | {"kernel": "fc_max_pool_bytes", "behind": 1}).products == 13 * 6 * 32
+
+
+@pytest.mark.parametrize("stride", [1, 3])
+def test_copies_take_neighbours_together(stride: int) -> None:
+    loop = {"kernel": "fc_copy_1", "count": [1, 2, 3, 7], "y": [0, 21, 7, 1], "a": [0, 21, 7, stride]}
+    expected = Amounts(42, 0, 6) if stride == 1 else Amounts(0, 42, 6)
+    assert BY_STRUCT["struct fc_loop"](loop) == expected
 
 
 def test_what_makes_no_sense_is_refused(model: Path, tmp_path: Path) -> None:
