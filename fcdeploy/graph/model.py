@@ -20,6 +20,7 @@ from fcdeploy.graph.functions import inline_functions
 from fcdeploy.graph.missing_numbers import find_missing
 from fcdeploy.graph.nodes import make_unique, name_of, tensors_of
 from fcdeploy.graph.protobuf import load_model
+from fcdeploy.graph.stored_once import fold_copies, store_once
 from fcdeploy.graph.weights import initializer_bytes
 from fcdeploy.records import origin, sample_layout
 from fcdeploy.records.sample_layout import SampleLayout
@@ -81,6 +82,7 @@ def read_model(path: Path | str) -> ir.Model:
     _check_external_data(model, path)
     inline_functions(model, str(path))
     name_everything(model.graph)
+    fold_copies(model.graph)
     _free_negative_lengths(model)
     return model
 
@@ -96,6 +98,7 @@ def save_model(model: ir.Model, path: Path, *, largest: int | None = None) -> in
 
     More than `largest` bytes of weights (ONE_FILE unless given) go into a file beside it, PATH.data, one by one.
     """
+    model = store_once(model)
     largest = ONE_FILE if largest is None else largest
     outside = initializer_bytes(model) > largest
     external_data.save_model(model, path, outside=outside)

@@ -7,11 +7,9 @@ regions they are float nodes; layers of 16 bits are planned as integer layers ar
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from hashlib import sha256
 
 import numpy as np
 import onnx_ir as ir
@@ -23,7 +21,6 @@ from fcdeploy.arrays import Array, Float32, Float64
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.nodes import (
     attribute_of,
-    constant_array,
     constant_tensor,
     is_constant,
     name_of,
@@ -35,6 +32,7 @@ from fcdeploy.graph.nodes import (
 from fcdeploy.graph.scratch import Scratch, keep_tensors
 from fcdeploy.graph.weights import read_blocks
 from fcdeploy.int8.planning.eligibility import why_ineligible
+from fcdeploy.int8.planning.shared_weights import group_by_weight
 from fcdeploy.int8.planning.weights import (
     RoundedLayer,
     bias_array,
@@ -232,17 +230,13 @@ def round_packed_layers(
 
 def find_shared_blocks(model: ir.Model, plan: Plan) -> dict[str, tuple[ir.Node, ...]]:
     """Of each layer in blocks whose weight others have too, by name, all of them: they are rounded once, and stored once."""
-    alike = defaultdict[tuple[object, ...], list[ir.Node]](list)
-    for node in model.graph:
-        weight = weight_of(node) if plan.kinds[name_of(node)] == "blockwise" else None
-        if weight is None:
-            continue
-        q, array = plan.tensors[name_of(weight)], constant_array(weight)
-        alike[
-            q.dtype, q.block, output_axis(node), array.shape, sha256(np.ascontiguousarray(array).data).digest()
-        ].append(node)
-    groups = [tuple(nodes) for nodes in alike.values() if len(nodes) > 1]
-    return {name_of(node): nodes for nodes in groups for node in nodes}
+    layers = [(node, weight_of(node)) for node in model.graph if plan.kinds[name_of(node)] == "blockwise"]
+
+    def describe(node: ir.Node, weight: ir.Value) -> Hashable:
+        q = plan.tensors[name_of(weight)]
+        return q.dtype, q.block, output_axis(node)
+
+    return group_by_weight([(node, weight) for node, weight in layers if weight is not None], describe)
 
 
 def _round_blockwise(node: ir.Node, weight: ir.Value, q: QParams, importance: Float64) -> tuple[Array, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -35,6 +35,7 @@ from fcdeploy.graph.scratch import Scratch, keep_tensors
 from fcdeploy.graph.weights import read_blocks
 from fcdeploy.int8.nodes import is_depthwise, missing_channels, weight_only_inputs
 from fcdeploy.int8.planning.mean_errors import compute_mean_error, read_means
+from fcdeploy.int8.planning.shared_weights import group_by_weight
 from fcdeploy.records.calibration import Calibration
 from fcdeploy.records.plan import Plan, QParams
 from fcdeploy.tables.types import TYPES
@@ -71,23 +72,15 @@ def choose_weight_scales(
     the plan's types have for them; those of `wide` in 16 bits.
     """
     tensors = dict(plan.tensors)
+    shared, found = find_shared_weights(model.graph, plan, one_scale), dict[tuple[ir.Node, ...], Float64]()
     for node, weight in find_int8_layers(model.graph, plan):
         axis = output_axis(node)
-        bias = bias_array(node)
         input_scale = tensors[name_of(node.inputs[0])].scale[0]
-        least = None if bias is None else np.abs(bias) / (input_scale * MOST_BIAS)
-        limit = None if is_depthwise(node) else pair_limit
-        grid = tensors[name_of(node.inputs[0])].pixels
-        importance, one = weigh_importance(node, calibration, grid), node.name in one_scale
-
-        if one:
-            whole = np.concatenate([rows for _, rows in lay_out_kernel(node, weight, grid)])
-            scale = search_scale(whole, importance, limit, least)
-        else:
-            top, part, counts = collect_search_rows(lay_out_kernel(node, weight, grid), importance)
-            scale = search_scales(part, counts, limit, least, top=top)
-
-        name = name_of(weight)
+        limit, one = None if is_depthwise(node) else pair_limit, node.name in one_scale
+        alike = shared.get(name_of(node), (node,))
+        if alike not in found:
+            found[alike] = _choose_scale(alike, weight, plan, calibration, limit, one=one)
+        scale, name = found[alike], name_of(weight)
         why = "one scale per output channel" if limit is None else f"pairs of neighbours kept within {limit}"
         why = f"one scale for all channels: faster, and hardly less accurate; {why}" if one else why
         tensors[name] = QParams("int8", tuple(float(s) for s in scale), 0, None if one else axis, why)
@@ -102,6 +95,44 @@ def choose_weight_scales(
         why = f"{dtype} in the file, read back when the model is loaded"
         tensors[name_of(weight)] = QParams(dtype, tuple(float(s) for s in scale), 0, axis, why)
     return replace(plan, tensors=tensors)
+
+
+def _choose_scale(
+    alike: Sequence[ir.Node], weight: ir.Value, plan: Plan, calibration: Calibration, limit: int | None, *, one: bool
+) -> Float64:
+    """The scales of a weight that the layers `alike` have in common, by what they all read; a single one if `one`."""
+    tensors, importance = plan.tensors, weigh_shared_importance(alike, plan, calibration)
+    bounds = [
+        np.abs(bias) / (tensors[name_of(node.inputs[0])].scale[0] * MOST_BIAS)
+        for node in alike
+        if (bias := bias_array(node)) is not None
+    ]
+    least = np.max(bounds, axis=0) if bounds else None
+    laid_out = lay_out_kernel(alike[0], weight, tensors[name_of(alike[0].inputs[0])].pixels)
+    if one:
+        return search_scale(np.concatenate([rows for _, rows in laid_out]), importance, limit, least)
+    top, part, counts = collect_search_rows(laid_out, importance)
+    return search_scales(part, counts, limit, least, top=top)
+
+
+def find_shared_weights(graph: ir.Graph, plan: Plan, one_scale: Collection[str] = ()) -> dict[str, tuple[ir.Node, ...]]:
+    """Of each int8 layer whose weight others have too, laid out alike, by name, all of them: they are rounded once.
+
+    Those of `one_scale`, which have one for all channels, are apart from the others.
+    """
+
+    def describe(node: ir.Node, weight: ir.Value) -> Hashable:
+        grid, groups = plan.tensors[name_of(node.inputs[0])].pixels, attribute_of(node, "group", 1)
+        scale = plan.tensors[name_of(weight)].scale if name_of(weight) in plan.tensors else ()
+        return node.op_type, output_axis(node), groups, missing_channels(node), grid, scale, node.name in one_scale
+
+    return group_by_weight(find_int8_layers(graph, plan), describe)
+
+
+def weigh_shared_importance(alike: Sequence[ir.Node], plan: Plan, calibration: Calibration) -> Float64:
+    """E[x^2] of what the layers that have a weight in common read, as `weigh_importance` lays it out."""
+    each = [weigh_importance(node, calibration, plan.tensors[name_of(node.inputs[0])].pixels) for node in alike]
+    return each[0] if len(each) == 1 else np.mean(each, axis=0)
 
 
 def update_bias_scales(model: ir.Model, plan: Plan) -> Plan:
@@ -151,13 +182,13 @@ def round_layers(
 
     `correctable` gives a layer without a bias one of zeros, for bias correction to fill.
     """
-    layers = {}
+    layers, shared = {}, find_shared_weights(model.graph, plan)
     for node, weight in find_int8_layers(model.graph, plan):
         shape = read_kernel_shape(node, weight)
         scale = np.broadcast_to(plan.tensors[name_of(weight)].scale, shape[output_axis(node)])
         limit = None if is_depthwise(node) else pair_limit
         grid = plan.tensors[name_of(node.inputs[0])].pixels
-        importance = weigh_importance(node, calibration, grid)
+        importance = weigh_shared_importance(shared.get(name_of(node), (node,)), plan, calibration)
         make = partial(round_weight, node, weight, scale, importance, limit, grid=grid)
         (integers,) = keep_tensors(scratch, constant_tensor(weight), ("int8", scale, importance, limit, grid), make)
         bias = bias_array(node)

@@ -118,3 +118,9 @@ def _list_reads(node: ir.Node) -> list[ir.Value]:
             bodies = [attribute.as_graph()] if attribute.type == ir.AttributeType.GRAPH else attribute.as_graphs()
             values += [v for body in bodies for inner in body.all_nodes() for v in inner.inputs if v is not None]
     return values
+
+
+def read_in_float(model: ir.Model, samples: Arrays, layers: Sequence[ir.Node]) -> list[Float32]:
+    """What layers read in the float model, one after the other."""
+    walk = ActivationWalk(model, samples) if layers else None
+    return [x for node in layers if walk and (read := node.inputs[0]) is not None for x in walk.read(read)]

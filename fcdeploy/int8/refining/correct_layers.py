@@ -19,8 +19,15 @@ from fcdeploy.arrays import Arrays, Float32, Float64
 from fcdeploy.graph.edit import set_constant
 from fcdeploy.graph.nodes import constant_array, name_of, operator_of, producer_of, weight_of
 from fcdeploy.int8.planning.elementwise import Function
-from fcdeploy.int8.planning.weights import bias_array, bias_name, find_int8_layers, lay_out_kernel, round_bias
-from fcdeploy.int8.refining.activations import ActivationWalk, iterate_activations
+from fcdeploy.int8.planning.weights import (
+    bias_array,
+    bias_name,
+    find_int8_layers,
+    find_shared_weights,
+    lay_out_kernel,
+    round_bias,
+)
+from fcdeploy.int8.refining.activations import ActivationWalk, iterate_activations, read_in_float
 from fcdeploy.int8.refining.bias_correction import find_bend, find_shift, measure_rows, pick_positions, share_positions
 from fcdeploy.int8.refining.gptq_channels import gptq_round_layer
 from fcdeploy.records.plan import Plan
@@ -45,6 +52,7 @@ def correct_layers(
     float model at a time, so that it is never in memory as a whole.
     """
     weights, rounded_again = dict(find_int8_layers(model.graph, plan)), plan.gptq_nodes
+    shared = find_shared_weights(model.graph, plan) if rounded_again else {}
     layers = [node for node in weights if node.name in rounded_again or operator_of(node).bias is not None]
     by_name = {node.name: node for node in int8.graph}
     walk = ActivationWalk(int8, samples)
@@ -57,8 +65,13 @@ def correct_layers(
     for done, node in enumerate(layers, start=1):
         layer = by_name[node.name]
         if node.name in rounded_again:
-            read = walk.read(layer.inputs[0])  # type: ignore[arg-type]
-            set_constant(_find_integers(layer, 1), gptq_round_layer(node, weights[node], read, plan, target.pair_limit))
+            alike = [each for each in shared.get(name_of(node), (node,)) if each.name in rounded_again]
+            if node is alike[0]:  # else with the first layer that has the same weight
+                # what the rounded model makes of the others is not known before their weight is rounded
+                read = [*walk.read(layer.inputs[0]), *read_in_float(model, samples, alike[1:])]  # type: ignore[arg-type]
+                integers = gptq_round_layer(node, weights[node], read, plan, target.pair_limit)
+                for each in alike:
+                    set_constant(_find_integers(by_name[each.name], 1), integers)
         if operator_of(node).bias is None:
             continue
         written = walk.read(layer.outputs[0])

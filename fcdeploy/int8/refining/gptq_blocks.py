@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import onnx_ir as ir
@@ -14,7 +14,7 @@ from fcdeploy.arrays import Arrays, Float32, Float64
 from fcdeploy.graph.edit import set_constant
 from fcdeploy.graph.nodes import constant_array, name_of, output_axis, weight_of
 from fcdeploy.int8.planning.types import bits_of, find_shared_blocks
-from fcdeploy.int8.refining.activations import ActivationWalk
+from fcdeploy.int8.refining.activations import ActivationWalk, read_in_float
 from fcdeploy.records.plan import Plan, QParams
 from fcdeploy.records.progress import OnStep
 
@@ -45,7 +45,8 @@ def gptq_round_blocks(
         if node not in rounded:  # else with the first layer that has the same weight
             q = plan.tensors[name_of(weight)]
             rows = to_rows(constant_array(weight), output_axis(node))
-            later = _read_in_float(model, samples, [each for each in alike if each is not node])
+            # what the rounded model makes of it is not known before their weight is rounded
+            later = read_in_float(model, samples, [each for each in alike if each is not node])
             integers, scales = _round_rows(rows, [*walk.read(read), *later], q)
             for each in alike:
                 _, packed, scales_of_weight = by_name[each.name].inputs[:3]
@@ -56,14 +57,6 @@ def gptq_round_blocks(
         if on_step:
             on_step("rounding weights", done, len(layers))
     return len(layers)
-
-
-def _read_in_float(model: ir.Model, samples: Arrays, layers: Sequence[ir.Node]) -> list[Float32]:
-    """What layers read in the float model: what the rounded one makes of it is not known before their weight is rounded."""
-    if not layers:
-        return []
-    walk = ActivationWalk(model, samples)
-    return [x for node in layers if (read := node.inputs[0]) is not None for x in walk.read(read)]
 
 
 def _round_rows(rows: NDArray[np.floating], inputs: Iterable[Float32], q: QParams) -> tuple[NDArray[np.int8], Float64]:

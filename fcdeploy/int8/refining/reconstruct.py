@@ -18,7 +18,7 @@ from fcdeploy.graph.model import input_specs
 from fcdeploy.graph.nodes import bias_of, constant_array, name_of, output_axis, tensors_of, weight_of
 from fcdeploy.int8.nodes import is_depthwise
 from fcdeploy.int8.planning.types import bits_of, find_shared_blocks
-from fcdeploy.int8.planning.weights import bias_name, find_int8_layers, round_bias
+from fcdeploy.int8.planning.weights import bias_name, find_int8_layers, find_shared_weights, round_bias
 from fcdeploy.prepare.cost_model import count_macs_by_node
 from fcdeploy.records.plan import LIMITS, Plan
 from fcdeploy.records.progress import OnStep
@@ -183,9 +183,11 @@ def _read_layers(model: ir.Model, int8: ir.Model, plan: Plan, pair_limit: int | 
     from fcdeploy.pytorch.reconstruction import RoundedWeight
 
     by_name, found = {node.name: node for node in int8.graph}, {}
+    shared = find_shared_weights(model.graph, plan)
     for node, weight in find_int8_layers(model.graph, plan):
         pixels = plan.tensors[name_of(node.inputs[0])].pixels
-        if pixels or plan.kinds[name_of(node)] != "int8" or node.op_type not in LEARNT or _is_shared(weight, None):
+        alone = name_of(node) not in shared and not _is_shared(weight, None)
+        if pixels or plan.kinds[name_of(node)] != "int8" or node.op_type not in LEARNT or not alone:
             continue
         q, axis, exact = plan.tensors[name_of(weight)], output_axis(node), constant_array(weight)
         rows, written = to_rows(exact, axis), by_name[node.name]
