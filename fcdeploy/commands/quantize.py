@@ -250,7 +250,8 @@ def _describe(
     if planned.search_result is not None:
         report = add_search(report, planned.search_result, macs)
     elif problem.effort != "fast":
-        report = add_advice(report, int8, problem.model, problem.unseen_samples, problem.effort)
+        judged_db = None if held is None else held.chosen.judgement.worst_db
+        report = add_advice(report, int8, problem.model, problem.unseen_samples, problem.effort, judged_db)
     if request.runtimes:
         report = report.extend(lines=[describe_runtimes_kept(int8, request.runtimes)])
     if held is not None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from fcdeploy.arithmetic.outliers import Outlier, find_outliers
 from fcdeploy.int8.calibrating.statistics import PLENTY
+from fcdeploy.int8.judging.floor import Floor
 from fcdeploy.int8.judging.judgement import Judgement
 from fcdeploy.int8.timing.costs import CostBasis, format_interval, format_ratio
 from fcdeploy.int8.timing.final_times import FinalTimes
@@ -45,7 +46,8 @@ def add_floor(
     values |= {"ratio_at_largest": times.largest and times.largest.ratio}
     below = [f"below the floor, and accepted: {text}" for text in held.misses]
     warnings = (*below, *judgement.doubts(held.floor), *report.warnings)
-    advice = lead_with_cost(report.advice, _share_left_out(held, macs), times.usual)
+    advice = lead_with_doubt(report.advice, judgement, held.floor)
+    advice = lead_with_cost(advice, _share_left_out(held, macs), times.usual)
     if "advice" in values:
         values["advice"] = advice
     return replace(
@@ -64,6 +66,12 @@ def lead_with_share(report: Report) -> Report:
         return report
     advice = f"{100 * share:.0f} % of the multiplications are in integers: {report.advice.removeprefix(NO_CHANGE)}"
     return replace(report, advice=advice, values={**report.values, "advice": advice})
+
+
+def lead_with_doubt(advice: str, judgement: Judgement, floor: Floor) -> str:
+    """The first line of a result that is below the floor, accepted or by what may be chance: it needs no change only above."""
+    short = judgement.shortfall(floor) > 0 or judgement.shortfall_by_chance(floor) > 0
+    return advice.removeprefix(NO_CHANGE) if short else advice
 
 
 def lead_with_cost(advice: str, share: float, usual: TimeTrial | None) -> str:

@@ -88,10 +88,13 @@ def read_effort(int8: ir.Model) -> str | None:
         return None
 
 
-def add_advice(report: Report, int8: ir.Model, graph: ir.Model, samples: Arrays, effort: str) -> Report:
+def add_advice(
+    report: Report, int8: ir.Model, graph: ir.Model, samples: Arrays, effort: str, judged_db: float | None = None
+) -> Report:
     """The report of a model that was just quantized, with what to do about the error of its outputs on the samples.
 
-    `graph` is the prepared float model.  Outputs that are near enough are left at that; where they are poor, or with effort
+    `graph` is the prepared float model.  A model that was judged, by more samples than are run here, is as near to float as
+    `judged_db` says, where that is less.  Outputs that are near enough are left at that; where they are poor, or with effort
     `best`, sources of error are ranked for BRIEF_SECONDS, and only what was tried is spoken of.
     """
     if not samples or not any(node.op_type == "QuantizeLinear" for node in int8.graph):
@@ -102,6 +105,7 @@ def add_advice(report: Report, int8: ir.Model, graph: ir.Model, samples: Arrays,
     db = min(measure_sqnr(graph, int8, some), default=None)
     if db is None:
         return report
+    db = db if judged_db is None else min(db, judged_db)
     text = f"{NO_CHANGE}the outputs match float's to {db:.1f} dB"
     if db < POOR_DB or (db < EXACT_ENOUGH_DB and effort == "best"):
         text = _advise_briefly(int8, graph, some, effort, db)

@@ -281,6 +281,10 @@ def test_quantizing_begins_with_advice(tmp_path: Path) -> None:
         10 * np.log10((exact**2).sum() / ((exact - rounded) ** 2).sum()), abs=0.5
     )  # those kept apart
     assert report.advice == f"no change needed: the outputs match float's to {db:.1f} dB"
+    judged = quantize(path, output=tmp_path / "out.onnx", **{**options, "floor": "99,20"})
+    (line,) = [line for line in judged.lines if line.startswith("judged: ")]
+    said = float(re.search(r"to (\S+) dB", judged.advice)[1])  # type: ignore[index]
+    assert said <= float(re.search(r"(\S+) dB", line)[1])  # type: ignore[index]
     fast = quantize(path, output=tmp_path / "out.onnx", effort="fast", **options)
     assert fast.advice == ""
     assert "advice" not in fast.values
@@ -297,6 +301,8 @@ def test_a_model_just_quantized_badly_is_explained(
     assert report.advice.startswith("float around the output of add takes away ")
     assert report.advice.endswith("% of the error: fcdeploy quantize ... --keep-float add --keep-float conv3")
     assert report.values["sqnr_db"] < 20
+    assert add_advice(begun, int8, float_model, data, "balanced", 60.0).values["sqnr_db"] == report.values["sqnr_db"]
+    assert add_advice(begun, int8, float_model, data, "balanced", -3.0).values["sqnr_db"] == -3.0
     assert list(report.values) == ["output", "advice", "sqnr_db"]
     (coarse,) = (each for each in find_sources(int8) if each.name == "r2")
     even = leave_unrounded(int8, [float_model], coarse)
