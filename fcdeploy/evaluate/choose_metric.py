@@ -14,7 +14,7 @@ from fcdeploy.evaluate.boxes.compare import say_compared
 from fcdeploy.evaluate.boxes.find_heads import find_boxes
 from fcdeploy.evaluate.boxes.grids import find_picture_size
 from fcdeploy.evaluate.decision import Decision, decide
-from fcdeploy.evaluate.labelled_metrics import decide_by_shape, make_labelled
+from fcdeploy.evaluate.labelled_metrics import LABELLED, decide_by_shape, make_labelled
 from fcdeploy.evaluate.metric import SCORE, SHARE, Metric, find_summary, format_rows, take_mean
 from fcdeploy.evaluate.output_ends import OutputEnd
 from fcdeploy.evaluate.outputs import OutputsRead, read_outputs
@@ -22,7 +22,7 @@ from fcdeploy.records.box_layout import AnchorHead
 from fcdeploy.user_code import load_function, user_code
 
 BETWEEN = ("agreement", "boxes", "miou", "text", "cosine")  # of int8 answers with float ones, without labels
-NAMES = ("top1", "top5", "regression", "iou", "tokens", *BETWEEN)
+NAMES = tuple(dict.fromkeys((*LABELLED, *BETWEEN)))
 
 
 def choose_metric(

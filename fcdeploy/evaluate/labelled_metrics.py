@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,28 +17,36 @@ from fcdeploy.evaluate.output_ends import OutputEnd
 from fcdeploy.evaluate.outputs import decide_by
 
 
+@dataclass(frozen=True)
+class Labelled:
+    """What a metric is made of: the array `label`, the `output` that it belongs to, and of both the first samples.
+
+    `end` is what the graph says of the output; `why` begins the sentence that says what is counted.
+    """
+
+    name: str
+    why: str
+    label: str
+    labels: Array
+    output: str
+    answers: Array
+    end: OutputEnd
+
+
 def make_labelled(name: str | None, outputs: Arrays, labels: Arrays, ends: Mapping[str, OutputEnd]) -> Metric:
+    """The metric of that name, or the one that fits the labels. Raises FcdeployError where it fits no output."""
     label, output = find_labelled_output(labels, outputs)
-    first, values = squeeze(outputs[output]), np.asarray(labels[label])
+    values = np.asarray(labels[label])
     if name is None and _is_one_hot(values):
         raise FcdeployError(
             f"{label!r} is one-hot, {format_rows(values)}: classes, or numbers to be predicted",
             "labels.argmax(axis=1) are class indices; --metric regression takes them as numbers",
         )
     chosen, why = (name, "as asked for") if name else _choose_default(values)
-    why = f"{why}, on output {output!r}"
     end = ends.get(output, OutputEnd("other"))
-    if chosen in ("top1", "top5"):
-        return _make_top_k(chosen, why, output, label, first, end.kind == "sigmoid")
-    if chosen in ("tokens", "miou"):
-        return _make_tokens(chosen, why, output, label, outputs[output], values, end.axis)
-    if chosen == "text":
-        return _make_text(
-            why, output, label, decide_by(outputs[output], end) or decide_by_shape(outputs[output], output, end)
-        )
-    if chosen == "iou":
-        return Metric("iou", output, why, SHARE, _make_iou(output, label), take_ratio, label=label)
-    return Metric("regression", output, why, ERROR, _make_regression(output, label), metrics.rmse, label=label)
+    return LABELLED[chosen](
+        Labelled(chosen, f"{why}, on output {output!r}", label, values, output, outputs[output], end)
+    )
 
 
 def find_labelled_output(labels: Arrays, outputs: Arrays) -> tuple[str, str]:
@@ -82,8 +90,9 @@ def decide_by_shape(output: Array, name: str, end: OutputEnd) -> Decision:
     return decision
 
 
-def _make_top_k(name: str, why: str, output: str, label: str, first: Array, probability: bool) -> Metric:
-    decision = infer_decision(first, probability, labelled=True) if first.ndim <= 2 else None
+def _make_top_k(given: Labelled) -> Metric:
+    name, output, label, first = given.name, given.output, given.label, squeeze(given.answers)
+    decision = infer_decision(first, given.end.kind == "sigmoid", labelled=True) if first.ndim <= 2 else None
     if decision is None:
         raise FcdeployError(
             f"metric {name!r}: output {output!r} has shape {format_rows(first)}, expected (n, classes)",
@@ -103,14 +112,13 @@ def _make_top_k(name: str, why: str, output: str, label: str, first: Array, prob
         hits = metrics.is_in_top_k(scores, y, k) if decision.axis is not None else decision(scores) == y
         return hits[:, None].astype(np.float64)
 
-    return Metric(name, output, f"{why}, {decision}", SHARE, figures, take_mean, decision, label)
+    return Metric(name, output, f"{given.why}, {decision}", SHARE, figures, take_mean, decision, label)
 
 
-def _make_tokens(
-    name: str, why: str, output: str, label: str, first: Array, values: Array, known: int | None
-) -> Metric:
-    """`tokens` and `miou`; `known` is the axis of classes that the graph tells."""
-    shape = values.shape
+def _make_tokens(given: Labelled) -> Metric:
+    """`tokens` and `miou`."""
+    name, output, label, first = given.name, given.output, given.label, given.answers
+    shape = given.labels.shape
     axes = [
         i for i in range(first.ndim - 1, 0, -1)
         if first.shape[i] > 1 and first.shape[:i] + first.shape[i + 1 :] == shape
@@ -119,11 +127,11 @@ def _make_tokens(
         decision = Decision(None, None)
     elif axes:
         # images are (n, classes, height, width), sequences (n, length, classes)
-        axis = known if known in axes else 1 if first.ndim > 3 and 1 in axes else axes[0]
+        axis = given.end.axis if given.end.axis in axes else 1 if first.ndim > 3 and 1 in axes else axes[0]
         assert axis is not None
         decision = Decision(axis, first.shape[axis])
     else:
-        raise _make_misfit_error(label, values, output, first, "the output's shape without its class axis")
+        raise _make_misfit_error(label, given.labels, output, first, "the output's shape without its class axis")
 
     def figures(outputs: Arrays, labels: Arrays, names: tuple[str, ...]) -> Float64:
         y = _check_class_labels(labels[label], label, output, decision, names, ignore=IGNORED, several=True)
@@ -134,11 +142,13 @@ def _make_tokens(
             return count_class_overlap(predicted, y, decision.classes or 0, counted=y != IGNORED)
         return metrics.count_token_hits(predicted, y, IGNORED)
 
-    return Metric(name, output, f"{why}, {decision}", SHARE, figures, find_summary(name), decision, label)
+    return Metric(name, output, f"{given.why}, {decision}", SHARE, figures, find_summary(name), decision, label)
 
 
-def _make_text(why: str, output: str, label: str, by_shape: Decision) -> Metric:
+def _make_text(given: Labelled) -> Metric:
     """Letters less edit distance over letters: 1 less the character error rate. A text by CTC has its blank first."""
+    output, label = given.output, given.label
+    by_shape = decide_by(given.answers, given.end) or decide_by_shape(given.answers, output, given.end)
     decision = by_shape
     if decision.axis is not None and decision.blank is None:
         decision = replace(decision, blank=0)
@@ -150,7 +160,7 @@ def _make_text(why: str, output: str, label: str, by_shape: Decision) -> Metric:
         kept = [len(right) - edit_distance(text, right) for text, right in zip(said, wanted, strict=True)]
         return np.array([kept, [len(right) for right in wanted]], np.float64).T
 
-    return Metric("text", output, f"{why}, {decision}", SHARE, figures, take_ratio, decision, label)
+    return Metric("text", output, f"{given.why}, {decision}", SHARE, figures, take_ratio, decision, label)
 
 
 def _check_class_labels(
@@ -177,16 +187,20 @@ def _check_class_labels(
     return y
 
 
-def _make_regression(output: str, label: str) -> Callable[[Arrays, Arrays, tuple[str, ...]], Float64]:
+def _make_regression(given: Labelled) -> Metric:
+    output, label = given.output, given.label
+
     def figures(outputs: Arrays, labels: Arrays, _: tuple[str, ...]) -> Float64:
         if squeeze(outputs[output]).shape != squeeze(labels[label]).shape:
             raise _make_misfit_error(label, labels[label], output, outputs[output], "numbers of the output's shape")
         return metrics.sum_errors(outputs[output], labels[label])
 
-    return figures
+    return Metric("regression", output, given.why, ERROR, figures, metrics.rmse, label=label)
 
 
-def _make_iou(output: str, label: str) -> Callable[[Arrays, Arrays, tuple[str, ...]], Float64]:
+def _make_iou(given: Labelled) -> Metric:
+    output, label = given.output, given.label
+
     def figures(outputs: Arrays, labels: Arrays, names: tuple[str, ...]) -> Float64:
         y, boxes = labels[label], outputs[output]
         if boxes.shape != y.shape or boxes.ndim < 2 or boxes.shape[-1] != 4:
@@ -201,7 +215,19 @@ def _make_iou(output: str, label: str) -> Callable[[Arrays, Arrays, tuple[str, .
         overlap = metrics.compute_box_iou(boxes, y).reshape(len(y), -1)
         return np.stack([overlap.sum(axis=1), np.full(len(y), float(overlap.shape[1]))], axis=1)
 
-    return figures
+    return Metric("iou", output, given.why, SHARE, figures, take_ratio, label=label)
+
+
+LABELLED: dict[str, Callable[[Labelled], Metric]] = {
+    "top1": _make_top_k,
+    "top5": _make_top_k,
+    "regression": _make_regression,
+    "iou": _make_iou,
+    "tokens": _make_tokens,
+    "miou": _make_tokens,
+    "text": _make_text,
+}
+"""Metric -> what makes it of labels and the output that they belong to."""
 
 
 def _make_misfit_error(label: str, labels: Array, output: str, values: Array, expected: str) -> FcdeployError:
