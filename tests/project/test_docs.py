@@ -292,6 +292,14 @@ def test_the_architecture_names_modules_and_functions_that_exist() -> None:
             assert re.search(rf"^(def|class) {name}\b|^{name}\b", whole, re.MULTILINE), (name, modules)
 
 
+def test_the_tables_that_contributors_are_sent_to_exist() -> None:
+    how = (ROOT / "CONTRIBUTING.md").read_text().split("## How to add")[1].split("\n## ")[0]
+    tables = set(re.findall(r"`([A-Z_]+)`", how))
+    code = [path.read_text() for folder in ("fcdeploy", "scripts", "tests") for path in (ROOT / folder).rglob("*.py")]
+    assert {"CHECKS", "PASSES", "COMPUTE"} < tables
+    assert not {name for name in tables if not any(re.search(rf"^{name}\b.*=", text, re.M) for text in code)}
+
+
 def test_every_layer_of_the_architecture_is_in_its_table() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text().split("## Layers")[1].split("## Errors")[0]
     words = set(re.findall(r"`([\w.]+?)/?`", text))
