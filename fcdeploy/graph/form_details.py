@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import onnx_ir as ir
 
-from fcdeploy.graph.nodes import STANDARD, array_of, attribute_of, input_of, is_op, producer_of
+from fcdeploy.graph.nodes import STANDARD, array_of, attribute_of, input_of, is_op, producer_of, texts_of
 from fcdeploy.graph.windows import read_window
 
 BYTES = (ir.DataType.INT8, ir.DataType.UINT8)
@@ -92,8 +92,8 @@ def _list_resize(node: ir.Node) -> Iterator[str]:
 def _list_recurrent(node: ir.Node) -> Iterator[str]:
     if attribute_of(node, "clip", 0.0):
         yield f"{node.op_type}, clipped"
-    asked, usual = node.attributes.get("activations"), ACTIVATIONS[node.op_type]
-    names = asked.as_strings() if asked is not None else usual
+    usual = ACTIVATIONS[node.op_type]
+    names = texts_of(node, "activations") or usual
     if any(name != usual[at % len(usual)] for at, name in enumerate(names)):
         yield f"{node.op_type}, other activations"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -71,17 +71,33 @@ def attribute_of(node: ir.Node, name: str, default: Given) -> Given:
 
     Raises FcdeployError when the file gives another type.
     """
+    given = _read_attribute(node, name, KINDS[type(default)])
+    if given is None:
+        return default
+    value: Given = tuple(given) if isinstance(default, tuple) else given
+    return value
+
+
+def floats_of(node: ir.Node, name: str) -> tuple[float, ...]:
+    """A list of floats, empty where it is not given. Raises FcdeployError when the file gives another type."""
+    return tuple(_read_attribute(node, name, ir.AttributeType.FLOATS) or ())
+
+
+def texts_of(node: ir.Node, name: str) -> tuple[str, ...]:
+    """A list of texts, empty where it is not given. Raises FcdeployError when the file gives another type."""
+    return tuple(_read_attribute(node, name, ir.AttributeType.STRINGS) or ())
+
+
+def _read_attribute(node: ir.Node, name: str, wanted: ir.AttributeType) -> Any:
     attribute = node.attributes.get(name)
     if attribute is None or attribute.value is None:
-        return default
-    wanted = KINDS[type(default)]
+        return None
     if attribute.type != wanted:
         raise FcdeployError(
             f"{describe(node)}: attribute {name!r} is {attribute.type.name}, expected {wanted.name}",
             "export the model again with standard ONNX operators",
         )
-    value: Given = tuple(attribute.value) if isinstance(default, tuple) else attribute.value
-    return value
+    return attribute.value
 
 
 def ints_of(node: ir.Node, name: str, index: int) -> tuple[int, ...] | None:

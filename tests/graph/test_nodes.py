@@ -14,6 +14,7 @@ from fcdeploy.graph.nodes import (
     attribute_of,
     bias_of,
     data_inputs,
+    floats_of,
     input_of,
     ints_of,
     is_constant,
@@ -22,6 +23,7 @@ from fcdeploy.graph.nodes import (
     output_axis,
     shape_of,
     subgraphs_of,
+    texts_of,
     values_read_by,
     weight_of,
     zero_point_of,
@@ -65,6 +67,17 @@ def test_attributes_have_the_type_of_their_default() -> None:
     assert attribute_of(node, "pads", (0, 0)) == (0, 0)
     with pytest.raises(FcdeployError, match=r"Conv 'n': attribute 'group' is INT, expected STRING"):
         attribute_of(node, "group", "")
+
+
+def test_lists_of_floats_and_of_texts() -> None:
+    node = node_of("LSTM", ["x"], activations=["Relu", "Tanh"], activation_alpha=[0.5, 1.0], hidden_size=3)
+    assert texts_of(node, "activations") == ("Relu", "Tanh")
+    assert floats_of(node, "activation_alpha") == (0.5, 1.0)
+    assert texts_of(node, "other") == floats_of(node, "other") == ()
+    with pytest.raises(FcdeployError, match=r"LSTM 'n': attribute 'hidden_size' is INT, expected STRINGS"):
+        texts_of(node, "hidden_size")
+    with pytest.raises(FcdeployError, match=r"LSTM 'n': attribute 'activations' is STRINGS, expected FLOATS"):
+        floats_of(node, "activations")
 
 
 def test_lists_are_attributes_or_constant_inputs() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arrays import Array
-from fcdeploy.graph.nodes import attribute_of, name_of
+from fcdeploy.graph.nodes import attribute_of, floats_of, name_of
 from fcdeploy.native.program.steps import Interpolate, Line
 from fcdeploy.native.program.tensors import Tensor
 from fcdeploy.native.reading.moves import take_elements
@@ -82,7 +82,7 @@ def _make_line(at: Array, length: int) -> Line:
 
 def _resize_arguments(reader: Reader, node: ir.Node) -> tuple[tuple[float, ...], tuple[int, ...]]:
     if node.op_type == "Upsample":
-        given = node.attributes.get_floats("scales", ()) or reader.get_constant(node, 1)
+        given = floats_of(node, "scales") or reader.get_constant(node, 1)
         return tuple(float(s) for s in (given if given is not None else ())), ()
     scales, sizes = reader.get_constant(node, 2), reader.get_constant(node, 3)
     if "axes" in node.attributes:

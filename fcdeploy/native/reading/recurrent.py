@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arrays import Array
-from fcdeploy.graph.nodes import attribute_of, name_of
+from fcdeploy.graph.nodes import attribute_of, name_of, texts_of
 from fcdeploy.native.program.layers import FloatLayer, Layer, Recurrent
 from fcdeploy.native.program.steps import Move
 from fcdeploy.native.program.tensors import Tensor
@@ -82,8 +82,7 @@ def _read_starts(reader: Reader, node: ir.Node, kind: str) -> list[Tensor]:
 def _check(reader: Reader, node: ir.Node, kind: str) -> None:
     """Refuse what is not the plain form."""
     directions = 2 if attribute_of(node, "direction", "forward") == "bidirectional" else 1
-    given = node.attributes.get("activations")
-    named = tuple(name.lower() for name in (given.as_strings() if given else USUAL[kind] * directions))
+    named = tuple(name.lower() for name in (texts_of(node, "activations") or USUAL[kind] * directions))
     if named != USUAL[kind] * directions or "clip" in node.attributes or attribute_of(node, "input_forget", 0):
         raise reader.refuse(node, "its activations are not the usual ones, or it clips")
     if attribute_of(node, "layout", 0):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from fcdeploy.graph.nodes import texts_of
 from fcdeploy.native.reading.spelling import Spelling
 
 MOST_TIMES = 256  # steps of a program that one node may become, times three
@@ -44,8 +45,7 @@ def rnn(s: Spelling) -> tuple[ir.Value, ...]:
 def _read_activations(s: Spelling) -> list[str]:
     """One for each direction. Refuses what is not the plain form."""
     count = 2 if s.get("direction", "forward") == "bidirectional" else 1
-    given = s.node.attributes.get("activations")
-    names = list(given.as_strings()) if given else ["Tanh"] * count
+    names = list(texts_of(s.node, "activations")) or ["Tanh"] * count
     if any(name not in ACTIVATIONS for name in names) or "clip" in s.node.attributes:
         raise s.refuse(f"its activations are {', '.join(names)}, expected {', '.join(ACTIVATIONS)}, or it clips")
     if s.get("layout", 0):

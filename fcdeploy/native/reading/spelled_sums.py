@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arrays import Array
+from fcdeploy.graph.nodes import floats_of
 from fcdeploy.native.reading.reader import sort_axes
 from fcdeploy.native.reading.spelling import Spelling
 
@@ -173,7 +174,7 @@ def fused_layer(s: Spelling) -> ir.Value:
     if len(s.node.inputs) > 3 and s.node.inputs[3] is not None:
         result = s("Add", result, s.node.inputs[3])
     op = s.get("activation", "")
-    numbers = s.node.attributes.get_floats("activation_params", None) or [
+    numbers = floats_of(s.node, "activation_params") or [
         s.get(f"activation_{name}", 0.0) for name in ("alpha", "beta") if f"activation_{name}" in s.node.attributes
     ]
     if op == "Clip":
