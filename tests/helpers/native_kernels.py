@@ -71,8 +71,9 @@ SHARED = {
 }  # no kernels, and no structs of calls
 OTHERS = {"cmsis_nn.h"}  # kernels that call what is no part of this
 BEHIND = bytes([0xA5] * 64)  # what lies behind each output, and stays
-FIELD = re.compile(r"(const uint8_t \*|int32_t|float|struct fc_\w+)\s*([^;]+);")
-SIMPLE = {"int32_t": ctypes.c_int32, "float": ctypes.c_float, "const uint8_t *": ctypes.c_void_p}
+FIELD = re.compile(r"(const uint8_t \*|const int32_t \*|int32_t|float|struct fc_\w+)\s*([^;]+);")
+POINTERS = dict.fromkeys(("const uint8_t *", "const int32_t *"), ctypes.c_void_p)
+SIMPLE = {"int32_t": ctypes.c_int32, "float": ctypes.c_float, **POINTERS}
 
 
 def compiler() -> Compiler:

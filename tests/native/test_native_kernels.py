@@ -203,6 +203,29 @@ def test_a_convolution_behind_a_convolution(seed: int) -> None:
 
 
 @FEW
+@given(seed=SEEDS, extreme=st.booleans())
+def test_windows_whose_steps_go_in_pairs(seed: int, extreme: bool) -> None:
+    """Partners lie in any rows of a window, and windows can be longer than an order in one piece."""
+    random = np.random.default_rng(seed)
+    kernel, dilations = ((int(random.integers(1, 6)), int(random.integers(1, 6))) for _ in range(2))
+    window = Window(kernel, (1, int(random.integers(1, 3))), (1, 1), (2, 1), dilations)
+    channels, outs = int(random.integers(1, 70)), int(random.integers(1, 30))
+    space = (1 + dilations[0] * kernel[0], 12 + dilations[1] * kernel[1])
+    x = Tensor("x", (1, channels, *space), "uint8", coding(random))
+    layer = layer_of(random, x, outs, window, 1, extreme=False, real=seed % 4 == 0)
+    weight = layer.weight.astype(np.int8) // 2  # four of them stay in 16 bits
+    bias = -x.coding.zero_point * weight.astype(np.int32).reshape(outs, -1).sum(axis=1) if x.coding else layer.bias
+    program = Program("drawn", (x,), layer.outputs, (replace(layer, weight=weight, bias=bias.astype(np.int32)),))
+    built = build(program, paired=True)
+    numbers = next(call.arguments[-1] for call in built.calls if call.header == "layer.h")
+    assert isinstance(numbers, Struct)
+    steps = numbers.fields["runs_y"] * numbers.fields["runs_x"] * numbers.fields["steps"]
+    assert steps < 4 or numbers.fields["order"] is not None
+    feeds = {"x": bytes_like(random, x.shape, extreme=extreme)}
+    assert_same(built, feeds, run(program, feeds))
+
+
+@FEW
 @given(seed=SEEDS, extreme=st.booleans(), stride=st.integers(1, 2))
 def test_a_convolution_behind_a_depthwise_one(seed: int, extreme: bool, stride: int) -> None:
     """3x3, as most are: rows two by two, columns some at a time, and nothing is written beyond them."""

@@ -30,7 +30,7 @@ from fcdeploy.native.placing.work import Placed
 from fcdeploy.native.program.layers import FloatLayer, Layer, split_weights
 from fcdeploy.native.program.pairs import begin_early
 
-WORTH_PAIRING = 0.75  # of the steps: with fewer in pairs AVX2 takes as long without
+WORTH_PAIRING = 0.65  # of the steps: with fewer in pairs AVX2 takes as long without
 
 
 def call_layer(step: Layer, work: Placed, weights: Weights) -> KernelCall:
@@ -53,7 +53,9 @@ def _call_runs(
     fields |= {"code": make_code(step, 0 if to is None else to.zero_point), "wide": flags}
     if kind == "layer" and weights.paired and not has_one_position(fields):
         order, share = pack.order_steps(packed, fields)
-        fields["order"] = weights.add(order, "uint8_t") if share >= WORTH_PAIRING else None
+        if share >= WORTH_PAIRING:
+            fields["order"] = weights.add(order, "uint8_t")
+            fields["offsets"] = weights.add(pack.find_offsets(fields), "int32_t")
 
     def values(each: Array) -> Array:
         return pack.fill_up(each) if kind == "depthwise" else pack.pack_channel_values(each, step.groups)

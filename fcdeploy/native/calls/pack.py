@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcdeploy.arrays import Array
-from fcdeploy.native.program.pairs import BLOCK, TOP, leaves_16_bits, pair_steps
+from fcdeploy.native.program.pairs import TOP, leaves_16_bits, pair_steps
 
 TILE, NARROW = 16, 8  # channels computed together; the last ones of a group fill 16 or 8
 FOUR = 4  # bytes that one lane multiplies at once
@@ -17,6 +17,7 @@ RAISED = np.uint8(128)  # added to a byte, which makes an unsigned number of a s
 STATE_STEPS, STATE_PART = 2**20 - 1, 1024  # FC_STEPS and FC_PART of kernels/recurrent.h
 TOP_DIGIT = 127  # of a state
 PART = 64  # steps whose sums the order `pairs` keeps in 32 bits: FC_DSP_STEPS_ALONE
+ORDERED = 256  # steps of a window whose order is in one piece: FC_PAIRED of kernels/layer_pairs.h
 ORDERS = ("pairs", "rows")  # of weights of layers beside the usual one: for SMLAD, for Helium (kernels/order.h)
 
 
@@ -152,23 +153,29 @@ def order_fours(packed: NDArray[np.int8]) -> NDArray[np.uint8]:
 def order_steps(packed: NDArray[np.int8], fields: Mapping[str, int]) -> tuple[NDArray[np.uint8], float]:
     """The order in which AVX2 reads steps of `pack_layer_weights`, and the share of them that are in pairs.
 
-    `fields` are those of struct fc_layer. For each eight channels, run and `BLOCK` steps of it: pairs, them, and the other
-    steps (kernels/layer_pairs.h).
+    `fields` are those of struct fc_layer. For each eight channels and `ORDERED` steps of the window: pairs, them, and the
+    other steps (kernels/layer_pairs.h).
     """
-    runs, steps = fields["runs_y"] * fields["runs_x"], fields["steps"]
+    steps = fields["runs_y"] * fields["runs_x"] * fields["steps"]
     found, paired, done = list[NDArray[np.uint8]](), 0, 0
     for _, width in list_tiles(fields["outs"]) * fields["groups"]:
-        tile = packed[done : done + runs * steps * FOUR * width].reshape(runs, steps, width, 2, 2)
+        tile = packed[done : done + steps * FOUR * width].reshape(steps, width, 2, 2)
         done += tile.size
         for channel in range(0, width, NARROW):
-            for run in tile[:, :, channel : channel + NARROW]:
-                for begin in range(0, steps, BLOCK):
-                    part = run[begin : begin + BLOCK]
-                    order, pairs = pair_steps(part.reshape(len(part), -1, 2), TOP)
-                    found.append(np.array([pairs, *order], np.uint8))
-                    paired += 2 * pairs
+            for begin in range(0, steps, ORDERED):
+                part = tile[begin : begin + ORDERED, channel : channel + NARROW]
+                order, pairs = pair_steps(part.reshape(len(part), -1, 2), TOP)
+                found.append(np.array([pairs, *order], np.uint8))
+                paired += 2 * pairs
     every = sum(len(each) - 1 for each in found)
     return np.concatenate(found), paired / every
+
+
+def find_offsets(fields: Mapping[str, int]) -> NDArray[np.int32]:
+    """Bytes from the beginning of a window to those of each of its steps. `fields` are those of struct fc_layer."""
+    ry, rx, step = np.indices((fields["runs_y"], fields["runs_x"], fields["steps"]), np.int32)
+    offsets = ry * fields["run_y"] + rx * fields["run_x"] - (ry & fields.get("early", 0)) + FOUR * step
+    return offsets.reshape(-1).astype(np.int32)
 
 
 def fill_up(values: Array, multiple: int = TILE) -> Array:

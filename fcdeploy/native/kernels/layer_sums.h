@@ -21,6 +21,7 @@ struct fc_layer {
     struct fc_code code;
     const uint8_t *wide; /* for each tile, whether two products can leave 16 bits; none of them where NULL */
     const uint8_t *order; /* of each eight channels, steps in pairs (layer_pairs.h); NULL where that does not pay */
+    const int32_t *offsets; /* bytes from the beginning of a window to those of each step, where there is an order */
 };
 
 /* What becomes of the sums of a tile: bytes, or floats. */

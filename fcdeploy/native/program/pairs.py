@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from fcdeploy.arrays import Array
 
 HIGHEST, LOWEST = 32767, -32768  # what vpmaddubsw clips a pair of products to
 TOP = 255  # of an activation
-BLOCK = 64  # steps among which partners are looked for
+BLOCK = 96  # steps among which partners are looked for
 
 
 def begin_early(rows: Array) -> Array:
@@ -43,13 +45,14 @@ def pair_steps(weights: Array, top: int) -> tuple[list[int], int]:
     """Steps (n, lanes, 2) in pairs whose four products with bytes up to `top` stay in 16 bits in each lane; then the others.
 
     Returns the order, and how many pairs it begins with. Whoever has the fewest partners left chooses first, within
-    `BLOCK` steps.
+    parts of `BLOCK` steps at most.
     """
     wide = weights.astype(np.int32)
     most, least = top * np.maximum(wide, 0).sum(axis=2), top * np.minimum(wide, 0).sum(axis=2)
     paired, alone = list[int](), list[int]()
-    for begin in range(0, len(weights), BLOCK):
-        high, low = most[begin : begin + BLOCK], least[begin : begin + BLOCK]
+    parts = max(1, -(-len(weights) // BLOCK))
+    for begin, end in pairwise(len(weights) * part // parts for part in range(parts + 1)):
+        high, low = most[begin:end], least[begin:end]
         fit = (high[:, None] + high <= HIGHEST).all(axis=2) & (low[:, None] + low >= LOWEST).all(axis=2)
         np.fill_diagonal(fit, False)
         left = np.ones(len(fit), bool)
