@@ -62,6 +62,7 @@ SHARED = {
     "layer_lanes.h",
     "layer_narrow.h",
     "layer_neon.h",
+    "layer_short.h",
     "depthwise_dsp.h",
     "depthwise_mve.h",
     "depthwise_neon.h",

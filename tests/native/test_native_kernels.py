@@ -133,12 +133,12 @@ def test_depthwise_windows_of_three_rows(seed: int, channels: int, stride: int, 
 def test_few_channels_at_neighbouring_positions(
     seed: int, extreme: bool, beside: bool, outs: int, form: tuple[int, int]
 ) -> None:
-    """Windows 1, 4, 8 and other bytes apart; rows of sixteen positions, and of some more; alone, and as a part of a Concat."""
+    """Windows 1, 4, 8 and other bytes apart; rows of 8 positions, of 16 and of more; alone, or as a part of a Concat."""
     random = np.random.default_rng(seed)
     channels, stride = form
     window = Window((int(random.integers(1, 6)), int(random.integers(1, 6))), (1, stride), (1, 2), (1, 2), (1, 1))
     x = Tensor(
-        "x", (1, channels, int(random.integers(5, 8)), stride * int(random.integers(14, 40))), "uint8", coding(random)
+        "x", (1, channels, int(random.integers(5, 8)), stride * int(random.integers(6, 40))), "uint8", coding(random)
     )
     layer = layer_of(random, x, outs, window, 1, extreme=extreme, real=False)
     if not beside:
@@ -221,6 +221,27 @@ def test_windows_whose_steps_go_in_pairs(seed: int, extreme: bool) -> None:
     assert isinstance(numbers, Struct)
     steps = numbers.fields["runs_y"] * numbers.fields["runs_x"] * numbers.fields["steps"]
     assert steps < 4 or numbers.fields["order"] is not None
+    feeds = {"x": bytes_like(random, x.shape, extreme=extreme)}
+    assert_same(built, feeds, run(program, feeds))
+
+
+@FEW
+@given(seed=SEEDS, extreme=st.booleans(), positions=st.sampled_from([1, 1, 9]))
+def test_layers_of_which_few_products_leave_16_bits(seed: int, extreme: bool, positions: int) -> None:
+    """The other steps go in pairs, of a dense layer too."""
+    random = np.random.default_rng(seed)
+    x = Tensor("x", (positions, int(random.integers(30, 1100))), "uint8", coding(random))
+    layer = layer_of(random, x, int(random.integers(1, 60)), None, 1, extreme=False, real=seed % 4 == 0)
+    weight = layer.weight // 3
+    for _ in range(3):
+        first = int(random.integers(0, x.shape[1] // 2)) * 2
+        weight[int(random.integers(0, len(weight))), first : first + 2] = int(random.choice([-128, 127]))
+    assert x.coding is not None
+    bias = (-x.coding.zero_point * weight.astype(np.int64).sum(axis=1)).astype(np.int32)
+    program = Program("drawn", (x,), layer.outputs, (replace(layer, weight=weight, bias=bias),))
+    built = build(program, paired=True)
+    numbers = next(call.arguments[-1] for call in built.calls if call.header == "layer.h")
+    assert isinstance(numbers, Struct) and numbers.fields["order"] is not None
     feeds = {"x": bytes_like(random, x.shape, extreme=extreme)}
     assert_same(built, feeds, run(program, feeds))
 

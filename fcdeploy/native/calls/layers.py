@@ -51,7 +51,7 @@ def _call_runs(
     to = step.output.coding
     flags = weights.add(wide, "uint8_t") if wide.any() else None
     fields |= {"code": make_code(step, 0 if to is None else to.zero_point), "wide": flags}
-    if kind == "layer" and weights.paired and not has_one_position(fields):
+    if kind == "layer" and weights.paired and (wide.any() or not has_one_position(fields)):
         order, share = pack.order_steps(packed, fields)
         if share >= WORTH_PAIRING:
             fields["order"] = weights.add(order, "uint8_t")

@@ -174,8 +174,8 @@ def order_steps(packed: NDArray[np.int8], fields: Mapping[str, int]) -> tuple[ND
 def find_offsets(fields: Mapping[str, int]) -> NDArray[np.int32]:
     """Bytes from the beginning of a window to those of each of its steps. `fields` are those of struct fc_layer."""
     ry, rx, step = np.indices((fields["runs_y"], fields["runs_x"], fields["steps"]), np.int32)
-    offsets = ry * fields["run_y"] + rx * fields["run_x"] - (ry & fields.get("early", 0)) + FOUR * step
-    return offsets.reshape(-1).astype(np.int32)
+    offsets: Array = ry * fields["run_y"] + rx * fields["run_x"] - (ry & fields.get("early", 0)) + FOUR * step
+    return np.array(offsets.reshape(-1), np.int32)
 
 
 def fill_up(values: Array, multiple: int = TILE) -> Array:

@@ -12,7 +12,7 @@ from fcdeploy.native.calls.call import Address, KernelCall, Struct
 from fcdeploy.native.calls.pack import FOUR, TILE
 
 NARROWEST = 4  # channels: layers of more, up to twice as many, have positions in their lanes
-LANES = 16  # positions of a row, which layer_lanes.h reads together
+LANES = 8  # positions of a row at least, which layer_lanes.h reads together
 LANES_MORE = 13  # bytes beyond the last of their windows: 32 are read of windows that begin at neighbouring bytes
 
 

@@ -5,7 +5,7 @@
 #ifndef FC_LAYER_ALONE_H
 #define FC_LAYER_ALONE_H
 
-#include "layer_sums.h"
+#include "layer_pairs.h"
 
 #define FC_ALONE_SUMS 8 /* in registers: with fewer of them one would wait for itself */
 
@@ -111,12 +111,21 @@ static __attribute__((noinline, unused)) void fc_layer_alone(
     const ptrdiff_t size = (ptrdiff_t)steps * 4 * FC_TILE;
     const uint8_t *wide = l->wide;
     struct fc_written to = *all;
+#if defined(fc_dot_two)
+    const int32_t none = 0;
+    const uint8_t *order = l->order;
+#endif
     to.code = &l->code;
     for (int g = 0; g < l->groups; g++, x += l->x_group) {
         for (int left = l->outs, done; left > 0; left -= done) {
             const int tiles = fc_alone_count(wide, left), slow = FC_PAIRS && wide && *wide;
             const int width = left > 8 ? 16 : 8, padded = tiles ? tiles * FC_TILE : width;
             done = fc_min(left, padded);
+#if defined(fc_dot_two)
+            if (slow && order)
+                fc_layer_paired_tile(1, width, 1, 1, x, &none, weights, order, bias, l, &to, &none, done);
+            else
+#endif
             if (tiles == 4)
                 fc_alone_tiles(4, 16, 0, &to, done, x, weights, size, bias, l);
             else if (tiles == 2)
@@ -130,6 +139,9 @@ static __attribute__((noinline, unused)) void fc_layer_alone(
             else
                 fc_alone_tiles(1, 8, 1, &to, done, x, weights, size, bias, l);
             weights += (ptrdiff_t)steps * 4 * padded;
+#if defined(fc_dot_two)
+            order = order ? order + padded / FC_LANES * fc_order_size(l) : 0;
+#endif
             bias += padded;
             to.factor += padded;
             to.bias = to.bias ? to.bias + padded : 0;

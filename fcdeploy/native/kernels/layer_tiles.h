@@ -6,7 +6,6 @@
 
 #if defined(FC_SIXTEEN)
 #include "layer_avx512.h"
-#include "layer_lanes.h"
 #include "layer_narrow.h"
 #elif defined(FC_SMALL)
 #include "layer_small.h"
@@ -18,6 +17,10 @@
 #include "layer_pairs.h"
 #if defined(FC_STORED)
 #include "layer_alone.h"
+#include "layer_lanes.h"
+#if !defined(FC_SIXTEEN)
+#include "layer_short.h"
+#endif
 #endif
 
 #if !defined(FC_SIXTEEN)
@@ -100,8 +103,9 @@ FC_INLINE void fc_layer_channels(
             const int wide = FC_PAIRS && l->wide && l->wide[tile];
             int first = 0; /* position that is left */
 #if defined(fc_dot_two)
-            if (order && !wide)
-                first = fc_layer_paired_tile(width, positions, own, from, weights, order, b, l, &to, at, left);
+            if (order)
+                first = fc_layer_paired_tile(
+                    FC_PAIRS_POSITIONS, width, wide, positions, own, from, weights, order, b, l, &to, at, left);
             order = order ? order + width / FC_LANES * fc_order_size(l) : 0;
 #endif
             if (first < positions)
@@ -113,7 +117,7 @@ FC_INLINE void fc_layer_channels(
     }
 }
 
-/* Layers that have loops of their own: of one position, and with AVX-512 of few channels or few inputs. */
+/* Layers that have loops of their own, on x86: of one position, of few channels, of few inputs. */
 FC_INLINE int fc_layer_run_special(
     const struct fc_written *all, const uint8_t *x, const int8_t *weights, const int32_t *bias, const struct fc_layer *l)
 {
@@ -122,8 +126,6 @@ FC_INLINE int fc_layer_run_special(
         fc_layer_alone(all, x, weights, bias, l);
         return 1;
     }
-#endif
-#if defined(FC_SIXTEEN)
     if (fc_layer_fits_lanes(all, l)) {
         const struct fc_layer own = *l;
         if (l->outs <= 6)
@@ -132,9 +134,16 @@ FC_INLINE int fc_layer_run_special(
             fc_layer_in_lanes(8, all, x, weights, bias, &own);
         return 1;
     }
+#endif
+#if defined(FC_SIXTEEN)
     const int narrow = fc_layer_narrow_steps(all, l);
     if (narrow) {
         fc_layer_narrow(narrow, all, x, weights, bias, l);
+        return 1;
+    }
+#elif defined(FC_STORED)
+    if (fc_layer_is_short(all, l)) {
+        fc_layer_short(all, x, weights, bias, l);
         return 1;
     }
 #endif
@@ -158,6 +167,18 @@ FC_INLINE void fc_layer_run(
     const int across = l->columns;
 #endif
     const int total = l->images * l->rows * across;
+#if defined(fc_dot_two)
+    if (fc_layer_rows_in_blocks(l)) {
+        const int all_rows = l->images * l->rows, some = FC_GROUP / l->columns;
+        for (int row = 0; row < all_rows; row += some) {
+            int32_t from[FC_GROUP], at[FC_GROUP];
+            const int rows = fc_min(some, all_rows - row);
+            fc_layer_places_in_blocks(row, rows, from, at, l);
+            fc_layer_channels(all, x, from, at, rows * l->columns, weights, bias, l);
+        }
+        return;
+    }
+#endif
     for (int first = 0; first < total; first += FC_GROUP) {
         int32_t from[FC_GROUP], at[FC_GROUP];
 #if defined(FC_AGAIN)
