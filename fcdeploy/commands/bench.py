@@ -17,6 +17,7 @@ from fcdeploy.graph.model import TensorSpec, files_of, hash_model, input_specs, 
 from fcdeploy.native.engine_file import open_engine_file
 from fcdeploy.native.peak import measure_peak
 from fcdeploy.proof.sample_axes import check_batch, share_layout
+from fcdeploy.records.origin import read_shapes
 from fcdeploy.records.progress import OnStep
 from fcdeploy.records.report import Report
 from fcdeploy.reporting.bench import NAMES, BatchResult, LoadedModel, NodeTimes, build_bench_report
@@ -52,7 +53,8 @@ def bench(
     """Time a model in onnxruntime, or in code compiled from it (`engine` "native"), and with `against` both in turn.
 
     `against` is its float original, in onnxruntime.  `batch` is the length of free leading axes, 1 by default, or several;
-    `shapes` gives whole shapes by input name.
+    `shapes` gives whole shapes by input name; without it free lengths are those of the commonest samples that an int8 model was
+    made with.
     `seconds` is for timing alone, at each batch size; it is exceeded where the fewest rounds take longer, and up to
     four times where the 95 % interval of the ratio is wider than `interval` percent of it.  Where it stays wider the
     report does not conclude.  `max_ratio` is the largest time relative to `against` that passes, at every batch size;
@@ -67,7 +69,8 @@ def bench(
 
     paths = [Path(model), *([Path(against)] if against is not None else [])]
     models = _read_models(paths, wanted)
-    specs = [[feeds.fix_shapes(input_specs(graph), one, shapes) for graph in models] for one in wanted]
+    seen = read_shapes(models[0].metadata_props, str(model))
+    specs = [[feeds.fix_shapes(input_specs(graph), one, shapes, recorded=seen) for graph in models] for one in wanted]
     _check_batches(wanted, specs)
     _check_memory([one for each in specs for one in each])
 

@@ -13,6 +13,7 @@ from fcdeploy.records.calibration import Calibration
 
 KEY = "fcdeploy"
 DECIDES = "decides"  # a JSON list of outputs
+SHAPES = "shapes"  # a JSON object of lists: of inputs with free lengths, those of a run
 REMAKE = "fcdeploy quantize MODEL --int8 --data DATA -o int8.onnx"
 
 
@@ -51,6 +52,23 @@ def read_decides(metadata: Mapping[str, str], name: str) -> frozenset[str] | Non
             f"model {name!r}: its metadata {KEY!r} has {DECIDES} {text[:60]!r}, expected a list of outputs", REMAKE
         )
     return frozenset(names)
+
+
+def read_shapes(metadata: Mapping[str, str], name: str) -> dict[str, tuple[int, ...]]:
+    """The shapes of a run on the commonest samples of inputs with free lengths, by name; {} where nothing is said."""
+    text = read(metadata, name).get(SHAPES, "{}")
+    try:
+        shapes = json.loads(text)
+    except (ValueError, RecursionError):
+        shapes = None
+    if not isinstance(shapes, dict) or not all(
+        isinstance(shape, list) and all(type(length) is int and length > 0 for length in shape)
+        for shape in shapes.values()
+    ):
+        raise FcdeployError(
+            f"model {name!r}: its metadata {KEY!r} has {SHAPES} {text[:60]!r}, expected lengths of inputs", REMAKE
+        )
+    return {each: tuple(shape) for each, shape in shapes.items()}
 
 
 def check_calibration(recorded: Calibration, file: Path, made: Mapping[str, str], *, data: bool = True) -> None:

@@ -16,11 +16,16 @@ SEED = 0
 
 
 def fix_shapes(
-    specs: Sequence[TensorSpec], batch: int | None, shapes: Mapping[str, Sequence[int]] | None = None
+    specs: Sequence[TensorSpec],
+    batch: int | None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    *,
+    recorded: Mapping[str, Sequence[int]] | None = None,
 ) -> list[TensorSpec]:
     """The inputs with every axis given a length: `shapes` by input name, else `batch` for a free leading axis.
 
-    A `batch` of None is 1, or whatever the model insists on.  Raises FcdeployError for a free axis that nothing fixes,
+    A `batch` of None is 1, or whatever the model insists on.  Where no `shapes` are given, other free axes have the length that
+    was `recorded`, if any.  Raises FcdeployError for a free axis that nothing fixes,
     and for shapes and batches that the model does not take.
     """
     shapes = shapes or {}
@@ -31,7 +36,8 @@ def fix_shapes(
                 f"shape for {name!r}, which is no input of the model; it has {quote_names(known)}",
                 _hint_shape(specs[0], batch) if specs else "leave --shape out",
             )
-    return [_fix_shape(spec, batch, shapes.get(spec.name)) for spec in specs]
+    known_lengths = {} if shapes or recorded is None else recorded
+    return [_fix_shape(spec, batch, shapes.get(spec.name), known_lengths.get(spec.name, ())) for spec in specs]
 
 
 def draw_feeds(specs: Sequence[TensorSpec], *, seed: int = SEED) -> Arrays:
@@ -84,7 +90,7 @@ def _hint_shape(spec: TensorSpec, batch: int | None) -> str:
     return f"--shape {spec.name}:{','.join(str(n or (batch or 1)) for n in spec.shape) or '1,3,224,224'}"
 
 
-def _fix_shape(spec: TensorSpec, batch: int | None, given: Sequence[int] | None) -> TensorSpec:
+def _fix_shape(spec: TensorSpec, batch: int | None, given: Sequence[int] | None, recorded: Sequence[int]) -> TensorSpec:
     hint = _hint_shape(spec, batch)
     if given is not None:
         _check_shape(spec, given, hint)
@@ -97,6 +103,8 @@ def _fix_shape(spec: TensorSpec, batch: int | None, given: Sequence[int] | None)
             "leave --batch out, or export the model with a free leading axis",
         )
     shape = tuple(n or (batch or 1) if axis == spec.sample_axis else n or 0 for axis, n in enumerate(spec.shape))
+    if len(recorded) == len(shape):
+        shape = tuple(n or length for n, length in zip(shape, recorded, strict=True))
     if spec.state and shape.count(0) == 1:  # of one sample, as a run of a stream takes it
         shape = tuple(n or 1 for n in shape)
     if 0 in shape:

@@ -156,7 +156,7 @@ class NativeModel:
         if given.ndim != len(shape) or given.shape[1:] != shape[1:] or len(given) % shape[0]:
             raise FcdeployError(
                 f"input {name!r} has the shape {given.shape}, expected samples of {shape}",
-                "give samples along the first axis",
+                "native code is made for one shape: give samples of it, along the first axis",
             )
         with np.errstate(all="ignore"):
             array = np.require(given, dtype, ("C", "A"))

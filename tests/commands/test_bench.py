@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import fails
+from networks import Net, random_data
 from onnx import helper
 from small_models import dense, quantized, residual, samples, save
 
@@ -20,7 +21,10 @@ from fcdeploy.cli.bench import command, parse_batches
 from fcdeploy.cli.options import parse_shapes
 from fcdeploy.commands import bench as bench_module
 from fcdeploy.commands.bench import bench
+from fcdeploy.commands.compile import compile as compile_native
+from fcdeploy.commands.quantize import quantize
 from fcdeploy.graph.model import TensorSpec
+from fcdeploy.records.origin import read_shapes
 from fcdeploy.reporting import bench as bench_report
 from fcdeploy.runtime import feeds, paired_timing
 from fcdeploy.runtime.footprint import measure_footprint
@@ -285,6 +289,31 @@ def test_time_of_each_node(nets: dict[str, Path]) -> None:
     assert alone.values["per_node"]["matched"] == []
     assert alone.values["per_node"]["float_us"] is None
     assert {"conv1", "conv2", "conv3"} <= {row[0] for row in alone.tables[1].rows}
+
+
+def test_free_lengths_of_an_int8_model_are_those_of_its_commonest_samples(tmp_path: Path) -> None:
+    """So `deploy`, which has no --shape, times it too; a batch and shapes that are given go first."""
+    net, folder = Net(0), tmp_path / "data"
+    x = net.op("Relu", net.conv(net.input("x", 3, "h", "w"), 3, 8))
+    path = net.output(net.conv(x, 8, 4)).save(tmp_path / "net.onnx")
+    folder.mkdir()
+    for at, (n, h, w) in enumerate([(4, 9, 7), (40, 16, 12), (6, 20, 20)]):
+        np.savez(folder / f"{at}.npz", **random_data(at, n, x=(3, h, w)))
+    int8 = tmp_path / "int8.onnx"
+    quantize(path, output=int8, data=folder, costs="none", floor="none")
+    assert bench(int8, against=path, seconds=QUICK).values["inputs"] == {"x": [1, 3, 16, 12]}
+    assert bench(int8, against=path, batch=3, seconds=QUICK).values["inputs"] == {"x": [3, 3, 16, 12]}
+    assert bench(int8, shapes={"x": (2, 3, 8, 8)}, seconds=QUICK).values["inputs"] == {"x": [2, 3, 8, 8]}
+    with fails("free axes [n, 3, h, w]: native code is made for one shape", "--shape x:1,3,16,12"):
+        compile_native(int8, output=tmp_path / "net.so")
+    with fails("which length do the free axes marked ? have?"):
+        bench(path, seconds=QUICK)
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", '{"x": 3}', '{"x": [1, 0]}', '{"x": [1, true]}', '{"x": [1, 2.5]}', "{"])
+def test_shapes_that_were_edited_to_something_else_are_refused(text: str) -> None:
+    with fails("model 'q.onnx': its metadata 'fcdeploy' has shapes", "fcdeploy quantize MODEL"):
+        read_shapes({"fcdeploy": json.dumps({"shapes": text})}, "q.onnx")
 
 
 def test_free_axes_need_a_shape(tmp_path: Path) -> None:

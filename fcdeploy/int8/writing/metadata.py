@@ -8,6 +8,7 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from fcdeploy import __version__
+from fcdeploy.graph.model import input_specs
 from fcdeploy.graph.opset import lower_opset, lowest_ir_version, lowest_opset
 from fcdeploy.int8.writing.blocked_weights import store_unblocked
 from fcdeploy.int8.writing.shared_constants import share_blocks
@@ -19,6 +20,7 @@ from fcdeploy.records.calibration import Calibration, describe_inputs
 from fcdeploy.records.origin import JudgedBy
 from fcdeploy.records.plan import Plan
 from fcdeploy.runtime import options
+from fcdeploy.samples.kept_samples import count_samples, take_run
 from fcdeploy.tables.targets import TARGETS
 from fcdeploy.tables.types import INT8
 
@@ -53,6 +55,8 @@ def _write_metadata(int8: ir.Model, calibration: Calibration, plan: Plan, judged
     }
     if (plan.weights, plan.activations) != (INT8.weights, INT8.activations):
         made |= {"weights": plan.weights, "activations": plan.activations}
+    if shapes := _find_run_shapes(int8, calibration):
+        made[origin.SHAPES] = json.dumps(shapes)
     if judged is not None:
         made[origin.DECIDES] = json.dumps(judged.decides)
     int8.metadata_props[origin.KEY] = origin.to_text(made)
@@ -63,3 +67,14 @@ def _write_metadata(int8: ir.Model, calibration: Calibration, plan: Plan, judged
     weights = sum(value.const_value.nbytes for value in int8.graph.initializers.values() if value.const_value)
     if calibration.samples:  # ranges that were measured elsewhere come without
         int8.metadata_props[fingerprints.KEY] = fingerprints.to_text(calibration.seen, weights)
+
+
+def _find_run_shapes(int8: ir.Model, calibration: Calibration) -> dict[str, list[int]]:
+    """The shapes of a run on the commonest samples that are kept, of inputs that have free lengths besides the samples."""
+    inputs = [spec for spec in input_specs(int8) if not spec.state]
+    free = any(n is None for spec in inputs for axis, n in enumerate(spec.shape) if axis != spec.sample_axis)
+    if not free or not calibration.kept:
+        return {}
+    most = max(calibration.sample_groups, key=count_samples)
+    run = take_run(int8, most)
+    return {spec.name: list(run[spec.name].shape) for spec in inputs if 0 not in run[spec.name].shape}

@@ -38,6 +38,7 @@ from fcdeploy.native.reading.packed_weights import spell_out_packed
 from fcdeploy.native.reading.qlinear import spell_out
 from fcdeploy.native.reading.reader import RAISED, STATIC, Reader, read_shape
 from fcdeploy.native.reading.spelled import find_spelling, may_spell, spell
+from fcdeploy.records.origin import read_shapes
 
 Read = Callable[[Reader, ir.Node], None]
 
@@ -103,7 +104,8 @@ def read_program(
     model, reader = restore_functions(spell_out(spell_out_packed(spell_out_lstm(model)))), Reader()
     if any(may_spell(node) for node in model.graph):
         model = model.clone()  # in which others stand in their places
-    inputs = tuple(_read_input(reader, value, shapes or {}) for value in _list_fed(model))
+    seen = read_shapes(model.metadata_props, name)
+    inputs = tuple(_read_input(reader, value, shapes or {}, seen) for value in _list_fed(model))
     _read_nodes(reader, list(model.graph))
     found = [_read_output(reader, value) for value in model.graph.outputs]
     outputs = _name_outputs(reader, inputs, found, [value.name or "" for value in model.graph.outputs])
@@ -158,8 +160,10 @@ def _list_fed(model: ir.Model) -> list[ir.Value]:
     return [value for value in model.graph.inputs if value.name not in model.graph.initializers]
 
 
-def _read_input(reader: Reader, value: ir.Value, shapes: Mapping[str, Sequence[int]]) -> Tensor:
-    """An input of the program; codes of int8 are raised by a table."""
+def _read_input(
+    reader: Reader, value: ir.Value, shapes: Mapping[str, Sequence[int]], seen: Mapping[str, Sequence[int]]
+) -> Tensor:
+    """An input of the program; codes of int8 are raised by a table.  `seen` are shapes that it may well have."""
     name, declared = value.name or "", list(value.shape or ())
     given = list(shapes.get(name, ()))
     if given and len(given) != len(declared):
@@ -169,7 +173,9 @@ def _read_input(reader: Reader, value: ir.Value, shapes: Mapping[str, Sequence[i
         for i, length in enumerate(declared)
     ]
     if 0 in shape:
-        free = [str(length) for length in declared]
+        free, likely = [str(length) for length in declared], seen.get(name, ())
+        if len(likely) == len(shape):
+            shape = [n or length for n, length in zip(shape, likely, strict=True)]
         raise FcdeployError(
             f"input {name!r} has the free axes [{', '.join(free)}]: native code is made for one shape",
             f"--shape {name}:{','.join('N' if n == 0 else str(n) for n in shape)}",
