@@ -244,6 +244,23 @@ def rewritten(made: Path, out: Path, change: Callable[[str, np.ndarray], np.ndar
     return out
 
 
+def test_verify_runs_in_as_many_threads_as_golden_samples_were_made_with(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others add floats in another order, which would look as if this CPU answered otherwise."""
+    asked, begin = [], Session.__init__
+
+    def record(*given: Any, threads: int | None = None, **more: Any) -> None:
+        asked.append(threads)
+        begin(*given, threads=threads, **more)
+
+    monkeypatch.setattr(Session, "__init__", record)
+    verify(made)
+    bundle(next(made.glob("*.onnx")), output=tmp_path / "again.fcd", samples=1)
+    assert len(asked) == 2
+    assert set(asked) == {1}
+
+
 def test_verify_within_ties(made: Path, tmp_path: Path) -> None:
     """One element off by 1e-4 of what the output spans."""
 
