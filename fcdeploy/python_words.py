@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import NamedTuple, ParamSpec, TypeVar
 
 from fcdeploy.errors import FcdeployError
+from fcdeploy.installed import explain_missing
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -65,6 +66,12 @@ def in_python_words(function: Callable[Arguments, Result]) -> Callable[Arguments
             return function(*arguments, **options)
         except FcdeployError as error:
             raise restate(error, inspect.signature(function).parameters)  # noqa: B904  (it is the same error)
+        except ModuleNotFoundError as error:
+            parameters = inspect.signature(function).parameters
+            missing = explain_missing(error, f"fcdeploy.{function.__name__}", native="engine" in parameters)
+            if missing is None:
+                raise
+            raise restate(missing, parameters) from error
 
     return call
 

@@ -16,6 +16,7 @@ import click
 
 from fcdeploy import __version__, console
 from fcdeploy.errors import MORE_FILES, TOO_MANY, FcdeployError, find_close
+from fcdeploy.installed import explain_missing
 from fcdeploy.wording import quote_path
 
 COMMANDS = {
@@ -38,7 +39,7 @@ COMMANDS = {
 }
 """Command -> its line in `fcdeploy --help`. Module `fcdeploy.cli.<command>` defines the click command `command`."""
 
-MAKERS = {"ml_dtypes", "onnx", "onnx_ir", "safetensors"}  # libraries that fcdeploy-runtime goes without
+BUNDLED_ENGINE = ("verify", "serve")  # commands whose --engine native needs no onnxruntime
 
 
 class Commands(click.Group):
@@ -98,7 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _report_failure(_explain_os_error(cause))
         given = sys.argv[1:] if arguments is None else arguments
         if isinstance(defect, ModuleNotFoundError):
-            return _report_failure(_explain_missing(defect, given))
+            asker = given[0] if given else "fcdeploy"
+            missing = explain_missing(defect, asker, native=asker in BUNDLED_ENGINE)
+            return _report_failure(missing or _explain_defect(defect))
         return _report_failure(_find_broken_model(given) or _explain_defect(defect))
     return code if isinstance(code, int) else 0
 
@@ -134,17 +137,6 @@ def _find_exhaustion(defect: BaseException) -> OSError | None:
             return before
         before = before.__cause__ or before.__context__
     return None
-
-
-def _explain_missing(missing: ModuleNotFoundError, arguments: Sequence[str]) -> FcdeployError:
-    """A library that is not installed, as all that make models are beside fcdeploy-runtime."""
-    library = (missing.name or "").split(".")[0]
-    if library not in MAKERS:
-        return _explain_defect(missing)
-    return FcdeployError(
-        f"{arguments[0]} needs {library!r}, which is not installed",
-        "pip install fcdeploy; fcdeploy-runtime verifies and serves",
-    )
 
 
 def _explain_defect(defect: Exception) -> FcdeployError:

@@ -11,6 +11,7 @@ import click
 from fcdeploy import console
 from fcdeploy.cli import options
 from fcdeploy.errors import FcdeployError
+from fcdeploy.installed import NATIVE_INSTEAD, RUNTIME, say_install
 from fcdeploy.serve.limits import Limits, QueueLimits
 
 SECONDS = click.FloatRange(min=0, min_open=True)
@@ -155,13 +156,16 @@ def command(grpc_port: int | None, as_json: bool, **given: Any) -> None:
     MODEL is an .onnx file; FOLDER holds such files, bundles, or NAME/VERSION/model.onnx.  Needs the extra `serve`, for
     gRPC `grpc` as well.
     """
-    needed = {"serve": ("httptools", "orjson", "simdjson", "uvloop"), "grpc": () if grpc_port is None else ("grpc",)}
+    needed = {
+        RUNTIME: (RUNTIME,) if given["engine"] == RUNTIME else (),
+        "serve": ("httptools", "orjson", "simdjson", "uvloop"),
+        "grpc": () if grpc_port is None else ("grpc",),
+    }
     for extra, modules in needed.items():
         for module in modules:
             if find_spec(module) is None:
-                raise FcdeployError(
-                    f"serve needs {module!r}, which is not installed", f"pip install 'fcdeploy[{extra}]'"
-                )
+                other = NATIVE_INSTEAD if extra == RUNTIME else ""
+                raise FcdeployError(f"serve needs {module!r}, which is not installed", say_install(extra) + other)
     from fcdeploy.serve.settings import Settings
     from fcdeploy.serve.workers import serve_forever
 

@@ -10,6 +10,8 @@ from importlib import metadata
 from importlib.util import find_spec
 from typing import Any
 
+from fcdeploy.installed import PACKAGES as PACKAGED
+from fcdeploy.installed import RUNTIME, say_install
 from fcdeploy.records.report import Report, Table
 from fcdeploy.runtime.cpu import (
     count_usable_cores,
@@ -19,14 +21,13 @@ from fcdeploy.runtime.cpu import (
     read_cpu_name,
     read_memory_bytes,
 )
-from fcdeploy.runtime.session import read_versions
 from fcdeploy.tables.facts import FACTS
 from fcdeploy.tables.targets import INSTRUCTIONS, TARGETS, Instructions, Target
 
 ARM = ("NEON", "dotprod", "i8mm")
 PACKAGES = ("onnxruntime", "onnx", "onnx-ir", "numpy")
 ANSWERS = "fcdeploy.runtime.probes.answers"  # needs onnx
-PACKAGED = ("fcdeploy", "fcdeploy-runtime")  # one or the other is installed
+INSTALL = "No ONNX model can run here until it does: {}; a bundle's own library can, with --engine native"
 UNVERIFIED = "from source, not run"
 REQUIREMENT = re.compile(r"(?P<package>[\w.-]+)(?P<version>[^;]*);.*extra\s*==\s*['\"](?P<extra>[\w.-]+)['\"]")
 
@@ -79,7 +80,7 @@ def doctor() -> Report:
 def _conclude(target: Target, host: Target, found: dict[str, bool], cores: int, problem: str | None) -> list[str]:
     """What follows, the most important last."""
     if problem:
-        return [f"onnxruntime does not load: {problem}", "No model can run here until it does: pip install onnxruntime"]
+        return [f"onnxruntime does not load: {problem}", INSTALL.format(say_install(RUNTIME))]
     if not _can_ask():
         return [
             f"This CPU is {target.name}: {target.why}{'' if target.verified else f' ({UNVERIFIED})'}.",
@@ -117,7 +118,7 @@ def _can_ask() -> bool:
 
 def _describe_answers() -> str:
     """What the installed onnxruntime answered to the facts that files are built on."""
-    version, answers = read_versions()["onnxruntime"], importlib.import_module(ANSWERS)
+    version, answers = importlib.import_module(RUNTIME).__version__, importlib.import_module(ANSWERS)
     if sentence := answers.describe_version():
         return str(sentence) + "."
     changed = answers.list_differences(version)

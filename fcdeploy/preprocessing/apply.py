@@ -13,6 +13,7 @@ import numpy as np
 
 from fcdeploy.arrays import Array
 from fcdeploy.errors import FcdeployError
+from fcdeploy.installed import say_install
 from fcdeploy.preprocessing.opencv import resize_linear
 from fcdeploy.preprocessing.placement import ImageSize, place
 from fcdeploy.records.preprocessing import Preprocessing, PreprocessingStep
@@ -29,9 +30,7 @@ def import_pillow() -> Any:
     try:
         from PIL import Image
     except ImportError as error:
-        raise FcdeployError(
-            "reading images needs Pillow, which is not installed", "pip install 'fcdeploy[images]'"
-        ) from error
+        raise FcdeployError("reading images needs Pillow, which is not installed", say_install("images")) from error
     return Image
 
 

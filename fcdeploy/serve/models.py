@@ -30,7 +30,6 @@ from fcdeploy.records.signature import TensorSpec
 from fcdeploy.runtime.engine import Engine
 from fcdeploy.runtime.feeds import draw_feeds
 from fcdeploy.runtime.options import read_metadata
-from fcdeploy.runtime.session import Session
 from fcdeploy.serve.meaning import Probabilities, fills_missing, find_probabilities
 from fcdeploy.serve.repository import ModelFile
 from fcdeploy.wording import quote_path
@@ -178,6 +177,8 @@ def _open_file(place: ModelFile, threads: int, engine: str) -> tuple[Engine, Out
                 f"model {str(path)!r}: weights lie in {constant.location!r}, outside the model's folder",
                 "keep them beside the model",
             )
+    from fcdeploy.runtime.session import Session  # here: a bundle's own library runs without onnxruntime
+
     session = Session(path, threads=threads)
     how = from_metadata(read_metadata(path), f"model {str(path)!r}", session.output_specs)
     return session, outline, replace(how, boxes=None) if how.boxes and how.boxes.why_not_served else how

@@ -425,6 +425,59 @@ def test_a_machine_without_what_makes_models_verifies(made: Path, model: Path) -
     ]
 
 
+WITHOUT_ENGINE = WITHOUT.replace('"onnx",', '"onnx", "onnxruntime",').partition("from fcdeploy.cli")[0]
+SAYING = """
+import importlib.util
+from importlib import metadata
+import fcdeploy
+from fcdeploy.cli import main
+find, version = importlib.util.find_spec, metadata.version
+importlib.util.find_spec = lambda name, *more: None if name in missing else find(name, *more)
+def find_version(name):
+    if name in lacking:
+        raise metadata.PackageNotFoundError(name)
+    return "0.1.0" if name == "fcdeploy-runtime" else version(name)
+metadata.version = find_version
+bundle, lacking = sys.argv[1], sys.argv[2:]
+print([main(words) for words in (["verify", bundle], ["serve", bundle], ["doctor"])])
+missing.add("uvloop")
+main(["serve", bundle, "--engine", "native"])
+try:
+    fcdeploy.load_bundle(bundle)
+except fcdeploy.FcdeployError as error:
+    print("error:", error.message, "hint:", error.hint, sep="\\n", file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("package", ["fcdeploy", "fcdeploy-runtime"])
+def test_a_machine_without_onnxruntime_is_told_what_to_install(made: Path, package: str) -> None:
+    lacking = [] if package == "fcdeploy" else ["fcdeploy", "onnx", "onnxruntime"]
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", WITHOUT_ENGINE + SAYING, made, *lacking],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    install = "pip install onnxruntime" if package == "fcdeploy" else "pip install 'fcdeploy-runtime[onnxruntime]'"
+    assert "[2, 2, 1]" in done.stdout.splitlines(), done.stderr
+    assert f"No ONNX model can run here until it does: {install};" in " ".join(done.stdout.split())
+    assert done.stderr.splitlines() == [
+        "error: verify needs 'onnxruntime', which is not installed",
+        f"hint: {install}, or --engine native, for bundles with a library",
+        "error: serve needs 'onnxruntime', which is not installed",
+        f"hint: {install}, or --engine native, for bundles with a library",
+        "error: serve needs 'uvloop', which is not installed",
+        f"hint: pip install '{package}[serve]'",
+        "error:",
+        "fcdeploy.load_bundle needs 'onnxruntime', which is not installed",
+        "hint:",
+        f"{install}, or engine='native', for bundles with a library",
+    ]
+
+
+def test_a_server_of_native_code_needs_no_onnxruntime() -> None:
+    code = "import fcdeploy.serve.run, fcdeploy.commands.doctor"
+    subprocess.run([sys.executable, "-P", "-c", WITHOUT_ENGINE + code], capture_output=True, check=True)
+
+
 def test_halves_of_a_model_have_names_of_their_own() -> None:
     names = {
         "net.first.onnx": "net-first",

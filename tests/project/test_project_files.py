@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -167,3 +168,33 @@ def test_the_demo_s_networks_are_in_the_wheel() -> None:
     wanted = {f"models/{network}.{kind}" for network, _ in NETWORKS for kind in ("py", "safetensors")}
     assert files == wanted | {f"calib_data/{data}.{part}.npz" for _, data in NETWORKS for part in ("calib", "eval")}
     assert all((ROOT / name).is_file() for name in files)
+
+
+@pytest.mark.parametrize(
+    ("script", "given"), [("runtime-wheel", "wheels"), ("runtime-wheel", "/elsewhere/wheels"), ("container", "image")]
+)
+def test_scripts_write_where_they_are_called(script: str, given: str, tmp_path: Path) -> None:
+    """A checkout with a Python that only says what it is asked for."""
+    checkout, caller = tmp_path / "checkout", tmp_path / "caller"
+    for folder in ("scripts", "requirements", ".venv/bin", "fcdeploy", "docs"):
+        (checkout / folder).mkdir(parents=True)
+    caller.mkdir()
+    for name in (
+        "scripts/_environment",
+        f"scripts/{script}",
+        "pyproject.toml",
+        "LICENSE",
+        "README.md",
+        "docs/Dockerfile",
+    ):
+        shutil.copy(ROOT / name, checkout / name)
+    (checkout / "requirements" / "a.txt").touch()
+    made_from = f'echo "$(cat pyproject.toml requirements/*.txt | cksum) {checkout}" > .venv/made-from'
+    subprocess.run(["bash", "-c", made_from], cwd=checkout, check=True)
+    python = checkout / ".venv/bin/python"
+    python.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
+    python.chmod(0o755)
+    subprocess.run([checkout / "scripts" / script, given], cwd=caller, capture_output=True, check=True)
+    asked = (tmp_path / "asked").read_text()
+    assert f" {caller / given}" in asked
+    assert not (checkout / given).exists()
