@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from drawn_layers import bytes_like, layer_of
+from drawn_programs import drawn
 from native_kernels import assert_same
 
 from fcdeploy.arithmetic.windows import Window
@@ -14,7 +15,7 @@ from fcdeploy.native.build import build
 from fcdeploy.native.program.interpret import run
 from fcdeploy.native.program.layers import Layer
 from fcdeploy.native.program.simplify import simplify
-from fcdeploy.native.program.steps import Move, Program
+from fcdeploy.native.program.steps import Ends, Lookup, LookupTable, Move, Pool, Program, Step
 from fcdeploy.native.program.tensors import Coding, Tensor
 
 
@@ -49,4 +50,39 @@ def test_channels_of_zeros_are_left_out(channels: int, outs: int, small: bool, p
     feeds = {"x": bytes_like(random, x.shape)}
     expected = run(program, feeds)
     np.testing.assert_array_equal(run(smaller, feeds)[layer.output.name], expected[layer.output.name])
+    assert_same(build(smaller), feeds, expected)
+
+
+def test_a_clip_into_another_coding_leaves_the_bytes_as_they_are() -> None:
+    """A table that gives its bytes another scale is a clip of what was written in the old one, by every kind of step."""
+    program, feeds = drawn(3, 30)
+    other = Coding(np.float32(0.37), 5)
+    steps: list[Step] = []
+    for step in program.steps:
+        steps.append(step)
+        if isinstance(step, Ends) and step.output.dtype == "uint8":
+            clipped = Tensor(f"{step.output.name}.clipped", step.output.shape, "uint8", other)
+            real = Tensor(f"{step.output.name}.real", step.output.shape, "float32")
+            table = np.clip(np.arange(256), 20, 230).astype(np.uint8)
+            steps += [
+                LookupTable(node="n", inputs=(step.output,), outputs=(clipped,), table=table),
+                Lookup(node="n", inputs=(clipped,), outputs=(real,), table=other.values),
+            ]
+    outputs = tuple(step.output for step in steps if isinstance(step, Lookup))
+    whole = Program("net", program.inputs, outputs, tuple(steps))
+
+    smaller = simplify(whole, pairs=True)
+    assert not any(isinstance(step, LookupTable) for step in smaller.steps)
+    assert any(isinstance(step, Pool) and step.kind == "max" for step in smaller.steps)
+    assert {type(step).__name__ for step in smaller.steps} >= {
+        "Combine",
+        "Quantize",
+        "Pool",
+        "GlobalAverage",
+        "Softmax",
+    }
+    expected = run(whole, feeds)
+    found = run(smaller, feeds)
+    for tensor in outputs:
+        np.testing.assert_array_equal(found[tensor.name], expected[tensor.name], err_msg=tensor.name)
     assert_same(build(smaller), feeds, expected)

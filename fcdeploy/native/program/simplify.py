@@ -10,7 +10,7 @@ import numpy as np
 
 from fcdeploy.native.program.layers import Layer
 from fcdeploy.native.program.pairs import stays_in_16_bits
-from fcdeploy.native.program.steps import Ends, Lookup, LookupTable, Move, Program, Step
+from fcdeploy.native.program.steps import Ends, Lookup, LookupTable, Move, Pool, Program, Step
 from fcdeploy.native.program.tensors import CODES, Bytes
 
 IN_LANES = 8  # outputs of a layer up to which positions lie side by side in vectors (kernels/layer_lanes.h)
@@ -41,9 +41,14 @@ def clip_where_it_is_written(program: Program) -> tuple[Step, ...]:
         if ends is None or before is None or readers[step.inputs[0].name] > 1:
             continue
         maker = steps[before]
-        if isinstance(maker, Ends) and maker.output.dtype == "uint8":
+        chosen = (
+            isinstance(maker, Pool) and maker.kind == "max"
+        )  # bytes as they are, which are not rounded between ends
+        if isinstance(maker, Ends) and maker.output.dtype == "uint8" and not chosen:
             low, high = (int(np.clip(end, *ends)) for end in (maker.low, maker.high))
-            steps[before] = replace(maker, outputs=(step.output,), low=low, high=high)
+            # bytes are made in the coding that they had: what reads them has their new one, as equal bytes of other numbers
+            written = replace(step.output, coding=maker.output.coding)
+            steps[before] = replace(maker, outputs=(written,), low=low, high=high)
             del steps[number]
             return tuple(steps)
     return program.steps
