@@ -101,6 +101,26 @@ def test_scales_of_channels_elsewhere() -> None:
     check(net, {"x": draw((3, 5, 4))}, apart=0.04)
 
 
+@pytest.mark.parametrize("op", ["Conv", "ConvTranspose", "Gemm"])
+@pytest.mark.parametrize("coded", [False, True])
+def test_a_bias_of_integers_in_units_of_its_own(op: str, coded: bool) -> None:
+    """Its scale is what the file says, be it the product of the others or not."""
+    net, outs = Net(), 6
+    real = net.input("x", 5) if op == "Gemm" else net.input("x", 5, 4, 3)
+    x = as_bytes(net, real, 0.02, 100)
+    shape = {"Conv": (outs, 5, 3, 3), "ConvTranspose": (5, outs, 3, 3), "Gemm": (5, outs)}[op]
+    weight = net.op(
+        "DequantizeLinear", net.constant(net.random.integers(-127, 128, shape), np.int8), net.constant(0.004)
+    )
+    integers = net.constant(net.random.integers(-900, 900, outs), np.int32)
+    scales = net.constant(np.linspace(0.0005, 0.003, outs), np.float32)
+    bias = net.op("DequantizeLinear", integers, scales, axis=0)
+    y = net.op(op, x, weight, bias, **({} if op == "Gemm" else {"strides": [2, 2], "pads": [1] * 4}))
+    net.output(as_bytes(net, y, 0.05, 90) if coded else y)
+    program = check(net, {"x": draw((5,) if op == "Gemm" else (5, 4, 3))}, apart=0.06 if coded else 0.0)
+    assert not list_float_steps(program)
+
+
 @pytest.mark.parametrize(
     ("scale", "zero", "dtype", "axis", "why"),
     [

@@ -156,14 +156,14 @@ def test_recurrent_layers(kind: str, direction: str) -> None:
     directions = 2 if direction == "bidirectional" else 1
     weights = [random.normal(size=(directions, gates * units, n)) * 0.3 for n in (inputs, units)]
     bias = random.normal(size=(directions, 2 * gates * units)) * 0.3
-    for start in (False, True):
+    for start in ("", "h", "c", "hc") if kind == "LSTM" else ("", "h"):  # the states that it starts from
         for last in (0, 1) if kind == "GRU" else (0,):
             net = Net()
             x = net.input("x", inputs)
             sequence = net.op("Reshape", x, net.constant([times, 1, inputs], np.int64))
-            states = (
-                [net.constant(random.normal(size=(directions, 1, units))) for _ in range(gates - 2)] if start else []
-            )
+            states = [
+                net.constant(random.normal(size=(directions, 1, units))) if each in start else "" for each in "hc"
+            ][: gates - 2]
             more = {"linear_before_reset": last} if kind == "GRU" else {}
             outputs = net.ops(
                 kind, sequence, *(net.constant(each) for each in (*weights, bias)), *(["", *states] if start else []),

@@ -21,6 +21,9 @@ from fcdeploy.native.reading.operands import Coded, Fixed, Sink
 from fcdeploy.native.reading.products import product
 from fcdeploy.native.reading.reader import WRITTEN_AS, Reader, name_output, read_shape
 
+SAME_UNIT = 1e-6  # products of two scales that were rounded in another order are this near
+BEYOND = 2.0**40  # of a bias that leaves 32 bits by far
+
 
 @dataclass(frozen=True)
 class Form:
@@ -111,11 +114,10 @@ def read_layer(
         return
     (x, x_scale), (rows, scale) = given, integers
     unit = np.asarray(x_scale * scale, np.float32)
-    bias, real = _read_bias(reader, node, len(rows) // form.times, integers=form.bias_of_integers)
-    bias, real = form.bias(bias), None if real is None else form.bias(real)
+    bias, real = _read_bias(reader, node, unit, len(rows), form)
     sink = reader.find_sink(node, len(rows) if form == AS_IT_IS and (window or len(shape) == 2) else None)
     if sink is not None and real is not None:
-        bias, real = np.rint(real / unit).astype(np.int64), None
+        bias, real = _round_bias(real, unit), None
     zero = x.coding.zero_point  # type: ignore[union-attr]
     total = bias - zero * rows.astype(np.int64).reshape(len(rows), -1).sum(axis=1)
     refuse_overflow(reader, node, rows, total)
@@ -203,16 +205,30 @@ def read_scaled_integers(weight: Fixed, axis: int) -> tuple[Array, Floats] | Non
     return (rows.astype(np.int8) if fits else rows), weight.scale.reshape(-1)
 
 
-def _read_bias(reader: Reader, node: ir.Node, outs: int, *, integers: bool) -> tuple[Array, Floats | None]:
-    """In units of input scale x weight scale, one integer an output; or, stored as float or not asked for so, floats."""
-    bias = reader.get_input(node, 2)
+def _read_bias(reader: Reader, node: ir.Node, unit: Floats, outs: int, form: Form) -> tuple[Array, Floats | None]:
+    """In units of input scale x weight scale, one integer an output; or floats: stored as such, or in units of their own."""
+    bias, stored = reader.get_input(node, 2), outs // form.times
     if bias is None:
         return np.zeros(outs, np.int64), None
-    if integers and isinstance(bias, Fixed) and bias.integers is not None and bias.integers.dtype == np.int32:
-        return np.broadcast_to(bias.integers.reshape(-1).astype(np.int64), outs), None
-    if isinstance(bias, Fixed):
-        return np.zeros(outs, np.int64), np.broadcast_to(bias.array.reshape(-1).astype(np.float32), outs)
-    raise reader.refuse(node, "its bias is computed at run time")
+    if not isinstance(bias, Fixed):
+        raise reader.refuse(node, "its bias is computed at run time")
+    if (
+        form.bias_of_integers
+        and bias.integers is not None
+        and bias.scale is not None
+        and bias.integers.dtype == np.int32
+    ):
+        own = form.bias(np.broadcast_to(bias.scale.reshape(-1), stored))
+        if np.allclose(own, unit, rtol=SAME_UNIT, atol=0):
+            return form.bias(np.broadcast_to(bias.integers.reshape(-1).astype(np.int64), stored)), None
+    return np.zeros(outs, np.int64), form.bias(np.broadcast_to(bias.array.reshape(-1).astype(np.float32), stored))
+
+
+def _round_bias(real: Floats, unit: Floats) -> Array:
+    """The nearest integers; one far beyond 32 bits where there is none, also in units that float32 rounds to zero."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        units = real / unit.astype(np.float64)
+    return np.rint(np.clip(np.nan_to_num(units, posinf=BEYOND, neginf=-BEYOND), -BEYOND, BEYOND)).astype(np.int64)
 
 
 def _read_float_layer(

@@ -41,7 +41,7 @@ def _read_recurrent(reader: Reader, node: ir.Node, kind: Literal["lstm", "gru"])
     directions, units = again.array.shape[0], again.array.shape[2]
     count = GATES[kind] * units
     both = np.zeros((directions, 2 * count), np.float32) if bias is None else bias.reshape(directions, 2 * count)
-    starts = _read_starts(reader, node, kind)
+    starts = _read_starts(reader, node, kind, (directions, batch, units))
 
     parts: list[tuple[Tensor, ...]] = []
     for number in range(directions):
@@ -70,13 +70,13 @@ def _read_recurrent(reader: Reader, node: ir.Node, kind: Literal["lstm", "gru"])
     _write(reader, node, parts)
 
 
-def _read_starts(reader: Reader, node: ir.Node, kind: str) -> list[Tensor]:
-    """The states that it starts from as floats; none where it starts from zeros."""
+def _read_starts(reader: Reader, node: ir.Node, kind: str, shape: tuple[int, ...]) -> list[Tensor]:
+    """The states that it starts from as floats; none where it starts from zeros, of this shape."""
     initial = [reader.get_input(node, index) for index in ((5, 6) if kind == "lstm" else (5,))]
-    starts = [reader.make_floats(each) for each in initial if each is not None]
-    if kind == "lstm" and len(starts) == 1:
-        raise reader.refuse(node, "it starts from one of its two states alone")
-    return starts
+    if all(each is None for each in initial):
+        return []
+    zeros = Fixed(np.zeros(shape, np.float32))
+    return [reader.make_floats(zeros if each is None else each) for each in initial]
 
 
 def _check(reader: Reader, node: ir.Node, kind: str) -> None:
