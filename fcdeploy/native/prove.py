@@ -20,7 +20,7 @@ from fcdeploy.native.build import Built
 from fcdeploy.native.placing.views import View
 from fcdeploy.native.placing.work import Placed
 from fcdeploy.native.program.interpret import compute
-from fcdeploy.native.program.layers import FloatLayer
+from fcdeploy.native.program.layers import FloatLayer, Recurrent
 from fcdeploy.native.program.steps import Normalize, Pointwise, Step
 from fcdeploy.native.program.tensors import Tensor
 from fcdeploy.runtime.native_library import NativeModel
@@ -191,7 +191,8 @@ def find_scale(step: Step, given: Sequence[Array], expected: Array) -> Array | f
     """What an error of floats is measured by: the largest of them, or less where an element, or a channel, is smaller.
 
     A function that keeps its relative accuracy is held to each of its results, a sum of products to what its channel's
-    weights can make of the largest input: tiny channels beside large ones are not excused by these.
+    weights can make of the largest input: tiny channels beside large ones are not excused by these. States of an LSTM or
+    GRU are held to what gates are.
     """
     if expected.dtype.kind != "f":
         return 1.0
@@ -203,6 +204,8 @@ def find_scale(step: Step, given: Sequence[Array], expected: Array) -> Array | f
         weights = np.abs(step.weight.astype(np.float64)).reshape(len(step.weight), -1).sum(axis=1)
         reach = weights * float(np.abs(given[0]).max(initial=0.0)) + np.abs(step.bias) + LEAST
         own = reach if step.window is None else reach.reshape(-1, *[1] * (expected.ndim - 2))
+    elif isinstance(step, Recurrent):
+        return np.maximum(1.0, largest)  # states are made of gates between 0 and 1, however small they are together
     elif isinstance(step, Normalize):
         own = np.abs(step.gain.astype(np.float64)) * np.sqrt(step.length) + np.abs(step.shift) + LEAST
         own = np.broadcast_to(own, (expected.size // step.length, step.length)).reshape(expected.shape)

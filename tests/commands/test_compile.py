@@ -101,6 +101,24 @@ def test_the_library_gives_what_onnxruntime_does(line: Line, model: Path, librar
     np.testing.assert_array_equal(found, next(iter(plain.values())))
 
 
+def test_two_layers_that_share_weights(tmp_path: Path) -> None:
+    """onnxruntime 1.32 does not load them where it is asked to add in 32 bits: they are compared with its answers without."""
+    net = Net()
+    weight = net.op("DequantizeLinear", net.constant(net.random.integers(-99, 99, (4, 6)), np.int8), net.constant(0.01))
+    ends = []
+    for name in ("left", "right"):
+        coding = net.constant(0.02), net.constant(128, np.uint8)
+        x = net.op("DequantizeLinear", net.op("QuantizeLinear", net.input(name, 6), *coding), *coding)
+        gemm = net.op("Gemm", x, weight, transB=1)
+        ends.append(net.op("DequantizeLinear", net.op("QuantizeLinear", gemm, *coding), *coding))
+    path = net.output(*ends).save(tmp_path / "twins.int8.onnx")
+    with fails("cannot load the model"):
+        Session(path, threads=1, precise=True)
+    report = fcdeploy.compile(path, output=tmp_path / "twins.so")
+    assert report.passed
+    assert all(output["differ"] == 0 for output in report.values["proof"]["outputs"])
+
+
 def test_many_threads_may_share_a_model(line: Line, library: Path) -> None:
     from concurrent.futures import ThreadPoolExecutor
 

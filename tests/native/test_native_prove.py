@@ -8,7 +8,7 @@ import numpy as np
 
 from fcdeploy.arithmetic.windows import Window
 from fcdeploy.native.program.interpret import compute
-from fcdeploy.native.program.layers import FloatLayer
+from fcdeploy.native.program.layers import FloatLayer, Recurrent
 from fcdeploy.native.program.steps import Pointwise
 from fcdeploy.native.program.tensors import Tensor
 from fcdeploy.native.prove import _make_row, find_scale
@@ -43,3 +43,19 @@ def test_tiny_floats_beside_large_ones_are_held_to_themselves() -> None:
         wrong[place] *= np.float32(1.5)
         assert np.abs(wrong - expected).max() < 1e-5 * np.abs(expected).max()
         assert [_make_row("n", "what", each, expected, scale).differ for each in (expected, wrong)] == [0, 1]
+
+
+def test_states_near_zero_are_held_to_what_gates_are() -> None:
+    """All of them closed, the last bit of a gate is much of a state: no fault; a hundred thousandth of a gate is one."""
+    units, times = 2, 1
+    tensors = [Tensor(name, shape, "float32") for name, shape in (("x", (times, 1, 8)), ("y", (times, 1, 2)))]
+    step = Recurrent(
+        node="n", inputs=(tensors[0],), outputs=(tensors[1], *(Tensor(each, (1, units), "float32") for each in "hc")),
+        kind="lstm", weight=np.zeros((8, units), np.float32), scale=None, bias=np.zeros(8, np.float32),
+    )  # fmt: skip
+    given = [np.full((times, 1, 8), -17, np.float32)]
+    expected = compute(step, given)[1]
+    assert 0 < np.abs(expected).max() < 1e-7
+    scale = find_scale(step, given, expected)
+    found = [_make_row("n", "what", expected + np.float32(each), expected, scale).differ for each in (6e-8, 2e-5)]
+    assert found == [0, 2]
