@@ -43,7 +43,7 @@ from fcdeploy.records.report import Report
 from fcdeploy.reporting.compilation import add_handed, add_object, add_written, build_report
 from fcdeploy.runtime.feeds import draw_feeds, fix_shapes
 from fcdeploy.runtime.native_library import NativeModel
-from fcdeploy.runtime.session import LoadError, Session
+from fcdeploy.runtime.session import Session
 from fcdeploy.runtime.trust import refuse_untrusted
 from fcdeploy.samples.kinds import check_limit, open_source
 from fcdeploy.samples.layout import arrange_samples, runs_alone
@@ -165,7 +165,7 @@ def _prove_here(path: Path, built: Built, library: Path, samples: Sequence[Array
     model = read_model(path)
     source = path if not list_dynamic_lstms(model) else spell_out_lstm(model)
     sessions = [Session(source, threads=1)]
-    with suppress(LoadError):  # some files do not load so: two layers that share a weight, for one
+    with suppress(FcdeployError):  # some files do not load so: two layers that share a weight, for one
         sessions.append(Session(source, threads=1, precise=True))
     runtimes = [
         lambda feeds, session=session: dict(zip(session.outputs, session.run(feeds), strict=True))

@@ -205,7 +205,7 @@ def find_scale(step: Step, given: Sequence[Array], expected: Array) -> Array | f
         reach = weights * float(np.abs(given[0]).max(initial=0.0)) + np.abs(step.bias) + LEAST
         own = reach if step.window is None else reach.reshape(-1, *[1] * (expected.ndim - 2))
     elif isinstance(step, Recurrent):
-        return np.maximum(1.0, largest)  # states are made of gates between 0 and 1, however small they are together
+        return max(1.0, largest)  # states are made of gates between 0 and 1, however small they are together
     elif isinstance(step, Normalize):
         own = np.abs(step.gain.astype(np.float64)) * np.sqrt(step.length) + np.abs(step.shift) + LEAST
         own = np.broadcast_to(own, (expected.size // step.length, step.length)).reshape(expected.shape)
