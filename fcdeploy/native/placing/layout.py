@@ -23,6 +23,7 @@ from fcdeploy.native.placing.views import (
     View,
     Where,
     cut_rows,
+    has_even_rows,
     is_whole,
     lies_in_one_piece,
     nest_loops,
@@ -214,15 +215,16 @@ class _Placement:
             self.views.setdefault(tensor.name, view)
             self._fill_border(step.node, view, tensor.name)
         order = self.orders.get(step.inputs[0].name) if isinstance(step, Layer | FloatLayer) else None
-        if isinstance(step, Reduce) and not lies_in_one_piece(
-            outputs[0]
-        ):  # its sums lie side by side until they are whole
-            last = step.output.name in self.last
-            whole = self._make_view(step.output, "arena", last=last)
-            self._add(Placed(step, inputs, (whole,)))
-            self._add(Copy(step.node, whole, outputs[0]))
-            return
-        self._add(Placed(step, inputs, tuple(outputs), order, self._make_scratch(step)))
+        places = [view if _can_write(step, view) else self._make_aside(step, tensor)
+                  for tensor, view in zip(step.outputs, outputs, strict=True)]  # fmt: skip
+        self._add(Placed(step, inputs, tuple(places), order, self._make_scratch(step)))
+        for place, view in zip(places, outputs, strict=True):
+            if place is not view:
+                self._add(Copy(step.node, place, view))
+
+    def _make_aside(self, step: Step, tensor: Tensor) -> View:
+        """A place in one piece, from which what the step wrote is copied to where it belongs."""
+        return self._make_view(tensor, "arena", last=isinstance(step, Reduce) and tensor.name in self.last)
 
     def _place_turns(self, pair: Pair) -> None:
         """Both steps of a pair by turns; the rows between them lie in the same memory in every turn."""
@@ -286,7 +288,7 @@ class _Placement:
                 if not fits or (isinstance(step, Layer) and view.buffer.where != "arena"):
                     return self._copy(step.node, tensor, view, last=True, border=border)
                 return view
-            if view.strides[-1] not in (0, 1) or (isinstance(step, Layer) and view.buffer.where != "arena"):
+            if not has_even_rows(view) or (isinstance(step, Layer) and view.buffer.where != "arena"):
                 return self._copy(step.node, tensor, view, last=False)
         return view
 
@@ -391,6 +393,15 @@ class _Placement:
         self.views[step.output.name] = target
         self._fill_border(step.node, target, step.output.name)
         self._add(Placed(step, tuple(inputs), (target,)))
+
+
+def _can_write(step: Step, view: View) -> bool:
+    """Whether a step's kernel writes there: some write in one piece, dense layers row after row."""
+    if isinstance(step, Reduce):  # its sums lie side by side until they are whole
+        return lies_in_one_piece(view)
+    if isinstance(step, Normalize | Recurrent):
+        return view.array.flags.c_contiguous
+    return not isinstance(step, Layer | FloatLayer) or step.window is not None or has_even_rows(view)
 
 
 def _reads_across_gaps(step: Layer, view: View) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -94,6 +95,13 @@ def lies_in_one_piece(view: View) -> bool:
     """Whether a tensor fills its part of memory, in whichever order."""
     axes = sorted(range(view.array.ndim), key=lambda axis: -view.strides[axis])
     return bool(view.array.transpose(axes).flags.c_contiguous)
+
+
+def has_even_rows(view: View) -> bool:
+    """Whether elements of the last axis lie side by side, and rows of them at even distances in the order of their indices."""
+    *axes, (_, inner) = zip(view.array.shape, view.strides, strict=True)
+    outer = [(length, stride) for length, stride in axes if length > 1]
+    return inner in (0, 1) and all(stride == length * each for (_, stride), (length, each) in pairwise(outer))
 
 
 def is_whole(view: View, *, last: bool) -> bool:
