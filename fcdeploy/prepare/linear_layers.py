@@ -17,9 +17,11 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Array
 from fcdeploy.graph.edit import Edits, set_input
-from fcdeploy.graph.nodes import array_of, attribute_of, describe, input_of, is_op, other_readers, rank_of
+from fcdeploy.graph.nodes import array_of, attribute_of, describe, input_of, is_constant, is_op, other_readers, rank_of
 
+ARITHMETIC = ("Mul", "Div", "Add", "Sub")
 LAYER_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+EVEN = 2.0  # largest factor of an input's channels over the smallest that costs at most one of their eight bits
 
 
 @dataclass(frozen=True)
@@ -206,12 +208,51 @@ def fold_into_readers(edits: Edits, node: ir.Node, s: Array, t: Array) -> str | 
         if reason is not None:
             return reason
         folded.append((layer, parameters))
+    uneven = _why_uneven(source, s)
+    if uneven is not None:
+        return uneven
     output.replace_all_uses_with(source)
     for layer, parameters in folded:
         write_layer(edits, layer, *parameters)
     edits.graph.remove(node, safe=True)
     edits.count += 1
     return None
+
+
+def _why_uneven(value: ir.Value, s: Array) -> str | None:
+    """The reason to scale the channels of a network's input apart from the layer that reads them, None when there is none.
+
+    Folded, the layer would read what comes in, columns of years beside columns of rates, in bytes of one scale, and weights as
+    far apart as they.
+    """
+    if not comes_from_input(value):
+        return None
+    least, most = np.abs(s).min(), np.abs(s).max()
+    if most <= EVEN * least:
+        return None
+    return (
+        f"the channels of {value.name!r} are scaled by {least:.3g} to {most:.3g}: bytes of one scale would not fit all"
+    )
+
+
+def constant_side(node: ir.Node) -> int | None:
+    """Which of two inputs is constant, when exactly one is."""
+    constants = [is_constant(value) for value in node.inputs]
+    return constants.index(True) if len(constants) == 2 and sum(constants) == 1 else None
+
+
+def comes_from_input(value: ir.Value) -> bool:
+    """A graph input, or one after a Cast, a Transpose and arithmetic with constants."""
+    producer = value.producer()
+    while producer is not None:
+        side = constant_side(producer) if is_op(producer, *ARITHMETIC) else None
+        if side is None and not is_op(producer, "Cast", "Transpose"):
+            return False
+        before = producer.inputs[0 if side is None else 1 - side]
+        if before is None:
+            return False
+        value, producer = before, before.producer()
+    return value.is_graph_input()
 
 
 def is_layer(node: ir.Node | None) -> bool:

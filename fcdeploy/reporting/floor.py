@@ -112,12 +112,19 @@ def build_refusal(model: Path, held: FloorResult, seconds: float) -> Report:
         (table,),
         (
             *_describe_outliers(held),
-            "to write it all the same: --accept; to ask for less: --floor; "
-            f"fcdeploy quantize {quote_path(model)} --weights int8 --activations none rounds weights alone",
+            _suggest(model, held),
         ),
         passed=False,
         advice=f"not written: {reasons}",
     )
+
+
+def _suggest(model: Path, held: FloorResult) -> str:
+    """What is left to try: weights alone where something computes with integers."""
+    said = "to write it all the same: --accept; to ask for less: --floor"
+    if set(held.tried[0].plan.kinds.values()) <= {"float", "weight_only"}:
+        return said
+    return f"{said}; fcdeploy quantize {quote_path(model)} --weights int8 --activations none rounds weights alone"
 
 
 def _describe_samples(chosen: Candidate) -> str:

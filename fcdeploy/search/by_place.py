@@ -5,7 +5,8 @@ Often the first layers are the cause, or the last.  More nodes in float, and mor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 
 from fcdeploy.graph.nodes import name_of
 from fcdeploy.int8.nodes import weight_only_inputs
@@ -16,6 +17,7 @@ from fcdeploy.search.ladder import Forms, PathStep, Score
 
 PARTS = 8  # of the nodes in float before or behind a place, each tried as integers again
 CHEAP = 1.1  # of the time with everything in int8, by costs: what holds the floor in less is not improved by a ranking
+NARROW: Mapping[str, str] = MappingProxyType({})  # weights of all nodes in 8 bits
 FINEST = 32  # parts of an order, at whose ends a bisection stops
 
 Leave = Callable[[Sequence[str]], PathStep]
@@ -31,10 +33,10 @@ def leave_by_place(builder: Builder, measure: Measure) -> PathStep | None:
     if everything is None:
         return None
     nodes = builder.list_integer()
-    wide = [node for node, rung in everything.forms.items() if rung == "wide"]
+    stored = read_stored(everything)
 
     def leave_some(some: Collection[str]) -> PathStep:
-        return leave(builder, measure, some, wide)
+        return leave(builder, measure, some, stored)
 
     first = min((everything, *_bisect(nodes, leave_some)), key=lambda step: step.score.cost)
     if first.score.cost <= CHEAP * builder.cost({}):
@@ -44,36 +46,41 @@ def leave_by_place(builder: Builder, measure: Measure) -> PathStep | None:
 
 
 def leave_all(builder: Builder, measure: Measure) -> PathStep | None:
-    """All nodes in float, weights in 8 bits, and in 16 where the floor asks for it; None where that does not hold it either.
+    """All nodes in float, weights in 8 bits, and in 16 or float where the floor asks for it; None where nothing holds it.
 
     Where weights in 8 bits hold it only since few samples leave it in doubt, those in 16 are taken that leave no doubt.
+    Weights of inputs that are thousands of times apart, as columns of a table are, can need float.
     """
     nodes = builder.list_integer()
     narrow = leave(builder, measure, nodes)
     if _holds_surely(narrow):
         return narrow
     order = order_by_noise(builder.problem.model, builder.plan(narrow.forms), builder.problem.calibration)
-    wide = leave(builder, measure, nodes, order)
-    held = _holds_surely if _holds_surely(wide) else _holds
-    if held is _holds and _holds(narrow):
-        return narrow
-    if not held(wide):
-        return None
-    return [wide, *_bisect(order, lambda some: leave(builder, measure, nodes, some), held)][-1]
+    for rung in ("wide", "float"):
+
+        def store(some: Sequence[str], rung: str = rung) -> PathStep:
+            return leave(builder, measure, nodes, dict.fromkeys(some, rung))
+
+        whole = store(order)
+        if not _holds_surely(whole) and _holds(narrow):
+            return narrow
+        if _holds(whole):
+            return [whole, *_bisect(order, store, _holds_surely if _holds_surely(whole) else _holds)][-1]
+    return None
 
 
-def leave(builder: Builder, measure: Measure, some: Collection[str], wide: Collection[str] = ()) -> PathStep:
-    """Some nodes in float, and weights of 16 bits where nodes are `wide`."""
+def leave(builder: Builder, measure: Measure, some: Collection[str], stored: Mapping[str, str] = NARROW) -> PathStep:
+    """Some nodes in float; weights of nodes in float are `stored` as named there ("wide", "float"), others in 8 bits."""
     kinds = builder.usual.kinds
-    stored = {name_of(node) for node in builder.problem.model.graph if weight_only_inputs(node)}
-    forms = {node: "wide" for node in wide if kinds[node] == "weight_only"}
-    forms |= {node: _choose_rung(node, stored, wide) for node in some}
+    weighted = {name_of(node) for node in builder.problem.model.graph if weight_only_inputs(node)}
+    forms = {node: rung for node, rung in stored.items() if kinds[node] == "weight_only"}
+    forms |= {node: stored.get(node, "bytes") if node in weighted else "float" for node in some}
     return PathStep((), forms, measure(forms))
 
 
-def _choose_rung(node: str, stored: Collection[str], wide: Collection[str]) -> str:
-    """What a node outside int8 is: in float from few bits where it has weights to store."""
-    return ("wide" if node in wide else "bytes") if node in stored else "float"
+def read_stored(everything: PathStep | None) -> Mapping[str, str]:
+    """How a step stores the weights of nodes in float that are more than 8 bits."""
+    return {} if everything is None else {node: rung for node, rung in everything.forms.items() if rung != "bytes"}
 
 
 def _thin_out(order: Sequence[str], held: PathStep, leave: Leave, cost: Callable[[Forms], float]) -> PathStep:

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from fcdeploy.records.progress import OnStep
 from fcdeploy.search import ladder
 from fcdeploy.search.builder import Builder
-from fcdeploy.search.by_place import Measure, leave, leave_all
+from fcdeploy.search.by_place import Measure, leave, leave_all, read_stored
 from fcdeploy.search.groups import name_tensor_group
 from fcdeploy.search.ladder import PathStep
 from fcdeploy.sensitivity.alone import round_alone
@@ -42,7 +42,7 @@ def leave_by_price(
     if not whole:
         return []
     everything = leave_all(builder, measure)
-    wide = [node for node, rung in (everything.forms if everything else {}).items() if rung == "wide"]
+    stored = read_stored(everything)
     moved = tuple((name_tensor_group(name), "float") for name, error in errors.items() if error >= NAMED * whole)
     time = builder.cost(dict.fromkeys(builder.list_integer(), "float"))
     steps: dict[tuple[str, ...], PathStep] = {}
@@ -50,7 +50,7 @@ def leave_by_price(
     def leave_at(price: float) -> PathStep:
         some = builder.split({name: price * time * error / whole for name, error in errors.items()})
         if some not in steps:
-            steps[some] = replace(leave(builder, measure, some, wide), moved=moved)
+            steps[some] = replace(leave(builder, measure, some, stored), moved=moved)
         return steps[some]
 
     low, high = -1, len(PRICES)  # too low a price, and one that is high enough

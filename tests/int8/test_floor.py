@@ -626,6 +626,30 @@ def test_a_cliff_is_left_in_float_or_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "no.onnx").exists()
 
 
+@pytest.mark.parametrize("normalised", [True, False])
+def test_columns_of_a_table_that_are_thousands_of_times_apart_hold_the_floor(normalised: bool, tmp_path: Path) -> None:
+    """Normalised inside the network they stay apart from the layer that reads them; taken up by its weights, these stay float."""
+    net, sizes = Net(0), np.logspace(-4.5, 4.5, 12).astype(np.float32)
+    first = net.normal(12, 16, size=0.4)
+    x = net.input("x", 12)
+    if normalised:
+        x = net.op("Div", x, net.constant(sizes))
+    else:
+        first /= sizes[:, None]
+    hidden = net.op("Relu", net.op("MatMul", x, net.constant(first)))
+    net.output(net.dense(hidden, 16, 6)).save(tmp_path / "net.onnx")
+    np.savez(tmp_path / "data.npz", x=DATA["x"] * sizes)
+    held = quantize(tmp_path / "net.onnx", output=tmp_path / "q.onnx", data=tmp_path / "data.npz", costs="none")
+    assert held.passed
+    assert len(held.values["floor"].get("left_out", ())) == (0 if normalised else 2)
+    f, q = (Session(tmp_path / file).run({"x": DATA["x"] * sizes})[0] for file in ("net.onnx", "q.onnx"))
+    assert np.mean(f.argmax(axis=1) == q.argmax(axis=1)) > 0.98
+    rounded = [
+        value for value in read_model(tmp_path / "q.onnx").graph.initializers.values() if value.shape == (12, 16)
+    ]
+    assert [value.dtype for value in rounded] == [ir.DataType.INT8 if normalised else ir.DataType.FLOAT]
+
+
 def test_a_mixture_that_is_slower_than_float_gives_way_to_float(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

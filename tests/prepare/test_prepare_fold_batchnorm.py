@@ -89,6 +89,18 @@ def test_into_the_dense_layer_after(node: Any) -> None:
     assert ops(model) == ["Relu", "Gemm"]
 
 
+@pytest.mark.parametrize(
+    ("variances", "left"), [([1.0, 1.5, 2.0, 3.0], ["Gemm"]), ([1e-4, 1.0, 9.0, 1e6], ["BatchNormalization", "Gemm"])]
+)
+def test_of_the_network_s_input_only_channels_of_nearly_one_size_are_folded(
+    variances: list[float], left: list[str]
+) -> None:
+    constants = {"w": normal(4, 6), **statistics(4)} | {"gamma": np.ones(4, np.float32), "var": np.float32(variances)}
+    model = graph([batchnorm("x", "z"), op("Gemm", "z w", "y")], {"x": ["n", 4]}, ["y"], constants)
+    apply(fold_batchnorm, model)
+    assert ops(model) == left
+
+
 def test_a_transposed_convolution_after_takes_a_scale_but_no_shift() -> None:
     def model(shift: bool) -> ir.Model:
         nodes = [op("Relu", "x", "r"), batchnorm("r", "z"), op("ConvTranspose", "z w", "y", group=2, strides=[2, 2])]

@@ -107,12 +107,26 @@ def test_adding_a_bias_leaves_the_weight_alone() -> None:
 
 def test_the_normalised_input_moves_into_the_first_layer() -> None:
     """(x - mean) / std: both where there is no padding, the division alone where there is."""
-    constants = {"w": normal(6, 3, 3, 3), "mean": normal(1, 3, 1, 1), "std": np.abs(normal(3, 1, 1)) + 0.5}
+    constants = {
+        "w": normal(6, 3, 3, 3),
+        "mean": normal(1, 3, 1, 1),
+        "std": np.float32([0.9, 1.5, 1.7]).reshape(3, 1, 1),
+    }
     for pads, expected in (([0] * 4, ["Conv"]), ([1] * 4, ["Sub", "Conv"])):
         nodes = [op("Sub", "x mean", "a"), op("Div", "a std", "b"), op("Conv", "b w", "y", pads=pads)]
         model = graph(nodes, {"x": ["n", 3, 6, 6]}, ["y"], constants)
         apply(fold_scale_shift, model)
         assert ops(model) == expected
+
+
+def test_columns_far_apart_are_normalised_apart_from_the_first_layer() -> None:
+    constants = {"w": normal(3, 6), "mean": normal(3), "std": np.float32([0.01, 1.5, 700.0])}
+    model = graph(
+        [op("Sub", "x mean", "a"), op("Div", "a std", "b"), op("Gemm", "b w", "y")], {"x": ["n", 3]}, ["y"], constants
+    )
+    changes = apply(fold_scale_shift, model)
+    assert ops(model) == ["Sub", "Div", "Gemm"]
+    assert any("are scaled by 0.00143 to 100: bytes of one scale would not fit all" in why for why in changes.declined)
 
 
 def test_the_last_step_of_an_activation_stays_with_it() -> None:

@@ -8,7 +8,8 @@ At inference a BatchNormalization is an affine map per channel,
 
 which goes
  1. into the Conv, ConvTranspose, Gemm or MatMul that computes x, when nothing else reads x;
- 2. else into the layers that read y, when these are all that reads y, and t is 0 or they read no padding.
+ 2. else into the layers that read y, when these are all that reads y, and t is 0 or they read no padding; of the network's
+    input only where s is nearly the same for all channels.
 """
 
 from __future__ import annotations

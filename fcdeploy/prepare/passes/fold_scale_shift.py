@@ -25,17 +25,18 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Array
 from fcdeploy.graph.edit import Changes, Edits
-from fcdeploy.graph.nodes import array_of, describe, input_of, is_constant, is_op, producer_of, rank_of
+from fcdeploy.graph.nodes import array_of, describe, input_of, is_op, producer_of, rank_of
 from fcdeploy.prepare.linear_layers import (
+    ARITHMETIC,
     channels_of,
+    comes_from_input,
+    constant_side,
     expand_per_channel,
     fold_into_producer,
     fold_into_readers,
     is_layer,
     read_layer,
 )
-
-ARITHMETIC = ("Mul", "Div", "Add", "Sub")
 
 
 def fold_scale_shift(model: ir.Model) -> Changes:
@@ -52,7 +53,7 @@ def fold_scale_shift(model: ir.Model) -> Changes:
 
 def _move_before_squeeze(edits: Edits, node: ir.Node) -> None:
     """Change places with a Squeeze of what a layer writes, where one number a channel is all that the node adds or multiplies."""
-    side = _constant_side(node)
+    side = constant_side(node)
     value = None if side is None else node.inputs[1 - side]
     squeeze = producer_of(value)
     if side is None or value is None or squeeze is None or not is_op(squeeze, "Squeeze"):
@@ -84,7 +85,7 @@ def _move_before_squeeze(edits: Edits, node: ir.Node) -> None:
 
 def _attempt(edits: Edits, node: ir.Node, fold: Callable[[Edits, ir.Node, int, ir.Value], str | None]) -> None:
     """Fold a node that has one constant operand; a reason to keep it goes on record."""
-    side = _constant_side(node)
+    side = constant_side(node)
     value = None if side is None else node.inputs[1 - side]
     if side is None or value is None:
         return
@@ -111,7 +112,7 @@ def _fold_back(edits: Edits, node: ir.Node, side: int, value: ir.Value) -> str |
 
 def _fold_ahead(edits: Edits, node: ir.Node, side: int, value: ir.Value) -> str | None:
     """Fold arithmetic on the graph's input into the layers after it, if there are any, or return why not."""
-    if not _is_input(value) or not any(is_layer(user) for user in node.outputs[0].consumers()):
+    if not comes_from_input(value) or not any(is_layer(user) for user in node.outputs[0].consumers()):
         return None
     rank, channels = rank_of(value), channels_of(value)
     if rank is None or channels is None:
@@ -140,26 +141,6 @@ def _read_affine(node: ir.Node, side: int, channels: int, rank: int) -> tuple[Ar
     if node.op_type == "Add":
         return one, np.array(c)
     return (one, -c) if side == 1 else (-one, np.array(c))
-
-
-def _constant_side(node: ir.Node) -> int | None:
-    """Which of two inputs is constant, when exactly one is."""
-    constants = [is_constant(value) for value in node.inputs]
-    return constants.index(True) if len(constants) == 2 and sum(constants) == 1 else None
-
-
-def _is_input(value: ir.Value) -> bool:
-    """A graph input, or one after a Cast, a Transpose and arithmetic with constants."""
-    producer = value.producer()
-    while producer is not None:
-        side = _constant_side(producer) if is_op(producer, *ARITHMETIC) else None
-        if side is None and not is_op(producer, "Cast", "Transpose"):
-            return False
-        before = producer.inputs[0 if side is None else 1 - side]
-        if before is None:
-            return False
-        value, producer = before, before.producer()
-    return value.is_graph_input()
 
 
 def _put_constant_second(node: ir.Node) -> None:
