@@ -363,6 +363,14 @@ def test_heads_are_told_by_their_answers(case: str) -> None:
         assert wanted in found
 
 
+@pytest.mark.parametrize("side", [28, 32, 64, 224])
+@pytest.mark.parametrize("count", [1, 4, 16, 21, 64, 80])
+def test_rows_of_a_classifier_are_no_anchors(count: int, side: int) -> None:
+    """However many pictures a run has, as many as the maps of a detector have places, too."""
+    pictures, scores = np.zeros((count, 1, side, side), np.float32), np.ones((count, 10), np.float32)
+    assert find_served_boxes(NOTHING, "NCHW", [({"x": pictures}, {"o": scores})], ("a",) * 10) == ""
+
+
 @pytest.mark.parametrize("strides", [(8, 16), (4, 8), (4, 8, 16), (16, 32, 64), (8, 16, 32, 64), (4, 8, 16, 32, 64)])
 def test_heads_of_any_maps_that_follow_each_other(strides: tuple[int, ...]) -> None:
     picture, random = np.zeros((1, 3, 128, 192), np.float32), np.random.default_rng(0)

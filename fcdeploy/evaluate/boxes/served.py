@@ -46,7 +46,7 @@ def find_served_boxes(
             return recorded.why_not_served or recorded
         found = find_boxes(outputs, ends, (height, width), names)
         if found is None:
-            why = why or explain_unread(outputs, height, width, names)
+            why = why or explain_unread(outputs, (len(picture), height, width), names)
         elif reason := _explain_unserved(found, outputs, len(picture)):
             why = reason
         else:
@@ -88,8 +88,9 @@ def _show_from(found: BoxLayout, outputs: Arrays, count: int, recorded: BoxLayou
     return replace(found, least=CONFIDENT if shares else None)
 
 
-def explain_unread(outputs: Arrays, height: int, width: int, names: Sequence[str]) -> str:
-    """Why no boxes are read of what looks like a detector; "" for what does not."""
+def explain_unread(outputs: Arrays, pictures: tuple[int, int, int], names: Sequence[str]) -> str:
+    """Why no boxes are read of what looks like a detector; "" for what does not. `pictures` are how many, height and width."""
+    count, height, width = pictures
     places = count_places(height, width)
     for name, array in outputs.items():
         if array.ndim != 3 or array.dtype.kind != "f" or not array.size:
@@ -100,7 +101,7 @@ def explain_unread(outputs: Arrays, height: int, width: int, names: Sequence[str
         if array.shape[2] > BOX and (thrice or array.shape[1] in places):
             objectness = thrice or array.shape[2] == BOX + 1 + len(names)
             return _explain_table(name, array, int(objectness), names)
-    return _suspect(outputs, height, width, names)
+    return _find_bare_table(outputs, count, places) or _suspect(outputs, height, width, names)
 
 
 def _explain_table(name: str, table: Array, objectness: int, names: Sequence[str]) -> str:
@@ -122,6 +123,16 @@ def _explain_table(name: str, table: Array, objectness: int, names: Sequence[str
     return f"boxes in {name!r} do not follow the grid of anchors: they may be offsets to it"
 
 
+def _find_bare_table(outputs: Arrays, count: int, places: set[int]) -> str:
+    """What is odd of a table of anchors that has no axis of samples; a row for each sample is a classifier's."""
+    for name, array in outputs.items():
+        if array.dtype.kind != "f" or array.ndim != 2 or array.shape[1] <= BOX:
+            continue
+        if FEW < len(array) != count and len(array) in {times * n for times in (1, 3) for n in places}:
+            return f"{name!r} has no axis of samples: put a Reshape to (1, anchors, columns) behind it"
+    return ""
+
+
 def _suspect(outputs: Arrays, height: int, width: int, names: Sequence[str]) -> str:
     """Why boxes of what looks like a detector are not read."""
     shapes = {name: array.shape for name, array in outputs.items() if array.dtype.kind == "f"}
@@ -140,14 +151,6 @@ def _suspect(outputs: Arrays, height: int, width: int, names: Sequence[str]) -> 
     rows = [name for name, shape in shapes.items() if len(shape) == 3 and shape[2] == 4 and shape[1] > FEW]
     if len(shapes) > 1 and rows:
         return f"{rows[0]!r} has four numbers a row, but no other output scores of its rows from 0 to 1, or they are offsets"
-    places = count_places(height, width)
-    flat = [
-        name
-        for name, shape in shapes.items()
-        if len(shape) == 2 and shape[0] in {k * n for k in (1, 3) for n in places}
-    ]
-    if flat:
-        return f"{flat[0]!r} has no axis of samples: put a Reshape to (1, anchors, columns) behind it"
     if len(maps) and len(shapes) >= 3:
         return "outputs are maps of a head that is not decoded: export it with its own decoding"
     return ""
