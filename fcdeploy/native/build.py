@@ -16,6 +16,7 @@ from fcdeploy.native.calls.choose import choose_call
 from fcdeploy.native.calls.layers import arrange_weights
 from fcdeploy.native.calls.pack import ORDERS
 from fcdeploy.native.calls.reach import find_ends
+from fcdeploy.native.placing.epilogue import combine_in_layers
 from fcdeploy.native.placing.memory import Life, Memory, plan_memory
 from fcdeploy.native.placing.turns import place_by_turns
 from fcdeploy.native.placing.views import Buffer
@@ -68,6 +69,7 @@ def build(program: Program, *, share: bool = True, paired: bool = False) -> Buil
 
     `paired`: with constants that only some machines read (tables/native.py).
     """
+    program = combine_in_layers(program)
     layouts = [place_by_turns(program, in_place=in_place) for in_place in (True, False)]
     lives = [_list_lives(layout, share=share) for layout in layouts]
     different = lives if lives[0] != lives[1] else lives[:1]

@@ -59,10 +59,11 @@ class Estimate:
 def estimate(built: Built, device: Device) -> Estimate:
     """What the network needs on the device."""
     costs, program = COSTS[device.kernels], built.program
-    used = {call.kernel: find_cost(call.kernel, costs) for call in built.calls}
+    parts = [part for call in built.calls for part in call.parts or (call,)]
+    used = {call.kernel: find_cost(call.kernel, costs) for call in parts}
     calls = tuple(
         CallEstimate(call.node, call.what, call.kernel, call.macs, count_instructions(call, used[call.kernel], costs))
-        for call in built.calls
+        for call in parts
     )
     code = costs.routines + costs.call * len(calls) + sum(_count_code(kernel, used, costs) for kernel in used)
     ends = sum(tensor.nbytes for tensor in (*program.inputs, *program.outputs))

@@ -50,6 +50,7 @@ SHARED = {
     "library.h",
     "soft.h",
     "order.h",
+    "layer_beside.h",
     "layer_block.h",
     "layer_dsp.h",
     "layer_mve.h",

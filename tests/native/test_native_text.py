@@ -50,6 +50,7 @@ ARM = {level.name: ("-target", "aarch64-linux-musl", *level.flags) for level in 
 ALONE = [
     ("layer_sums.h", X86["plain"]), ("layer_small.h", (*X86["plain"], "-DFC_SMALL")), ("layer_block.h", X86["avx2"]),
     ("layer_block.h", ARM["neon"]), ("layer_neon.h", ARM["dotprod"]), ("layer_alone.h", X86["avx2"]),
+    ("layer_beside.h", X86["avx2"]), ("layer_beside.h", X86["avx512vnni"]),
     ("layer_avx512.h", X86["avx512vnni"]), ("layer_lanes.h", X86["avx512vnni"]), ("layer_narrow.h", X86["avx512vnni"]),
     ("layer_lanes.h", X86["avx2"]), ("layer_pairs.h", X86["avx2"]), ("layer_short.h", X86["avx2"]),
     ("layer_tiles.h", X86["plain"]), ("layer_dsp.h", CORES["cortex-m4"].flags), ("layer_mve.h", CORES["cortex-m55"].flags),

@@ -48,7 +48,10 @@ Argument = Address | WeightAddress | Struct | int | float | None
 
 @dataclass(frozen=True, eq=False)
 class KernelCall:
-    """One call of a kernel; `what` is its comment, `step` the number of the program's step, `macs` what it multiplies."""
+    """One call of a kernel; `what` is its comment, `macs` what it multiplies.
+
+    `parts` are calls, of the kernels that it calls itself, which do the same where nothing is done in registers.
+    """
 
     node: str
     what: str
@@ -56,6 +59,7 @@ class KernelCall:
     kernel: str
     arguments: tuple[Argument, ...]
     macs: int = 0
+    parts: tuple[KernelCall, ...] = ()
 
 
 class Weights:

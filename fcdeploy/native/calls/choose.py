@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fcdeploy.native.calls import choices, cmsis_nn, layers, others, sequences
+from fcdeploy.native.calls import choices, cmsis_nn, combined, layers, others, sequences
 from fcdeploy.native.calls.call import KernelCall, Weights
 from fcdeploy.native.placing.work import Copy, Fill, Placed, Work
 from fcdeploy.native.program import steps
-from fcdeploy.native.program.layers import FloatLayer, IntegerLayer, Layer, Product, Recurrent
+from fcdeploy.native.program.layers import CombinedLayer, FloatLayer, IntegerLayer, Layer, Product, Recurrent
 
 CALLS: dict[type[steps.Step], Callable[[Any, Placed, Weights], KernelCall]] = {
     Layer: layers.call_layer,
+    CombinedLayer: combined.call_combined_layer,
     IntegerLayer: cmsis_nn.call_integer_layer,
     FloatLayer: layers.call_float_layer,
     Product: others.call_product,

@@ -74,16 +74,23 @@ def call_fill(work: Fill) -> KernelCall:
 
 def call_combine(step: Combine, work: Placed, weights: Weights) -> KernelCall:
     a, b = work.inputs
+    table, _ = make_loop(work.outputs[0], a, b, node=step.node)
+    addresses = [make_address(view, weights) for view in (work.outputs[0], a, b)]
+    return make_call(work, "bytes.h", f"fc_{step.kind}_bytes", *addresses, make_combination(step, table))
+
+
+def make_combination(step: Combine, table: Struct, *, swapped: bool = False) -> Struct:
+    """`struct fc_combine`; `swapped`: the loops' first operand is the step's second."""
     left, right, to = (tensor.coding for tensor in (*step.inputs, step.output))
     assert left is not None and right is not None and to is not None
-    table, _ = make_loop(work.outputs[0], a, b, node=step.node)
     a_scale, b_scale, scale = find_scales(step)
+    operands = [(float(left.zero_point), a_scale), (float(right.zero_point), b_scale)]
+    (a_zero, a_scale), (b_zero, b_scale) = reversed(operands) if swapped else operands
     fields = {
-        "loop": table.fields, "a_zero": float(left.zero_point), "b_zero": float(right.zero_point),
-        "a_scale": a_scale, "b_scale": b_scale, "scale": scale, "code": make_code(step, to.zero_point),
+        "loop": table.fields, "a_zero": a_zero, "b_zero": b_zero, "a_scale": a_scale, "b_scale": b_scale, "scale": scale,
+        "code": make_code(step, to.zero_point),
     }  # fmt: skip
-    addresses = [make_address(view, weights) for view in (work.outputs[0], a, b)]
-    return make_call(work, "bytes.h", f"fc_{step.kind}_bytes", *addresses, Struct("struct fc_combine", fields))
+    return Struct("struct fc_combine", fields)
 
 
 def call_product(step: Product, work: Placed, weights: Weights) -> KernelCall:

@@ -187,6 +187,7 @@ FC_INLINE void fc_layer_two_tiles(
     struct fc_written to[2] = {*all, *all};
     to[1].bytes = all->bytes ? all->bytes + FC_TILE : 0;
     to[1].reals = all->reals ? all->reals + FC_TILE : 0;
+    to[1].beside = all->combined ? all->beside + FC_TILE : 0;
     to[1].factor = all->factor + FC_TILE;
     to[1].bounded = fc_bounded(to[1].factor);
     to[1].bias = all->bias ? all->bias + FC_TILE : 0;
@@ -220,7 +221,7 @@ FC_INLINE void fc_layer_any_tile(
         fc_layer_tile(16, 1, positions, x, from, weights, bias, l, to, at, count);
     else if (width == 16)
         fc_layer_tile(16, 0, positions, x, from, weights, bias, l, to, at, count);
-    else
+    else if (!to->combined) /* which full tiles alone are */
         fc_layer_tile(8, 0, positions, x, from, weights, bias, l, to, at, count);
 }
 

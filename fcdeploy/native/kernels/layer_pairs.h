@@ -114,6 +114,7 @@ FC_INLINE int fc_layer_paired_tile(
                 fc_layer_paired_block(block, 0, 0, x, from + p, w, next, order, bias + c, l, &to, at + p, left);
         to.bytes = to.bytes ? to.bytes + FC_LANES : 0;
         to.reals = to.reals ? to.reals + FC_LANES : 0;
+        to.beside = to.combined ? to.beside + FC_LANES : 0;
         to.factor += FC_LANES;
         to.bias = to.bias ? to.bias + FC_LANES : 0;
     }

@@ -31,7 +31,14 @@ struct fc_written {
     const float *factor, *bias;
     const struct fc_code *code;
     int bounded; /* no scaled sum of the tile reaches 2^31 */
+    int combined, product;         /* combined with bytes beside them before they are stored (layer_beside.h): added, or multiplied */
+    const uint8_t *beside;
+    const struct fc_combine *with;
 };
+
+#if defined(FC_STORED)
+#include "layer_beside.h"
+#endif
 
 /* `total` positions from `first` on, as offsets of their windows and of what they write. */
 FC_INLINE void fc_layer_places(int first, int total, int32_t *from, int32_t *at, const struct fc_layer *l)
@@ -173,6 +180,10 @@ FC_INLINE void fc_layer_write_all(
     fc_layer_write_others(to, at, count, positions, vectors, all);
 #else
 #if defined(FC_STORED)
+    if (to->combined) {
+        fc_layer_write_beside(to, at, positions, vectors, sums);
+        return;
+    }
     if (to->bytes) {
         FC_UNROLL
         for (; (p + FC_STORED / vectors) <= positions; p += FC_STORED / vectors) {

@@ -95,6 +95,7 @@ FC_INLINE void fc_layer_channels(
             const int32_t *b = bias + channel;
             to.bytes = all->bytes ? all->bytes + g * l->outs + done : 0;
             to.reals = all->reals ? all->reals + g * l->outs + done : 0;
+            to.beside = all->combined ? all->beside + g * l->outs + done : 0;
             to.factor = all->factor + channel;
 #if defined(FC_STORED)
             to.bounded = fc_bounded(to.factor);
@@ -152,10 +153,11 @@ FC_INLINE int fc_layer_run_special(
 }
 
 FC_INLINE void fc_layer_run(
-    const struct fc_written *all, const uint8_t *x, const int8_t *weights, const int32_t *bias, const struct fc_layer *layer)
+    const struct fc_written *given, const uint8_t *x, const int8_t *weights, const int32_t *bias, const struct fc_layer *layer)
 {
-    if (fc_layer_run_special(all, x, weights, bias, layer))
+    if (!given->combined && fc_layer_run_special(given, x, weights, bias, layer))
         return;
+    const struct fc_written own_written = *given, *all = &own_written; /* nothing else knows its address: compilers know what it is */
 #if defined(FC_SMALL)
     const struct fc_layer *l = layer;
 #else

@@ -95,6 +95,12 @@ FC_INLINE fc_reals fc_reals_of_weights(const int8_t *p)
 FC_INLINE fc_reals fc_limited(fc_reals x) { return _mm512_min_ps(_mm512_set1_ps(1024.0f), x); }
 FC_INLINE __m512i fc_rounded(fc_reals x) { return _mm512_cvtps_epi32(fc_limited(x)); }
 
+/* The nearest integers as floats, halves to even, within `low` and `high`; what is no number becomes the lowest. */
+FC_INLINE fc_reals fc_near_within(fc_reals x, fc_reals low, fc_reals high)
+{
+    return _mm512_roundscale_ps(_mm512_min_ps(_mm512_max_ps(x, low), high), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
 /* Whether sixteen factors keep every sum of 32 bits below 2^31, where nothing needs a limit. */
 FC_INLINE int fc_bounded(const float *factor)
 {

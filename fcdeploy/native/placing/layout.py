@@ -6,15 +6,23 @@ no work where its result can be seen in place.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 
 from fcdeploy.arrays import Array
-from fcdeploy.native.placing.orders import find_borders, find_channels_last, find_needed_border, widen_borders
+from fcdeploy.native.placing.epilogue import find_turned_axis
+from fcdeploy.native.placing.orders import (
+    find_borders,
+    find_channels_last,
+    find_needed_border,
+    list_elementwise,
+    widen_borders,
+)
 from fcdeploy.native.placing.parts import find_parts, index_parts
-from fcdeploy.native.placing.strips import ROWS, Pair, cut_turns, find_last_reads
+from fcdeploy.native.placing.strips import ROWS, Pair, count_rows, cut_turns, find_last_reads
 from fcdeploy.native.placing.views import (
     LOOPS,
     NO_BORDER,
@@ -29,11 +37,10 @@ from fcdeploy.native.placing.views import (
     nest_loops,
 )
 from fcdeploy.native.placing.work import Copy, Fill, Layout, Placed, Work
-from fcdeploy.native.program.layers import FloatLayer, IntegerLayer, Layer, Product, Recurrent
+from fcdeploy.native.program.layers import CombinedLayer, FloatLayer, IntegerLayer, Layer, Product, Recurrent
 from fcdeploy.native.program.steps import (
     Combine,
     GlobalAverage,
-    LookupTable,
     Move,
     Normalize,
     Pointwise,
@@ -44,8 +51,6 @@ from fcdeploy.native.program.steps import (
     Step,
 )
 from fcdeploy.native.program.tensors import Tensor
-
-ELEMENTWISE = (Combine, LookupTable, Pointwise)  # each element is read before its result is written
 
 
 def place(program: Program, *, in_place: bool = True, pairs: Iterable[Pair] = ()) -> Layout:
@@ -138,15 +143,19 @@ class _Placement:
             return self._make_view(tensor, "output", number=names.index(tensor.name))
         return self._make_view(tensor, "arena", last=last, border=self.borders.get(tensor.name, NO_BORDER))
 
-    def _find_in_place(self, step: Step, inputs: Iterable[View]) -> View | None:
-        """The place of an operand that nothing reads behind this step, where it is element by element."""
+    def _find_in_place(self, step: Step, inputs: Iterable[View], windows: Collection[View] = ()) -> View | None:
+        """The place of an operand that nothing reads behind this step, where it is element by element, nor in `windows` now."""
         to = step.output
-        if not isinstance(step, ELEMENTWISE) or to.name in self.parts or self.reads.get(to.name) == len(self.steps):
+        if to.name in self.parts or self.reads.get(to.name) == len(self.steps):
+            return None
+        if isinstance(step, CombinedLayer) and step.window is None:  # what are its rows is not known here
             return None
         border = self.borders.get(to.name, NO_BORDER)
-        for tensor in step.inputs:
+        for tensor in list_elementwise(step):
             view = self.views.get(tensor.name)
             if view is None or (tensor.shape, tensor.dtype) != (to.shape, to.dtype):
+                continue
+            if any(each.buffer is view.buffer for each in windows):
                 continue
             fits = all(a >= b for a, b in zip(view.border, border, strict=True))
             alike = (tensor.name in self.last) == (to.name in self.last)
@@ -209,7 +218,8 @@ class _Placement:
             self._place_integer_layer(step)
             return
         inputs = tuple(self._read(step, i) for i in range(len(step.inputs)))
-        outputs = [self._find_in_place(step, inputs) or self._find_place(step.output)]
+        windows = inputs[:1] if isinstance(step, CombinedLayer) else ()
+        outputs = [self._find_in_place(step, inputs, windows) or self._find_place(step.output)]
         outputs += [self._find_place(tensor) for tensor in step.outputs[1:]]
         for tensor, view in zip(step.outputs, outputs, strict=True):
             self.views.setdefault(tensor.name, view)
@@ -217,7 +227,10 @@ class _Placement:
         order = self.orders.get(step.inputs[0].name) if isinstance(step, Layer | FloatLayer) else None
         places = [view if _can_write(step, view) else self._make_aside(step, tensor)
                   for tensor, view in zip(step.outputs, outputs, strict=True)]  # fmt: skip
-        self._add(Placed(step, inputs, tuple(places), order, self._make_scratch(step)))
+        scratch = self._make_scratch(step)
+        if isinstance(step, CombinedLayer):
+            scratch = self._make_own_rows(step, inputs[1], places[0])
+        self._add(Placed(step, inputs, tuple(places), order, scratch))
         for place, view in zip(places, outputs, strict=True):
             if place is not view:
                 self._add(Copy(step.node, place, view))
@@ -239,6 +252,8 @@ class _Placement:
         most = max(turn.between.stop - turn.between.start for turn in turns)
         shape = (*tensor.shape[:ROWS], most, *tensor.shape[ROWS + 1 :])
         rows = self._make_view(replace(tensor, shape=shape), "arena", last=tensor.name in self.last)
+        longest = turns[0].then
+        own = self._make_own_rows(longest, given[1], target) if isinstance(longest, CombinedLayer) else None
         for turn in turns:
             between = cut_rows(rows, slice(0, turn.between.stop - turn.between.start))
             parts = {first.inputs[0].name: (source.array.shape, turn.read)}
@@ -246,7 +261,16 @@ class _Placement:
             inputs = [cut_rows(given[n], turn.written) if n in given else between for n in range(len(then.inputs))]
             parts = {then.inputs[n].name: (view.array.shape, turn.written) for n, view in given.items()}
             parts[then.output.name] = (target.array.shape, turn.written)
-            self._add(Placed(turn.then, tuple(inputs), (cut_rows(target, turn.written),), parts=parts))
+            self._add(Placed(turn.then, tuple(inputs), (cut_rows(target, turn.written),), scratch=own, parts=parts))
+
+    def _make_own_rows(self, step: CombinedLayer, beside: View, target: View) -> View | None:
+        """Some rows of the layer's own bytes, where its result takes the place of what is beside them; else they lie there."""
+        if target.buffer is not beside.buffer:
+            return None
+        shape = list(step.output.shape)
+        axis = find_turned_axis(step)
+        shape[axis] = min(shape[axis], count_rows(shape[axis], prod(shape[2:]) / shape[axis]))
+        return self._make_view(replace(step.between, shape=tuple(shape)), "arena", last=True)
 
     def _make_scratch(self, step: Step) -> View | None:
         if not step.scratch_bytes:
@@ -272,6 +296,8 @@ class _Placement:
         """The view of an input as the step's kernel can read it; copied where it lies otherwise."""
         tensor = step.inputs[index]
         view = self._place_constant(step, tensor) if tensor.held is not None else self.views[tensor.name]
+        if isinstance(step, CombinedLayer) and index == 1:
+            return view
         if isinstance(step, Combine | Pointwise | Select):
             return view.reshape_view(np.broadcast_to(view.array, step.output.shape))
         if isinstance(step, Product):

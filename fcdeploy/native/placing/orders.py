@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from fcdeploy.native.placing.views import NO_BORDER, Border
-from fcdeploy.native.program.layers import FloatLayer, IntegerLayer, Layer
+from fcdeploy.native.program.layers import CombinedLayer, FloatLayer, IntegerLayer, Layer
 from fcdeploy.native.program.steps import (
     Combine,
     Convert,
@@ -22,6 +22,7 @@ from fcdeploy.native.program.steps import (
     Softmax,
     Step,
 )
+from fcdeploy.native.program.tensors import Tensor
 
 ALIKE = (
     Combine,
@@ -57,12 +58,20 @@ def find_channels_last(program: Program) -> frozenset[str]:
 
 def _list_laid_alike(step: Step) -> set[str]:
     """Tensors of a step that best lie in the same order."""
-    if not isinstance(step, ALIKE) and not (isinstance(step, Move) and step.kind in STAY):
+    if not isinstance(step, (*ALIKE, CombinedLayer)) and not (isinstance(step, Move) and step.kind in STAY):
         return set()
     rank = len(step.output.shape)
     if rank < 3:
         return set()
-    return {tensor.name for tensor in (*step.inputs, step.output) if len(tensor.shape) == rank and tensor.held is None}
+    alike = (*list_elementwise(step), step.output) if isinstance(step, CombinedLayer) else (*step.inputs, step.output)
+    return {tensor.name for tensor in alike if len(tensor.shape) == rank and tensor.held is None}
+
+
+def list_elementwise(step: Step) -> tuple[Tensor, ...]:
+    """The inputs each element of which is read before its result is written, and for that alone."""
+    if isinstance(step, CombinedLayer):
+        return step.inputs[1:]
+    return step.inputs if isinstance(step, Combine | LookupTable | Pointwise) else ()
 
 
 def find_borders(program: Program) -> dict[str, Border]:

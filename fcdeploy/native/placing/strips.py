@@ -13,7 +13,7 @@ from math import ceil
 from typing import Any
 
 from fcdeploy.arithmetic.windows import Window
-from fcdeploy.native.program.layers import Layer
+from fcdeploy.native.program.layers import CombinedLayer, Layer
 from fcdeploy.native.program.steps import Combine, LookupTable, Pool, Program, Step
 from fcdeploy.native.program.tensors import Tensor
 
@@ -68,7 +68,8 @@ def _reads_once(step: Step, tensor: Tensor) -> bool:
     """Whether each row of a tensor goes into one row of the output, or into none."""
     if isinstance(step, Combine | LookupTable):
         return tensor.shape == step.output.shape
-    window = step.window if type(step) is Layer or isinstance(step, Pool) else None
+    read_in_windows = type(step) in (Layer, CombinedLayer) and tensor.name == step.inputs[0].name
+    window = step.window if read_in_windows or isinstance(step, Pool) else None  # type: ignore[attr-defined]
     if window is None or window.reach[0] > window.strides[0]:
         return False
     return isinstance(step, Pool) or not any(window.pads)
@@ -80,7 +81,7 @@ def cut_turns(pair: Pair) -> Iterator[Turn]:
     length, total = pair.between.shape[ROWS], then.output.shape[ROWS]
     beside = pair.between.size // (pair.between.shape[0] * pair.between.shape[1] * length)
     step = length / total  # rows of the layer for each of the output
-    rows = max(-(-total // TURNS), ceil(POSITIONS / (beside * step)))
+    rows = count_rows(total, beside * step)
     turns = []
     for begin in range(0, total, rows):
         written = slice(begin, min(total, begin + rows))
@@ -90,6 +91,11 @@ def cut_turns(pair: Pair) -> Iterator[Turn]:
             return
         turns.append(Turn(_cut(first, between, own), _cut(then, written, window), read, between, written))
     yield from turns
+
+
+def count_rows(total: int, positions: float) -> int:
+    """How many rows of `total` a turn takes, with so many positions of the layer in each."""
+    return max(-(-total // TURNS), ceil(POSITIONS / positions))
 
 
 def crop_window(window: Window | None, written: slice, length: int) -> tuple[slice, Window | None]:

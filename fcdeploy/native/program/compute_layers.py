@@ -11,7 +11,8 @@ from fcdeploy.arithmetic.kernels.avx2 import gather_windows
 from fcdeploy.arithmetic.windows import Window
 from fcdeploy.arrays import Array
 from fcdeploy.native.program.codes import clip_codes
-from fcdeploy.native.program.layers import FloatLayer, IntegerLayer, Layer, Product
+from fcdeploy.native.program.compute_bytes import compute_combine
+from fcdeploy.native.program.layers import CombinedLayer, FloatLayer, IntegerLayer, Layer, Product
 from fcdeploy.native.program.tensors import Tensor
 
 
@@ -33,6 +34,14 @@ def compute_integer_layer(step: IntegerLayer, given: Sequence[Array]) -> tuple[A
     product = _add_up(step, given).astype(np.int64) * step.multiplier
     value = clip_codes(((product >> (right - 1)) + 1 >> 1) + to.zero_point, step.low, step.high)
     return (value if step.window is None else np.moveaxis(value, -1, 1),)
+
+
+def compute_combined_layer(step: CombinedLayer, given: Sequence[Array]) -> tuple[Array, ...]:
+    x, beside = given
+    (between,) = compute_layer(step.layer, [x])
+    return compute_combine(
+        step.combine, [between if tensor.name == step.between.name else beside for tensor in step.combine.inputs]
+    )
 
 
 def _add_up(step: Layer, given: Sequence[Array]) -> Array:

@@ -26,6 +26,7 @@ from fcdeploy.native.program.compute_floats import (
     compute_reduce,
 )
 from fcdeploy.native.program.compute_layers import (
+    compute_combined_layer,
     compute_float_layer,
     compute_integer_layer,
     compute_layer,
@@ -38,7 +39,7 @@ from fcdeploy.native.program.compute_moves import (
     compute_place,
     compute_select,
 )
-from fcdeploy.native.program.layers import FloatLayer, IntegerLayer, Layer, Product, Recurrent
+from fcdeploy.native.program.layers import CombinedLayer, FloatLayer, IntegerLayer, Layer, Product, Recurrent
 from fcdeploy.native.program.steps import (
     Combine,
     Convert,
@@ -63,6 +64,7 @@ from fcdeploy.native.program.tensors import Tensor
 
 COMPUTE: dict[type[Step], Callable[[Any, Sequence[Array]], tuple[Array, ...]]] = {
     Layer: compute_layer,
+    CombinedLayer: compute_combined_layer,
     IntegerLayer: compute_integer_layer,
     FloatLayer: compute_float_layer,
     Product: compute_product,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 import numpy as np
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from fcdeploy.arithmetic.windows import Window
 from fcdeploy.arrays import Array
-from fcdeploy.native.program.steps import Ends, Step
-from fcdeploy.native.program.tensors import Floats
+from fcdeploy.native.program.steps import Combine, Ends, Step
+from fcdeploy.native.program.tensors import Floats, Tensor
 
 CMSIS_BLOCK = 128  # channels at most that its depthwise kernels for Helium take at once: 124 in version 4 and later
 
@@ -78,6 +78,26 @@ class IntegerLayer(Layer):
 
     def what(self) -> str:
         return f"{super().what()} by CMSIS-NN"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class CombinedLayer(Layer):
+    """A layer, and behind it the sum or product of its bytes and the second input, which has their shape.
+
+    `between` are the layer's own bytes, which `low` and `high` are the ends of, and `combine` is the step that reads them.
+    """
+
+    between: Tensor
+    combine: Combine
+
+    @property
+    def layer(self) -> Layer:
+        """The layer alone."""
+        own = {each.name: getattr(self, each.name) for each in fields(Layer)}
+        return Layer(**own | {"inputs": self.inputs[:1], "outputs": (self.between,)})
+
+    def what(self) -> str:
+        return f"{super().what()}, {self.combine.what()}"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
