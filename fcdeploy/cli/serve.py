@@ -40,9 +40,19 @@ SECONDS = click.FloatRange(min=0, min_open=True)
 @click.option(
     "--workers", type=options.COUNT, metavar="N", default=1, show_default=True, help="Processes that share the address."
 )
-@click.option("--threads", type=options.COUNT, metavar="N", default=1, show_default=True, help="Threads of one run.")
 @click.option(
-    "--max-batch", type=options.COUNT, metavar="N", help="Samples in one run; by default what runs in 2 ms, at most 16."
+    "--threads",
+    type=options.COUNT,
+    metavar="N",
+    default=1,
+    show_default=True,
+    help="Threads of one run of onnxruntime.",
+)
+@click.option(
+    "--max-batch",
+    type=options.COUNT,
+    metavar="N",
+    help="Samples in one run, or computed in one go by native code; by default what takes 2 ms, at most 16.",
 )
 @click.option(
     "--max-delay-us",

@@ -24,6 +24,10 @@ class Engine(Protocol):
     outputs: list[str]
 
     @property
+    def platform(self) -> str:
+        """What runs it, as the Open Inference Protocol wants it said."""
+
+    @property
     def batches_pay(self) -> bool:
         """Whether samples that share a run take less time than one by one."""
 

@@ -331,6 +331,11 @@ class NativeEngine:
         self.outputs = [spec.name for spec in outputs]
 
     @property
+    def platform(self) -> str:
+        """A library that `fcdeploy compile` made."""
+        return "fcdeploy_native"
+
+    @property
     def batches_pay(self) -> bool:
         """They do not: a library computes one sample after the other."""
         return False

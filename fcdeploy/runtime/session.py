@@ -130,6 +130,11 @@ class Session:
         self.outputs = [output.name for output in self._session.get_outputs()]
 
     @property
+    def platform(self) -> str:
+        """onnxruntime runs an ONNX file."""
+        return "onnxruntime_onnx"
+
+    @property
     def batches_pay(self) -> bool:
         """They do: weights are read once, and a call is prepared once."""
         return True

@@ -74,6 +74,11 @@ class StreamingSession:
         return self.session.output_specs
 
     @property
+    def platform(self) -> str:
+        """As with the session's own."""
+        return self.session.platform
+
+    @property
     def batches_pay(self) -> bool:
         """As with the session's own."""
         return self.session.batches_pay

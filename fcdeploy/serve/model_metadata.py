@@ -18,7 +18,7 @@ def describe_model(engine: BatchingEngine, model: Model) -> dict[str, Any]:
     return {
         "name": model.name,
         "versions": engine.models.list_versions(model.name),
-        "platform": "onnxruntime_onnx",
+        "platform": model.session.platform,
         "inputs": [_describe_tensor(model, spec) for spec in model.inputs.values()],
         "outputs": [_describe_tensor(model, spec) for spec in model.outputs.values()],
     }
@@ -37,8 +37,8 @@ def make_triton_config(model: Model) -> dict[str, Any]:
 
     return {
         "name": model.name,
-        "platform": "onnxruntime_onnx",
-        "backend": "onnxruntime",
+        "platform": model.session.platform,
+        "backend": model.session.platform.partition("_")[0],
         "max_batch_size": 0,
         "input": ends(list(model.inputs.values())),
         "output": ends(list(model.outputs.values())),

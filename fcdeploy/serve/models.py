@@ -49,7 +49,8 @@ FREE_LENGTHS = (16, 64, 1)  # of free axes behind the first, for made-up inputs
 class Model:
     """A version of a model that is ready.
 
-    `largest` is how many samples may share a run, `alone` why requests may not; samples of one request need not where they
+    `largest` is how many samples may share a run, or with an engine that computes one after the other, a turn in which several
+    requests are answered; `alone` is why requests may not; samples of one request need not where they
     are `independent`.  `sample_seconds` is what one sample takes, 0 where no inputs could be made up to try it.  `format`
     is how raw data become inputs; `unranked` are inputs and outputs whose file says no shape.  `probabilities` says of each
     output which numbers are probabilities of classes.  `layouts` is what `fcdeploy.serve.tensors` has read of requests' JSON.
@@ -73,6 +74,13 @@ class Model:
     @cached_property
     def key(self) -> tuple[str, str]:
         return self.name, self.version
+
+    @property
+    def company(self) -> str:
+        """How many samples are computed together, and why not more, in words."""
+        if not self.session.batches_pay:
+            return "each sample by itself"
+        return f"up to {self.largest} samples a run" if self.largest > 1 else f"one request a run: {self.alone}"
 
     @cached_property
     def direct_rows(self) -> int:
@@ -139,7 +147,10 @@ def load_model(
     if how.preprocessing is not None:
         with suppress(FcdeployError):  # a request says that it is not installed
             import_pillow()  # takes a fifth of a second, which no request should wait for
-    dependence = explain_dependence(outline)
+    # an engine for which batches do not pay computes each sample by itself, whatever the graph says of a batch
+    dependence = explain_dependence(
+        outline if session.batches_pay else replace(outline, nodes=()), leading=session.batches_pay
+    )
     alone = "--max-batch 1" if max_batch == 1 else dependence or _find_free_axis(inputs)
     samples = _make_inputs(session, inputs, 1 if alone else max_batch or LARGEST)
     largest, seconds, answers = 1, 0.0, list[Array]()

@@ -218,11 +218,10 @@ class ServedModels:
         self._pending.pop(served.place, None)
         self._find_newest()
         self._observer.on_load(model)
-        share = f"up to {model.largest} samples a run" if model.largest > 1 else f"one request a run: {model.alone}"
         verb = "loaded again" if again else "loaded"
         self._say(
             f"model {model.name!r} version {model.version} {verb} in {model.load_seconds:.2f} s, "
-            f"{1000 * model.sample_seconds:.3f} ms a sample, {share}"
+            f"{1000 * model.sample_seconds:.3f} ms a sample, {model.company}"
         )
 
     def _find_newest(self) -> None:

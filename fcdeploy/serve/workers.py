@@ -61,6 +61,10 @@ def serve_forever(settings: Settings, *, say: Say, on_ready: Callable[[Report], 
 
     `on_ready` gets what is served, and where.  Raises FcdeployError when it cannot begin.
     """
+    if settings.engine == "native" and settings.threads > 1:
+        raise FcdeployError(
+            f"--threads {settings.threads} is for onnxruntime: native code computes on one", "--workers N"
+        )
     if settings.workers == 1:
         from fcdeploy.serve.run import serve_one
 

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from fcdeploy.bundles.golden import compare
 from fcdeploy.bundles.load import load_bundle
 from fcdeploy.cli import main
 from fcdeploy.commands.compile import _read_samples
+from fcdeploy.graph.light_reader import Outline
 from fcdeploy.graph.model import name_everything, read_model
 from fcdeploy.native import prove
 from fcdeploy.native.build import build, compile_object, write_sources
@@ -44,6 +46,8 @@ from fcdeploy.runtime.cpu import read_cpu_flags
 from fcdeploy.runtime.engine import ENGINES
 from fcdeploy.runtime.native_library import SHORTEST_US, NativeModel, load_native
 from fcdeploy.runtime.session import Session
+from fcdeploy.serve import models
+from fcdeploy.serve.model_metadata import describe_model
 from fcdeploy.serve.models import load_model
 from fcdeploy.serve.repository import ModelFile, find_models
 from fcdeploy.serve.tensors import decode
@@ -536,8 +540,42 @@ def test_a_served_bundle_answers_natively(line: Line, bundled: Path, model: Path
     images = {"image": line.data["image"][:3]}
     (wanted,) = Session(model, threads=1).run(images)
     np.testing.assert_allclose(served.run(images)[0], wanted, rtol=1e-5, atol=1e-5)
+    assert (served.company, load_model(place, max_batch=3).company) == (
+        "each sample by itself",
+        "up to 3 samples a run",
+    )
+    state = SimpleNamespace(models=SimpleNamespace(list_versions=lambda _: ["1"]))
+    assert describe_model(state, served)["platform"] == "fcdeploy_native"
     with fails("is an ONNX file, which onnxruntime runs", "--library"):
         load_model(ModelFile("net", "1", model), engine="native")
+
+
+def test_what_a_graph_says_of_a_batch_is_nothing_to_native_code(bundled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its samples are apart whatever is proven of the file; a batch of fixed length stays one."""
+    (place,) = find_models(bundled)
+    read = models.read_outline
+
+    def mix(model: bytes) -> Outline:
+        outline = read(model)
+        return replace(outline, nodes=(*outline.nodes, replace(outline.nodes[-1], domain="of.ours")))
+
+    monkeypatch.setattr(models, "read_outline", mix)
+    alone, together = load_model(place, max_batch=3), load_model(place, engine="native", max_batch=3)
+    assert (alone.largest, alone.independent, "of.ours" in alone.alone) == (1, False, True)
+    assert (together.largest, together.independent, together.alone) == (3, True, "")
+
+    def fix(model: bytes) -> Outline:
+        outline = read(model)
+        return replace(outline, inputs={name: (1, *dims[1:]) for name, dims in outline.inputs.items()})
+
+    monkeypatch.setattr(models, "read_outline", fix)
+    fixed = load_model(place, engine="native")
+    assert (fixed.largest, fixed.alone) == (1, "input 'image' has a leading axis of 1, not a free one")
+
+
+def test_native_code_is_served_on_one_thread(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "net.fcd", "--engine", "native", "--threads", "2"]) == 2
+    assert "--threads 2 is for onnxruntime: native code computes on one" in capsys.readouterr().err
 
 
 def test_a_binary_request_is_read_from_where_it_lies(
