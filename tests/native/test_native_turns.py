@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +17,11 @@ from native_kernels import LARGEST, assert_same, compiler
 from fcdeploy.arithmetic.windows import Window
 from fcdeploy.native.build import build, build_layout, compile_library
 from fcdeploy.native.machines import find_machine
+from fcdeploy.native.placing import turns
 from fcdeploy.native.placing.layout import place
-from fcdeploy.native.placing.strips import crop_window, cut_turns, find_pairs
-from fcdeploy.native.placing.work import Placed
+from fcdeploy.native.placing.strips import Pair, crop_window, cut_turns, find_pairs
+from fcdeploy.native.placing.turns import place_by_turns
+from fcdeploy.native.placing.work import Layout, Placed, list_arena
 from fcdeploy.native.program.interpret import run
 from fcdeploy.native.program.steps import Combine, LookupTable, Move, Pool, Program, Step
 from fcdeploy.native.program.tensors import Tensor
@@ -171,6 +175,80 @@ def test_residual_blocks_need_two_tensors_and_some_rows() -> None:
         x = to
     add_layer(steps, random, x, 1)
     assert check(steps, random) <= 8 * (2 * 34 * 34 + 32 * 32 // 8)
+
+
+def draw_blocks(random: np.random.Generator, count: int) -> Program:
+    """Layers and sums of equal or of drawn sizes, one behind the other."""
+    steps, size = list[Step](), int(random.integers(16, 33))
+    x = add_layer(steps, random, Tensor("x", (1, 4, size, size), "uint8", coding(random)), 8)
+    for _ in range(count):
+        kind = str(random.choice(["add", "layer", "pool"])) if count < 10 else "add"
+        inner = add_layer(steps, random, x, 8 if kind == "add" else int(random.choice([8, 8, 16])))
+        if kind == "add" and (count > 10 or random.random() < 0.5):
+            inner = add_layer(steps, random, inner, 8)
+        to = Tensor(f"t{len(steps)}", inner.shape, "uint8", coding(random))
+        if kind == "add" and inner.shape == x.shape:
+            steps.append(Combine(node="add", inputs=(inner, x), outputs=(to,), kind="add"))
+            x = to
+        elif kind == "pool" and min(inner.shape[2:]) > 8:
+            to = replace(inner, name=to.name, shape=(*inner.shape[:2], *HALVED.outputs(inner.shape[2:])))
+            steps.append(Pool(node="pool", inputs=(inner,), outputs=(to,), kind="max", window=HALVED))
+            x = to
+        else:
+            x = inner
+    add_layer(steps, random, x, 1)
+    return Program("net", steps[0].inputs, steps[-1].outputs, tuple(steps))
+
+
+def place_one_by_one(program: Program) -> Layout:
+    """Turns chosen with a whole layout for each pair: as long as one is where most is needed, it takes turns if that is less."""
+
+    def add_up(layout: Layout) -> Any:
+        live = np.zeros(len(layout.work), np.int64)
+        for buffer in list_arena(layout.buffers):
+            live[buffer.first : buffer.last + 1] += buffer.nbytes
+        return live
+
+    def most(layout: Layout, pair: Pair) -> int:
+        names = {pair.between.name, pair.then.output.name}
+        own = [n for n, work in enumerate(layout.work) if isinstance(work, Placed) and work.step.output.name in names]
+        return int(add_up(layout)[own].max())
+
+    layout, taken, left = place(program), list[Pair](), find_pairs(program)
+    while found := [pair for pair in left if most(layout, pair) == add_up(layout).max()]:
+        left.remove(found[0])
+        if all(one not in (each.first, each.then) for each in taken for one in (found[0].first, found[0].then)):
+            tried = place(program, pairs=[*taken, found[0]])
+            if most(tried, found[0]) < add_up(layout).max() >= add_up(tried).max():
+                layout, taken = tried, [*taken, found[0]]
+    return layout if add_up(layout).max() < add_up(place(program)).max() else place(program)
+
+
+def list_views(work: Any) -> tuple[str, list[tuple[int, ...]]]:
+    """What a piece of work is, and the shapes that it writes."""
+    return type(work).__name__, [view.array.shape for view in work.outputs] if isinstance(work, Placed) else []
+
+
+@FEW
+@given(seed=SEEDS)
+def test_pairs_that_are_tried_together_are_those_tried_one_by_one(seed: int) -> None:
+    program = draw_blocks(np.random.default_rng(seed), 6)
+    expected, found = place_one_by_one(program), place_by_turns(program)
+    assert [list_views(each) for each in found.work] == [list_views(each) for each in expected.work]
+    assert [each.nbytes for each in found.buffers] == [each.nbytes for each in expected.buffers]
+
+
+def test_many_equal_layers_are_placed_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    placed = list[int]()
+
+    def count(program: Program, *, in_place: bool = True, pairs: Sequence[Pair] = ()) -> Layout:
+        placed.append(len(pairs))
+        return place(program, in_place=in_place, pairs=pairs)
+
+    monkeypatch.setattr(turns, "place", count)
+    place_by_turns(draw_blocks(np.random.default_rng(0), 30))
+    assert max(placed) == 30
+    assert len(placed) < 6
 
 
 def test_a_pooled_picture_is_never_there_as_a_whole() -> None:

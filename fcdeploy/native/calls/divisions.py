@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Literal
+
 import numpy as np
 
 from fcdeploy.arrays import Array
@@ -22,19 +25,29 @@ def find_scales(step: Combine) -> tuple[np.float32, np.float32, np.float32]:
     """
     left, right, to = (tensor.coding for tensor in (*step.inputs, step.output))
     assert left is not None and right is not None and to is not None
+    return _search(step.kind, step.low, step.high, left, right, to)
+
+
+@lru_cache(maxsize=1024)  # a sum that takes turns with a layer is several calls
+def _search(
+    kind: Literal["add", "mul"], low: int, high: int, left: Coding, right: Coding, to: Coding
+) -> tuple[np.float32, np.float32, np.float32]:
+    """The same of what the scales depend on."""
+    a, b, y = (Tensor(name, (), coding=coding) for name, coding in zip("aby", (left, right, to), strict=True))
+    step = Combine(node="", inputs=(a, b), outputs=(y,), kind=kind, low=low, high=high)
     own = (left.scale, right.scale, to.scale)
     with np.errstate(all="ignore"):
         first = left.scale / to.scale
         second = right.scale / to.scale if step.kind == "add" else right.scale
         if not all(np.isfinite(factor) and factor >= np.finfo(np.float32).tiny for factor in (first, second)):
             return own
-        a, b = (np.ascontiguousarray(pairs).ravel() for pairs in np.meshgrid(BYTES, BYTES))
-        expected = _compute(step, own, a, b)
-        near = np.abs(_quotients(step, first, second, a, b) % 1 - 0.5) < NEAR
+        p, q = (np.ascontiguousarray(pairs).ravel() for pairs in np.meshgrid(BYTES, BYTES))
+        expected = _compute(step, own, p, q)
+        near = np.abs(_quotients(step, first, second, p, q) % 1 - 0.5) < NEAR
         for one, other in _near_by():
             scales = (_move(first, one), _move(second, other), np.float32(1))
-            if np.array_equal(_compute(step, scales, a[near], b[near]), expected[near]) and np.array_equal(
-                _compute(step, scales, a, b), expected
+            if np.array_equal(_compute(step, scales, p[near], q[near]), expected[near]) and np.array_equal(
+                _compute(step, scales, p, q), expected
             ):
                 return scales
     return own
