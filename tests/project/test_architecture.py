@@ -99,6 +99,39 @@ def importers(*packages: str) -> set[str]:
     return {name for name, imported in all_imports().items() for other in imported if other.split(".")[0] in packages}
 
 
+DISTRIBUTIONS = {
+    "ml-dtypes": "ml_dtypes", "onnx-ir": "onnx_ir", "pillow": "PIL", "pysimdjson": "simdjson", "grpcio": "grpc",
+    "protobuf": "google", "ipython": "IPython",
+}  # fmt: skip
+"""What is installed -> what is imported of it, where that has another name."""
+LAYER = re.compile(r"^\| \d+ [^|]* \| ([^|]*) \|([^|]*)\|$", re.M)
+
+
+def list_packages(module: str) -> set[str]:
+    """What a module imports beyond fcdeploy, Python and NumPy, that by `import_module` with a name too."""
+    calls = (node for node in ast.walk(parsed()[module]) if isinstance(node, ast.Call) and node.args)
+    named = {
+        ast.literal_eval(c.args[0]) for c in calls if ast.unparse(c.func) == "importlib.import_module" and is_text(c)
+    }
+    every = {name.split(".")[0] for name in (*all_imports()[module], *named)}
+    return every - {"fcdeploy", "numpy"} - set(sys.stdlib_module_names)
+
+
+def is_text(call: ast.Call) -> bool:
+    return isinstance(call.args[0], ast.Constant)
+
+
+def test_the_table_of_layers_names_what_each_imports() -> None:
+    rows = LAYER.findall(PAGE)
+    assert len(rows) > 14
+    every = set().union(*map(list_packages, PATHS))
+    for places, said in rows:
+        tops = {name.removesuffix(".py") for name in re.findall(r"`([\w.]+)/?`", places)}
+        words = re.findall(r"[a-z][\w-]+", re.sub(r"`[^`]*`", "", said))
+        imported = set().union(*(list_packages(name) for name in PATHS if top(name) in tops))
+        assert {DISTRIBUTIONS.get(word, word) for word in words} & every == imported, places
+
+
 def test_every_folder_and_module_has_a_row_and_every_row_a_folder() -> None:
     folders = {module_name(path / "__init__.py") for path in HOME.rglob("*") if (path / "__init__.py").exists()}
     alone = {name for name in PATHS if name.count(".") == 1}
