@@ -165,6 +165,12 @@ def hold_floor(
             best, left_out = _compute_in_float(tried[0], basis, judge, floor) or (best, left_out)
     elif allowed.repair and best.judgement.shortfall_by_chance(floor) > 0 and set(best.plan.kinds.values()) <= FLOATS:
         best, _ = _compute_in_float(best, basis, judge, floor) or (best, ())  # whose weights may have more bits
+    return _say_what_is_missed(best, tried, left_out, judge, floor)
+
+
+def _say_what_is_missed(
+    best: Candidate, tried: Sequence[Candidate], left_out: tuple[str, ...], judge: Judge, floor: Floor
+) -> FloorResult:
     judged = JudgedBy(tuple(sorted(best.judgement.decisions)), judge.found)
     misses = tuple(miss.text for miss in best.judgement.misses(floor, searched=bool(left_out)))
     return FloorResult(best, tuple(tried), left_out, misses, floor, judged)

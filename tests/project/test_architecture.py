@@ -226,3 +226,26 @@ def test_no_module_below_the_face_prints() -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     }
     assert {top(name) for name in calls} <= {"cli", "console"}
+
+
+MOST_LINES, MOST_PARAMETERS = 60, 8
+
+
+def list_functions() -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """All but the public faces: those of commands, and their options."""
+    for module, tree in parsed().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                face = top(module) == "cli" or (top(module) == "commands" and not node.name.startswith("_"))
+                if not face:
+                    yield module, node
+
+
+def test_functions_are_short_and_take_few_parameters() -> None:
+    for module, node in list_functions():
+        lines = (node.end_lineno or 0) - node.lineno + 1
+        given = [each.arg for each in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+        taken = len([name for name in given if name not in ("self", "cls")])
+        assert lines <= MOST_LINES and taken <= MOST_PARAMETERS, (
+            f"{module}.{node.name}: {lines} lines, {taken} parameters"
+        )
