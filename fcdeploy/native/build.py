@@ -12,7 +12,7 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.files import name_model
 from fcdeploy.native.calls.byte_entry import ByteEntry, find_byte_entry, list_byte_calls
 from fcdeploy.native.calls.call import KernelCall, Weights
-from fcdeploy.native.calls.choose import choose_call
+from fcdeploy.native.calls.dispatch import choose_call
 from fcdeploy.native.calls.layers import arrange_weights
 from fcdeploy.native.calls.pack import ORDERS
 from fcdeploy.native.calls.reach import find_ends
