@@ -56,7 +56,7 @@ def read_model(path: Path | str) -> ir.Model:
     except OSError as error:
         raise FcdeployError(f"model {str(path)[:100]!r}: {error.strerror}", "give the path of an .onnx file") from error
     if path.is_dir():
-        raise FcdeployError(f"model {str(path)!r} is a folder, expected an .onnx file", f"ls {path}")
+        raise FcdeployError(f"model {str(path)!r} is a folder, expected an .onnx file", f"ls {quote_path(path)}")
     if not path.is_file():
         raise FcdeployError(
             f"model {str(path)!r} is a device or a pipe, expected an .onnx file", f"ls -l {quote_path(path)}"
@@ -257,9 +257,10 @@ def _check_external_data(model: ir.Model, path: Path) -> None:
             )
 
         if target.stat().st_nlink > 1:  # onnx-ir refuses it: a link could smuggle another user's file in
+            copy = f"{target}.copy"
             raise FcdeployError(
                 f"model {str(path)!r}: weight file {target.name!r} has another name elsewhere, a hard link",
-                f"cp {target} {target}.copy && mv {target}.copy {target}",
+                f"cp {quote_path(target)} {quote_path(copy)} && mv {quote_path(copy)} {quote_path(target)}",
             )
 
 

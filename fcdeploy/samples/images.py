@@ -21,6 +21,7 @@ from fcdeploy.records.data_format import DataFormat
 from fcdeploy.records.preprocessing import Preprocessing
 from fcdeploy.samples import checks, listing
 from fcdeploy.samples.source import FromFile, Load, Source
+from fcdeploy.wording import quote_path
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
@@ -101,6 +102,6 @@ def _count_classes(folder: Path) -> list[tuple[str, int]]:
     empty = [name for name, count in counts if not count]
     if classes and empty:  # leaving it out would shift the labels of all classes after it
         raise FcdeployError(
-            f"class folder {empty[0]!r} in {str(folder)!r} holds no image", f"rmdir {folder / empty[0]}"
+            f"class folder {empty[0]!r} in {str(folder)!r} holds no image", f"rmdir {quote_path(folder / empty[0])}"
         )
     return [("", flat)] if flat else counts

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcdeploy.errors import FcdeployError
+from fcdeploy.wording import quote_path
 
 UNPACKED = 4096  # names at once
 
@@ -27,7 +28,9 @@ def scan_folder(folder: Path) -> Iterator[Iterator[os.DirEntry[str]]]:
         with os.scandir(folder) as scanned:
             yield scanned
     except OSError as error:
-        raise FcdeployError(f"folder {str(folder)!r} cannot be read: {error.strerror}", f"ls {folder}") from error
+        raise FcdeployError(
+            f"folder {str(folder)!r} cannot be read: {error.strerror}", f"ls {quote_path(folder)}"
+        ) from error
 
 
 def list_folders(folder: Path) -> list[str]:

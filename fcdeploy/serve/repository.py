@@ -14,6 +14,7 @@ from fcdeploy.bundles.read import open_bundle
 from fcdeploy.errors import FcdeployError
 from fcdeploy.graph.light_reader import read_outline
 from fcdeploy.records.manifest import MANIFEST, NAME, VERSION, is_plain_path
+from fcdeploy.wording import quote_path
 
 Stamp = tuple[tuple[str, int, int, int], ...]
 """Name, time of change in ns, bytes and inode of every file that a place reads."""
@@ -40,7 +41,7 @@ def find_models(source: Path, broken: dict[Path, Exception] | None = None) -> li
     if not places and not broken:
         raise FcdeployError(
             f"folder {str(source)!r} holds no models, expected NAME.onnx, bundles or NAME/VERSION/model.onnx",
-            f"ls {source}",
+            f"ls {quote_path(source)}",
         )
     named = Counter((place.name, place.version) for place in places)
     kept = []
@@ -51,7 +52,9 @@ def find_models(source: Path, broken: dict[Path, Exception] | None = None) -> li
                 "rename it: letters, digits, '.', '_' and '-'",
             )
         elif named[place.name, place.version] > 1:
-            error = FcdeployError(f"model {place.name!r} version {place.version} is there twice", f"ls {source}")
+            error = FcdeployError(
+                f"model {place.name!r} version {place.version} is there twice", f"ls {quote_path(source)}"
+            )
         else:
             kept.append(place)
             continue

@@ -15,6 +15,7 @@ from fcdeploy.serve.batching import InferenceRequest, Queue
 from fcdeploy.serve.models import Model
 from fcdeploy.serve.refusal import RefusedError
 from fcdeploy.serve.repository import ModelFile, Stamp, find_models, hash_content, take_stamp
+from fcdeploy.wording import quote_path
 
 PAUSE, LONGEST_PAUSE = 5.0, 300.0  # seconds until a file that could not be loaded is tried again
 LOOKS = 2  # at a file, until it is taken to be whole
@@ -98,7 +99,7 @@ class ServedModels:
         if not self._served or failed:
             name, said = next(iter(failed.items()), ("", self._failure or "nothing is there"))
             what = f"model {name!r} cannot be loaded" if name else "no model can be loaded"
-            raise FcdeployError(f"{what}: {said}", f"ls {self.source}")
+            raise FcdeployError(f"{what}: {said}", f"ls {quote_path(self.source)}")
 
     def close(self) -> None:
         """Load nothing any more."""

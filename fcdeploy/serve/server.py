@@ -24,6 +24,7 @@ from fcdeploy.serve.http_request import HeadParser
 from fcdeploy.serve.listener import Listener
 from fcdeploy.serve.server_state import ServerState
 from fcdeploy.serve.settings import Settings
+from fcdeploy.wording import quote_path
 
 Stop = Callable[[float], Coroutine[Any, Any, None]]
 """Take no more calls, and finish those under way, for so many seconds at most."""
@@ -42,7 +43,9 @@ def read_token(path: Path) -> bytes:
     except OSError as error:
         raise FcdeployError(f"cannot read the token {str(path)!r}: {error.strerror}", "--token-file FILE") from error
     if not token or not token.isascii():
-        raise FcdeployError(f"{str(path)!r} holds no token, expected a line of text", f"openssl rand -hex 32 > {path}")
+        raise FcdeployError(
+            f"{str(path)!r} holds no token, expected a line of text", f"openssl rand -hex 32 > {quote_path(path)}"
+        )
     return token
 
 

@@ -7,11 +7,12 @@ import importlib
 import inspect
 import re
 import traceback
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import click
 import pytest
+from conftest import fails
 
 import fcdeploy
 from fcdeploy import cli
@@ -163,3 +164,29 @@ def test_a_near_name_is_a_slip_and_no_other_word() -> None:
     assert find_close("dgo", ["cat", "dog"]) == "dog"
     assert find_close("bird", ["cat", "dog"]) is None
     assert find_close("a" * 5000, ["b" * 999] * 5000) is None
+
+
+IN_A_SHELL = re.compile(r"(ls|rmdir|mkdir|cp|openssl|unzip|fcdeploy) ")
+
+
+def list_hints() -> Iterator[tuple[str, ast.JoinedStr]]:
+    """Hints that begin as commands and name something, by where they stand."""
+    for path in sorted(Path(fcdeploy.__file__).parent.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "FcdeployError" and len(node.args) > 1:
+                hint = node.args[1]
+                if isinstance(hint, ast.JoinedStr) and IN_A_SHELL.match(ast.unparse(hint.values[0]).strip("'\"")):
+                    yield f"{path.name}:{node.lineno}", hint
+
+
+def test_paths_in_hints_can_be_pasted_into_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths may have spaces, and a file of a stranger names its weight files."""
+    hints = list(list_hints())
+    assert len(hints) > 10
+    for where, hint in hints:
+        named = [ast.unparse(part.value) for part in hint.values if isinstance(part, ast.FormattedValue)]
+        assert all(name.startswith("quote_path(") for name in named), (where, named)
+    (tmp_path / "my models").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with fails("is a folder, expected an .onnx file", "ls 'my models'"):
+        fcdeploy.inspect("my models")

@@ -50,7 +50,7 @@ def choose_cost_source(problem: Problem, costs: str | Path | None, target: str) 
             raise FcdeployError(
                 f"--costs weighs integer kernels, and there are none with --weights {types.weights} "
                 f"--activations {types.activations}",
-                "leave out --costs",
+                "leave --costs out",
             )
         return NONE
     if costs is not None:
