@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from fcdeploy.arithmetic.function_tables import FUNCTIONS
 from fcdeploy.arrays import Array
-from fcdeploy.native.program.functions import BINARY, UNARY, sigmoid
+from fcdeploy.native.program.functions import BINARY, UNARY
 from fcdeploy.native.program.layers import Recurrent
 from fcdeploy.native.program.steps import Normalize, Pointwise, Reduce
 
@@ -36,7 +37,7 @@ def compute_normalize(step: Normalize, given: Sequence[Array]) -> tuple[Array, .
 
 def compute_recurrent(step: Recurrent, given: Sequence[Array]) -> tuple[Array, ...]:
     """ONNX's equations for LSTM and GRU, in float64: native code is held to a tolerance."""
-    gates = given[0].astype(np.float64)
+    gates, sigmoid = given[0].astype(np.float64), FUNCTIONS["Sigmoid"]
     weight = step.weight.astype(np.float64) * (1 if step.scale is None else step.scale[:, None].astype(np.float64))
     units = weight.shape[1]
     starts = [each.astype(np.float64) for each in given[1:]]

@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from fcdeploy.arithmetic.function_tables import FUNCTIONS
 from fcdeploy.arrays import Array
 from fcdeploy.native.program.tensors import Floats
 
 Function = Callable[..., Floats]
-_erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
 def _in_64(function: Callable[..., Array]) -> Function:
@@ -24,44 +24,32 @@ def _in_64(function: Callable[..., Array]) -> Function:
     return round_once
 
 
-def sigmoid(x: Array) -> Array:
-    return np.asarray(1 / (1 + np.exp(-x)))
-
-
 def _gelu_tanh(x: Array) -> Array:
     return np.asarray(0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))))
 
 
 _FORMULAS: dict[str, Callable[..., Array]] = {
+    **{op: FUNCTIONS[op] for op in ("Cos", "Erf", "Exp", "Log", "Reciprocal", "Sigmoid", "Sin", "Softplus", "Tanh")},
     "Abs": np.abs,
     "Ceil": np.ceil,
     "Celu": lambda x, alpha: np.maximum(x, 0) + np.minimum(0, alpha * np.expm1(x / alpha)),
     "Clip": lambda x, low, high: np.clip(x, low, high),
-    "Cos": np.cos,
     "Elu": lambda x, alpha: np.where(x < 0, alpha * np.expm1(x), x),
-    "Erf": _erf,
-    "Exp": np.exp,
     "Floor": np.floor,
-    "Gelu": lambda x: 0.5 * x * (1 + _erf(x / math.sqrt(2))),
+    "Gelu": lambda x: 0.5 * x * (1 + FUNCTIONS["Erf"](x / math.sqrt(2))),
     "GeluTanh": _gelu_tanh,
     "HardSigmoid": lambda x, alpha, beta: np.clip(np.float32(alpha) * x + np.float32(beta), 0, 1),
     "HardSwish": lambda x: x * np.clip(x / 6 + 0.5, 0, 1),
     "LeakyRelu": lambda x, alpha: np.where(x >= 0, x, np.float32(alpha) * x),
-    "Log": np.log,
     "Mish": lambda x: x * np.tanh(np.logaddexp(0, x)),
     "Neg": np.negative,
     "Not": lambda x: x == 0,
-    "Reciprocal": lambda x: 1 / x,
     "Round": np.rint,
     "Selu": lambda x, alpha, gamma: gamma * np.where(x < 0, alpha * np.expm1(x), x),
-    "Sigmoid": sigmoid,
     "Sign": np.sign,
-    "Sin": np.sin,
-    "Softplus": lambda x: np.logaddexp(0, x),
     "Softsign": lambda x: x / (1 + np.abs(x)),
     "Sqrt": np.sqrt,
-    "Swish": lambda x, alpha: x * sigmoid(alpha * x),
-    "Tanh": np.tanh,
+    "Swish": lambda x, alpha: x * FUNCTIONS["Sigmoid"](alpha * x),
     "ThresholdedRelu": lambda x, alpha: np.where(x > alpha, x, 0),
 }
 UNARY: dict[str, Function] = {name: _in_64(function) for name, function in _FORMULAS.items()}
@@ -77,7 +65,7 @@ _TABLED: dict[str, Callable[..., Array]] = {
     "Cosh": np.cosh,
     "Shrink": lambda x, lambd, bias: np.where(x < -lambd, x + bias, np.where(x > lambd, x - bias, 0)),
     "Sinh": np.sinh,
-    "Tan": np.tan,
+    "Tan": FUNCTIONS["Tan"],
 }
 TABLED: dict[str, Function] = {name: _in_64(function) for name, function in _TABLED.items()}
 """The same of those that have no kernel on floats: of bytes each is a table."""
