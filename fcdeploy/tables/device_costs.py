@@ -1,4 +1,4 @@
-"""Instructions, code and stack of native kernels, written by scripts/devices/device_costs.py: do not edit.
+"""Instructions, code and stack of native kernels, written by scripts/device-costs: do not edit.
 
 Counted under qemu, of drawn shapes; behind each row, between which shares of what was counted its numbers come out.
 Code and stack of 64-bit ARM are not counted.

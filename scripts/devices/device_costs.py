@@ -1,4 +1,4 @@
-"""Count what each kernel of native code takes on cores of devices, under qemu, and print the table `tables/device_costs.py`.
+"""Count what each kernel of native code takes on cores of devices, under qemu, and print the table for `scripts/device-costs`.
 
 Each kernel is called in programs of its own, with drawn shapes. Instructions are fitted to what `count_amounts` says of a
 call; code and stack are those of programs of one call and of many.
@@ -46,7 +46,7 @@ from fcdeploy.native.toolchain import STRICT, compile_c, find_compiler
 from fcdeploy.tables.native import MACHINES, Widths
 from scripts.devices.cortex_m import LINK, RUNTIME, STRING, find_qemu, link_and_run
 
-HEAD = '''"""Instructions, code and stack of native kernels, written by scripts/devices/device_costs.py: do not edit.
+HEAD = '''"""Instructions, code and stack of native kernels, written by scripts/device-costs: do not edit.
 
 Counted under qemu, of drawn shapes; behind each row, between which shares of what was counted its numbers come out.
 Code and stack of 64-bit ARM are not counted.
