@@ -11,7 +11,6 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Arrays
 from fcdeploy.errors import FcdeployError
-from fcdeploy.evaluate import layers as tensors
 from fcdeploy.evaluate.choose_metric import choose_metric
 from fcdeploy.evaluate.compare import Answers
 from fcdeploy.evaluate.compare_kernels import compare_kernels
@@ -33,6 +32,7 @@ from fcdeploy.evaluate.loss import (
 from fcdeploy.evaluate.metric import Metric
 from fcdeploy.evaluate.output_ends import OutputEnd, find_ends, mark_boxes
 from fcdeploy.evaluate.outputs import OutputsRead
+from fcdeploy.evaluate.quantized_tensors import compute_layer_errors
 from fcdeploy.evaluate.sharded import EvaluationJob, answer_all, survey_all
 from fcdeploy.evaluate.signatures import check_same_signature
 from fcdeploy.graph.model import files_of, hash_model, input_specs, is_quantized, output_specs, read_model
@@ -267,7 +267,7 @@ def _make_report(
 ) -> Report:
     metric = answers.metric
     kernel_db, exactness = kernels
-    rows = tensors.compute_layer_errors(sums.quantized, sums.tensors, sums.sums) if sums else []
+    rows = compute_layer_errors(sums.quantized, sums.tensors, sums.sums) if sums else []
     passed = loss is None or max_drop is None or loss.drop <= max_drop + 1e-9  # 100 * 3 / 300 may come out above 1
     values: dict[str, Any] = {
         "metric": metric.name if metric else None,

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from fcdeploy.arithmetic.metrics import Fidelity, measure_fidelity
 from fcdeploy.arrays import Array
-from fcdeploy.evaluate import layers
+from fcdeploy.evaluate import quantized_tensors
 from fcdeploy.evaluate.rounding_error import RoundingError, measure_rounding
 from fcdeploy.evaluate.run_models import run_all
 from fcdeploy.graph.model import read_model
@@ -28,7 +28,7 @@ class LayerSums:
     rounding alone does to the float tensors.
     """
 
-    quantized: list[layers.QuantizedTensor]
+    quantized: list[quantized_tensors.QuantizedTensor]
     tensors: dict[str, str]
     sums: dict[str, Fidelity]
     unmatched: list[str]
@@ -44,13 +44,13 @@ def compare_layers(
     `floats` are changed in place.
     """
     model = read_model(int8)
-    quantized = layers.find_quantized_tensors(model)
-    where = layers.match_tensors(quantized, model, floats)
+    quantized = quantized_tensors.find_quantized_tensors(model)
+    where = quantized_tensors.match_tensors(quantized, model, floats)
     tensors = {integers: name for integers, (_, name) in where.items()}
-    layers.expose_tensors(model, where)
+    quantized_tensors.expose_tensors(model, where)
     sessions: dict[int, Session] = {}
     for index in sorted({index for index, _ in where.values()}):
-        layers.expose_tensors(floats[index], [name for which, name in where.values() if which == index])
+        quantized_tensors.expose_tensors(floats[index], [name for which, name in where.values() if which == index])
         sessions[index] = Session(floats[index])
     usual, exposed = Session(int8), Session(model)
     sums: dict[str, Fidelity] = {}
@@ -74,7 +74,11 @@ def compare_layers(
 
 
 def _add_tensor(
-    sums: dict[str, Fidelity], ranges: dict[str, RoundingError], tensor: layers.QuantizedTensor, f: Array, q: Array
+    sums: dict[str, Fidelity],
+    ranges: dict[str, RoundingError],
+    tensor: quantized_tensors.QuantizedTensor,
+    f: Array,
+    q: Array,
 ) -> None:
     """Add how far a batch's integers are from float's tensor, and what rounding it alone would do."""
     key = tensor.integers

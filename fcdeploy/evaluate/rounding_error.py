@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fcdeploy.arithmetic.metrics import Fidelity, measure_fidelity
 from fcdeploy.arithmetic.quantization import LIMITS, broadcast_along, round_to_integers
 from fcdeploy.arrays import Array
-from fcdeploy.evaluate.layers import QuantizedTensor
+from fcdeploy.evaluate.quantized_tensors import QuantizedTensor
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Checks, layer by layer, that the integers computed on this CPU are those of exact arithmetic.
 
 A kernel that adds products in 16 bits saturates in silence; elsewhere the same file is right.  So every byte tensor is
-exposed (`evaluate/layers.py`: looking at what a QuantizeLinear writes leaves its pattern whole), and each layer is computed
-again from what its kernel read, with every product added in 32 bits.  What is left are ties: the last bit of a float32
+exposed (`evaluate/quantized_tensors.py`: looking at what a QuantizeLinear writes leaves its pattern whole), and each layer is
+computed again from what its kernel read, with every product added in 32 bits.  What is left are ties: the last bit of a float32
 decides them, one level apart.  A dense layer that rounds floats by itself is computed again from those floats, rounded as
 its kernel does (arithmetic/kernels/dynamic.py).  Float nodes in between are run again on every path through the runtime
 (`proof/float_paths.py`).
@@ -28,7 +28,7 @@ from fcdeploy.arithmetic.quantization import round_to_integers
 from fcdeploy.arithmetic.rounding_ties import is_half
 from fcdeploy.arithmetic.weights.layout import to_rows, unpack_blocks
 from fcdeploy.arrays import Array, Arrays
-from fcdeploy.evaluate.layers import expose_tensors
+from fcdeploy.evaluate.quantized_tensors import expose_tensors
 from fcdeploy.graph.model import input_specs, read_model
 from fcdeploy.graph.nodes import array_of, attribute_of, name_of
 from fcdeploy.graph.windows import read_window

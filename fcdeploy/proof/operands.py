@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from fcdeploy.arrays import Array, Arrays
-from fcdeploy.evaluate.layers import FUSED_INTO
+from fcdeploy.evaluate.quantized_tensors import FUSED_INTO
 from fcdeploy.graph.nodes import (
     array_of,
     attribute_of,

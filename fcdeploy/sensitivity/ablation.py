@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from fcdeploy.arrays import Float64
 from fcdeploy.errors import FcdeployError
-from fcdeploy.evaluate import layers
+from fcdeploy.evaluate import quantized_tensors
 from fcdeploy.graph.edit import add_constant, block_fusion, remove_dead, set_operator
 from fcdeploy.graph.nodes import array_of, bias_of, data_inputs, input_of, name_of, operator_of, producer_of
 from fcdeploy.int8.refining.smooth import SMOOTHED
@@ -93,7 +93,7 @@ def _restore_tensor(model: ir.Model, floats: Sequence[ir.Model], source: ErrorSo
     by_name = {node.outputs[0].name: node for node in nodes if node.op_type == "QuantizeLinear"}
     quantizers = [by_name[name] for name in source.integers]
     real = {node.outputs[0]: _restore_clips(model, floats, node) for node in quantizers}
-    makers = [layers.find_producer(node.inputs[0]) for node in quantizers if node.inputs[0] is not None]
+    makers = [quantized_tensors.find_producer(node.inputs[0]) for node in quantizers if node.inputs[0] is not None]
     touched = {node for node in makers if node is not None}
     for node in nodes:
         if not any(value in real for value in node.inputs):
@@ -197,14 +197,14 @@ def _restore_clips(model: ir.Model, floats: Sequence[ir.Model], quantize: ir.Nod
 
 def _find_clips(model: ir.Model, floats: Sequence[ir.Model], quantize: ir.Node) -> list[ir.Node]:
     """The clips in front of the tensor in the first float model to know it, in their order."""
-    for tap in layers.find_quantized_tensors(model):
+    for tap in quantized_tensors.find_quantized_tensors(model):
         if tap.integers != quantize.outputs[0].name:
             continue
         names = (*tap.names, *(name.removesuffix(SMOOTHED) for name in tap.names))
-        for which, name in layers.match_tensors([replace(tap, names=names)], model, floats).values():
+        for which, name in quantized_tensors.match_tensors([replace(tap, names=names)], model, floats).values():
             clips: list[ir.Node] = []
             last = next((n for n in floats[which].graph if name in {v.name for v in n.outputs}), None)
-            while last is not None and last.op_type in layers.CLIPS and last.inputs[0] is not None:
+            while last is not None and last.op_type in quantized_tensors.CLIPS and last.inputs[0] is not None:
                 clips.append(last)
                 last = producer_of(last.inputs[0])
             return clips[::-1]

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import onnx_ir as ir
 
-from fcdeploy.evaluate.layers import find_producer
+from fcdeploy.evaluate.quantized_tensors import find_producer
 from fcdeploy.graph.nodes import array_of, name_of, operator_of, producer_of
 from fcdeploy.prepare.cost_model import count_macs_by_node
 from fcdeploy.sensitivity.stored_constants import find_integers, read_grid, strip_marks

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from fcdeploy.arithmetic.metrics import measure_fidelity
 from fcdeploy.arrays import Array
-from fcdeploy.evaluate import layers
+from fcdeploy.evaluate import quantized_tensors
 from fcdeploy.evaluate.rounding_error import RoundingError, measure_rounding
 from fcdeploy.runtime.session import Session
 from fcdeploy.sensitivity.error_sources import ErrorSource, find_rounded_inputs
@@ -38,13 +38,13 @@ def measure_tensor_errors(
 ) -> dict[ErrorSource, RoundingError]:
     """A row per tensor that a float model knows, as it is there on these `inputs` (n, ...), all in memory at once."""
     wanted = {source.integers[0]: source for source in every if source.kind == "tensor"}
-    quantized = [tensor for tensor in layers.find_quantized_tensors(int8) if tensor.integers in wanted]
-    where = layers.match_tensors(quantized, int8, floats)
+    quantized = [tensor for tensor in quantized_tensors.find_quantized_tensors(int8) if tensor.integers in wanted]
+    where = quantized_tensors.match_tensors(quantized, int8, floats)
     values: dict[tuple[int, str], Array] = {}
     for index in sorted({index for index, _ in where.values()}):
         names = list(dict.fromkeys(name for which, name in where.values() if which == index))
         copy = floats[index].clone()
-        layers.expose_tensors(copy, names)
+        quantized_tensors.expose_tensors(copy, names)
         computed = [name for name in names if name not in inputs]
         values |= {(index, name): inputs[name] for name in names if name in inputs}
         arrays = Session(copy).run(inputs, computed) if computed else []  # no names would mean all outputs

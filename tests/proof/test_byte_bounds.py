@@ -18,7 +18,7 @@ from fcdeploy.arithmetic.interval_arithmetic import (
     multiply_intervals,
     subtract_intervals,
 )
-from fcdeploy.evaluate.layers import expose_tensors
+from fcdeploy.evaluate.quantized_tensors import expose_tensors
 from fcdeploy.proof.byte_bounds import TensorBounds
 from fcdeploy.proof.saturation import prove_no_saturation
 from fcdeploy.runtime.session import Session

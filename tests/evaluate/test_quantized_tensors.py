@@ -17,7 +17,7 @@ from small_models import quantized, residual, samples, save
 
 from fcdeploy.arithmetic.metrics import measure_fidelity
 from fcdeploy.commands.validate import validate
-from fcdeploy.evaluate import layers
+from fcdeploy.evaluate import quantized_tensors
 from fcdeploy.evaluate.rounding_error import measure_rounding
 from fcdeploy.graph.model import files_of, measure_size, read_model
 from fcdeploy.runtime.session import LoadOptions, Session
@@ -60,7 +60,7 @@ def test_the_error_of_a_rounding_is_that_of_its_type(kind: type, declared: bool)
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, 4]) for name in "xy"]
     graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], held)
     model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)]))
-    (tensor,) = layers.find_quantized_tensors(model)
+    (tensor,) = quantized_tensors.find_quantized_tensors(model)
     low = 0 if np.dtype(kind).kind == "u" else -100
     found = measure_rounding(tensor, np.arange(low, 100, dtype=np.float32) / 100)
     assert found.clipped == 0
@@ -71,8 +71,8 @@ def test_the_error_of_a_rounding_is_that_of_its_type(kind: type, declared: bool)
 def test_looking_does_not_change_what_runs(int8_model: Path, tmp_path: Path) -> None:
     x = samples(16, 3, 8, 8)
     plain, exposed = read_model(int8_model), read_model(int8_model)
-    taps = layers.find_quantized_tensors(exposed)
-    layers.expose_tensors(exposed, [tap.integers for tap in taps])
+    taps = quantized_tensors.find_quantized_tensors(exposed)
+    quantized_tensors.expose_tensors(exposed, [tap.integers for tap in taps])
     (expected,) = Session(plain).run({"x": x})
     found = dict(zip((session := Session(exposed)).outputs, session.run({"x": x}), strict=True))
     assert np.array_equal(found["logits"], expected)
@@ -176,8 +176,8 @@ def test_signed_integers_and_axes_dequantize_as_the_runtime_does(tmp_path: Path)
     ]
     path = save(tmp_path / "q.onnx", nodes, {"x": ["n", 3, 5]}, {"y": ["n", 3, 5]}, {"s": scale, "z": zero_point})
     model = read_model(path)
-    (tap,) = layers.find_quantized_tensors(model)
-    layers.expose_tensors(model, [tap.integers])
+    (tap,) = quantized_tensors.find_quantized_tensors(model)
+    quantized_tensors.expose_tensors(model, [tap.integers])
     y, q = Session(model).run({"x": x})
     assert q.dtype == np.int8
     assert tap.dequantize(q) == pytest.approx(y.astype(float), abs=1e-6)
@@ -210,7 +210,7 @@ def test_weights_are_no_layers(tmp_path: Path) -> None:
     ]
     weights = {"w": samples(3, 2), "s": np.float32(0.1), "z": np.int8(0)}
     path = save(tmp_path / "w.onnx", nodes, {"x": ["n", 3]}, {"y": ["n", 2]}, weights)
-    assert layers.find_quantized_tensors(read_model(path)) == []
+    assert quantized_tensors.find_quantized_tensors(read_model(path)) == []
 
 
 @pytest.mark.parametrize("op", ["Tanh", "Erf"])
@@ -220,12 +220,12 @@ def test_what_a_table_of_sigmoids_stands_for_is_compared_with_it(op: str) -> Non
     x = net.op(op, net.conv(net.input("x", 4, 8, 8), 4, 8, name="first"), name="function")
     line = quantize_net(net.output(net.conv(x, 8, 4, name="last")), data)
     assert line.kinds["function"] == "int8"
-    taps = layers.find_quantized_tensors(line.int8)
-    where = layers.match_tensors(taps, line.int8, [line.prepared])
+    taps = quantized_tensors.find_quantized_tensors(line.int8)
+    where = quantized_tensors.match_tensors(taps, line.int8, [line.prepared])
     (tap,) = (tap for tap in taps if where.get(tap.integers) == (0, "function_out"))
 
     for model, name in ((line.prepared, "function_out"), (line.int8, tap.integers)):
-        layers.expose_tensors(model, [name])
+        quantized_tensors.expose_tensors(model, [name])
     (f,), (q,) = (Session(m).run(data, [n]) for m, n in ((line.prepared, "function_out"), (line.int8, tap.integers)))
     assert np.abs(f).max() > 0.99  # where the table alone goes on beyond 1
     assert np.abs(tap.dequantize(q)).max() <= 1
@@ -245,7 +245,7 @@ def test_a_tensor_of_any_name_is_compared_with_itself(op: str) -> None:
         for part in (node.input, node.output):
             part[:] = [names.get(name, name) for name in part]
     line = quantize_net(model, data)
-    taps = layers.find_quantized_tensors(line.int8)
-    where = layers.match_tensors(taps, line.int8, [line.prepared])
+    taps = quantized_tensors.find_quantized_tensors(line.int8)
+    where = quantized_tensors.match_tensors(taps, line.int8, [line.prepared])
     made = [(tap.op, where[tap.integers][1]) for tap in taps if tap.integers in where]
     assert {("Conv", "emb"), (op, "emb/table")} <= set(made)

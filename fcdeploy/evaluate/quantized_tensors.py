@@ -1,4 +1,4 @@
-"""Match the tensors of an int8 model with those of the float model.
+"""The integer tensors of an int8 model, and the tensors of the float model that they stand for.
 
 Looking must not change what runs.  An integer kernel writes the output of its QuantizeLinear, so that is what is made a
 graph output; a float tensor in between would break the pattern that becomes the kernel.  The integers are dequantized
