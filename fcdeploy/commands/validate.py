@@ -25,6 +25,7 @@ from fcdeploy.evaluate.loss import (
     compute_confusion,
     compute_loss,
     compute_regression,
+    is_gain,
     make_output_values,
     require_decisions,
     require_metric,
@@ -140,7 +141,9 @@ def validate(
     doubtful = kernel_db is not None and kernel_db < CLEAN_KERNELS_DB and engine == "onnxruntime"
     exactness = _check_kernels(pair, samples, step) if doubtful else None
     sums = _compare_layers(pair, samples, step) if layers else None
-    report = _make_report(answers, loss, (kernel_db, exactness), sums, max_drop, samples.format.classes)
+    report = _make_report(
+        answers, loss, (kernel_db, exactness), sums, max_drop, samples.format.classes, pair.is_source()
+    )
     if sums and pair.rounds:
         causes = _find_causes(pair, job, answers, sums, step)
         report = _add_explanation(report, answers, loss, causes, read_effort(pair.int8))
@@ -165,6 +168,11 @@ class ModelPair:
     def name_files(self) -> tuple[tuple[str, str], tuple[str, str]]:
         """Path and hash of the float file, then of the int8 one."""
         return (str(self.float_path), self.hashes["float"]), (str(self.int8_path), self.hashes["int8"])
+
+    def is_source(self) -> bool | None:
+        """Whether the float file is the one that the int8 model was made from; None where it does not say."""
+        source = origin.read(self.int8.metadata_props, self.int8_path.name).get("float")
+        return None if source is None else source == self.hashes["float"]
 
 
 def _read_models(int8: Path, against: Path) -> ModelPair:
@@ -264,11 +272,13 @@ def _make_report(
     sums: LayerSums | None,
     max_drop: float | None,
     classes: tuple[str, ...],
+    source: bool | None,
 ) -> Report:
     metric = answers.metric
     kernel_db, exactness = kernels
     rows = compute_layer_errors(sums.quantized, sums.tensors, sums.sums) if sums else []
     passed = loss is None or max_drop is None or loss.drop <= max_drop + 1e-9  # 100 * 3 / 300 may come out above 1
+    passed &= source is not False or not is_gain(loss, max_drop)
     values: dict[str, Any] = {
         "metric": metric.name if metric else None,
         "why": metric.why if metric else NO_METRIC,
@@ -281,6 +291,7 @@ def _make_report(
         "drop_unit": metric.unit if metric else None,
         "p_value": loss.p_value if loss else None,
         "max_drop": max_drop,
+        "source": source,
         **compute_regression(answers),
         "agreement": compute_agreement(answers),
         "sqnr_db": min((one.sqnr_db for one in answers.fidelity.values()), default=None),

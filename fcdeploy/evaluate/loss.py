@@ -52,6 +52,11 @@ def check_max_drop(max_drop: float | None) -> None:
         raise FcdeployError(f"--max-drop {max_drop} is no finite number of 0 or more", "--max-drop 1")
 
 
+def is_gain(loss: Loss | None, max_drop: float | None) -> bool:
+    """Whether int8 is better by more than `max_drop`, beyond chance: rounding does not do that, another float model does."""
+    return loss is not None and max_drop is not None and loss.high is not None and loss.high < -max_drop
+
+
 def require_metric(metric: Metric | None) -> Metric:
     """The metric that a drop is measured by. Raises FcdeployError where there is none."""
     if metric is None:

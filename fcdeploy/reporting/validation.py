@@ -99,7 +99,9 @@ def make_lines(metric: Metric | None, loss: Loss | None, values: dict[str, Any])
     drop = format_amount(loss.drop, metric.unit)
     if values["max_drop"] is not None:
         limit = format_amount(values["max_drop"], metric.unit)
-        yield f"passed: drop {drop}, allowed {limit}" if values["passed"] else f"failed: drop {drop}, allowed {limit}"
+        verdict = "passed" if values["passed"] else "failed"
+        other = ", beside a float model that it was not made from" if not values["passed"] and loss.drop < 0 else ""
+        yield f"{verdict}: drop {drop}, allowed {limit}{other}"
     elif loss.p_value is None:
         value = loss.int8_value if metric.name == "cosine" else 100 * loss.int8_value
         yield AGREEING.get(metric.name, "{:.2f} % of decisions are the float model's").format(value)
@@ -141,6 +143,8 @@ def make_warnings(
             f"the float model is right on {100 * loss.float_value:.1f} % of the samples, little more than chance: "
             "do labels and preprocessing fit it?"
         )
+    if values["source"] is False:
+        yield "the int8 model was made from another float file than --against: the figures tell more than what rounding did"
     if answers.other_labels:
         yield f"labels not read: {', '.join(answers.other_labels)}; --metric FILE.py:FUNCTION sees all"
     if layers and layers.unmatched:

@@ -163,6 +163,25 @@ def test_models_that_do_not_belong_together(
         validate(nets["dense8"], against=nets["boxes"], data=data)
 
 
+def test_beside_a_float_model_that_it_was_not_made_from_no_gain_passes(
+    tmp_path: Path, save_npz: Callable[..., Path]
+) -> None:
+    float_file, other, int8 = tmp_path / "float.onnx", tmp_path / "other.onnx", tmp_path / "int8.onnx"
+    for seed, file in enumerate((float_file, other)):
+        net = Net(seed)
+        net.output(net.dense(net.op("Relu", net.dense(net.input("x", 12), 12, 16)), 16, 6)).save(file)
+    x = random_data(0, 200, x=(12,))["x"]
+    quantize(float_file, output=int8, data=save_npz(x=x[:100]), costs="none")
+    data = save_npz(x=x[100:], label=outputs(float_file, x[100:]).argmax(1))
+    same = validate(int8, against=float_file, data=data, max_drop=5)
+    assert (same.passed, same.values["source"]) == (True, True)
+    foreign = validate(int8, against=other, data=data, max_drop=5)
+    assert (foreign.passed, foreign.values["source"]) == (False, False)
+    assert foreign.values["drop"] < -5
+    assert any(line.endswith("beside a float model that it was not made from") for line in foreign.lines)
+    assert any("made from another float file than --against" in text for text in foreign.warnings)
+
+
 def test_infinite_outputs_are_named(tmp_path: Path, save_npz: Callable[..., Path]) -> None:
     model = save(tmp_path / "log.onnx", [helper.make_node("Log", ["x"], ["y"])], {"x": ["n", 3]}, {"y": ["n", 3]}, {})
     data = save_npz(x=np.array([[1, 2, 3], [1, 0, 3]], np.float32))
