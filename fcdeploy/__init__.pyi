@@ -66,7 +66,8 @@ def bench(
     """Time a model in onnxruntime, or in code compiled from it (`engine` "native"), and with `against` both in turn.
 
     `against` is its float original, in onnxruntime.  `batch` is the length of free leading axes, 1 by default, or several;
-    `shapes` gives whole shapes by input name.
+    `shapes` gives whole shapes by input name; without it free lengths are those of the commonest samples that an int8 model was
+    made with.
     `seconds` is for timing alone, at each batch size; it is exceeded where the fewest rounds take longer, and up to
     four times where the 95 % interval of the ratio is wider than `interval` percent of it.  Where it stays wider the
     report does not conclude.  `max_ratio` is the largest time relative to `against` that passes, at every batch size;
