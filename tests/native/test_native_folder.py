@@ -115,3 +115,23 @@ def test_the_example_runs_a_sample_as_cmake_builds_it(tmp_path: Path) -> None:
     for words in (["-S", folder, "-B", tmp_path / "made"], ["--build", tmp_path / "made"]):
         subprocess.run(["cmake", *words], check=True, capture_output=True)
     check(tmp_path / "made" / "net_example")
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not at hand")
+@pytest.mark.parametrize(("level", "size", "window"), [("-O2", 8, 3), ("-O2", 16, 3), ("-O3", 28, 2)])
+def test_gcc_finds_nothing_to_warn_of_in_pools(level: str, size: int, window: int, tmp_path: Path) -> None:
+    """Windows that overlap are computed row by row, through a buffer whose length gcc knows, as it does all of a lone pool."""
+    net = Net()
+    y = net.op("Relu", net.conv(net.input("x", 3, size, size), 3, 64, name="c1"))
+    net.output(net.op("MaxPool", y, kernel_shape=[window, window], strides=[1, 1]))
+    line = quantize_net(net, random_data(5, 8, x=(3, size, size)))
+    built = make_folder(line, tmp_path)
+    sources = [path for path in tmp_path.glob("*.[cS]") if path.name != "example.c"]
+    flags = ["-std=c11", level, "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
+    subprocess.run(["gcc", *flags, *sources, "-o", tmp_path / "net.so"], check=True)
+    sample = random_data(6, 1, x=(3, size, size))["x"]
+    expected = run(built.program, {"x": sample})[built.program.outputs[0].name]
+    (made,) = call(
+        ctypes.CDLL(str(tmp_path / "net.so")), "net_run", [sample], [np.empty_like(expected)], built.arena_bytes
+    )
+    np.testing.assert_array_equal(made, expected)

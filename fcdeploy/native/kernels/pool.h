@@ -95,12 +95,17 @@ static __attribute__((noinline, unused)) void fc_max_pool_rows(uint8_t *y, const
             memset(most + width, 0, FC_TILE);
             for (int ty = 1; ty < p->taps_y; ty++) {
                 const uint8_t *below = part + (ptrdiff_t)ty * p->gap_y * p->x_row;
-                int i = 0;
-                for (; i + FC_TILE <= width; i += FC_TILE)
-                    for (int k = i; k < i + FC_TILE; k++)
-                        most[k] = below[k] > most[k] ? below[k] : most[k];
-                for (; i < width; i++)
-                    most[i] = below[i] > most[i] ? below[i] : most[i];
+                for (int i = 0; i < width; i += FC_TILE) { /* gcc 12 sees a separate loop for the rest run on */
+                    uint8_t *largest = most + i;
+                    const uint8_t *each = below + i;
+                    const int count = fc_min(FC_TILE, width - i);
+                    if (count == FC_TILE)
+                        for (int k = 0; k < FC_TILE; k++)
+                            largest[k] = each[k] > largest[k] ? each[k] : largest[k];
+                    else
+                        for (int k = 0; k < count; k++)
+                            largest[k] = each[k] > largest[k] ? each[k] : largest[k];
+                }
             }
             for (int column = 0; column < columns; column++) {
                 for (int c = 0; c < channels; c += FC_TILE) {
@@ -116,8 +121,7 @@ static __attribute__((noinline, unused)) void fc_max_pool_rows(uint8_t *y, const
                     if (at + FC_TILE <= p->columns * channels) /* what is too much the next ones overwrite */
                         memcpy(to + at, best, FC_TILE);
                     else
-                        for (int k = 0; k < channels - c; k++)
-                            to[at + k] = best[k];
+                        memcpy(to + at, best, (size_t)fc_min(FC_TILE, channels - c));
                 }
             }
         }
