@@ -9,7 +9,7 @@ import numpy as np
 from drawn_layers import bytes_like, coding, layer_of, window_of
 
 from fcdeploy.arithmetic.windows import Window
-from fcdeploy.native.program.layers import Recurrent
+from fcdeploy.native.program.layers import Product, Recurrent
 from fcdeploy.native.program.steps import Combine, GlobalAverage, Pointwise, Pool, Program, Quantize, Softmax, Step
 from fcdeploy.native.program.tensors import Coding, Tensor
 
@@ -83,6 +83,10 @@ def drawn(seed: int, count: int) -> tuple[Program, dict[str, Any]]:
         add(replace(made, weight=np.full_like(made.weight, whole)))
     mean = replace(to, shape=(1, 19, 1, 1))
     add(GlobalAverage(node="g", inputs=(add_input(to.shape),), outputs=(mean,), factor=np.float32(0.03)))
+    for rows, length, columns in ((6, 21, 37), (2, 8, 16)):  # some together, and one after the other
+        pair = add_input((1, rows, length)), add_input((1, length, columns))
+        product = Tensor("y", (1, rows, columns), "uint8", coding(random))
+        add(Product(node="p", inputs=pair, outputs=(product,), factor=np.float32(0.002)))
     table = np.exp(-np.arange(256) * 0.05).astype(np.float32)
     likely = Tensor("y", (1, 37), "uint8", Coding(np.float32(1 / 255), 0))
     add(Softmax(node="s", inputs=(add_input((1, 37)),), outputs=(likely,), axis=1, table=table))

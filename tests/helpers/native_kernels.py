@@ -130,7 +130,7 @@ def structs() -> dict[str, type[ctypes.Structure]]:
     found: dict[str, type[ctypes.Structure]] = {}
     text = "".join(re.sub(r"/\*.*?\*/", "", (KERNELS / name).read_text(), flags=re.DOTALL) for name in headers())
     for name, body in re.findall(r"struct (fc_\w+) \{(.*?)\n\};", text, re.DOTALL):
-        if name in ("fc_written", "fc_again", "fc_scaling"):  # never arguments of a call
+        if name in ("fc_written", "fc_again", "fc_scaling", "fc_packed"):  # never arguments of a call
             continue
         fields: list[tuple[str, Any]] = []
         for kind, names in FIELD.findall(body):

@@ -18,7 +18,7 @@ from fcdeploy.native.calls.call import Struct
 from fcdeploy.native.calls.divisions import find_scales
 from fcdeploy.native.program.functions import BINARY, UNARY
 from fcdeploy.native.program.interpret import run
-from fcdeploy.native.program.layers import FloatLayer, Layer
+from fcdeploy.native.program.layers import FloatLayer, Layer, Product
 from fcdeploy.native.program.steps import (
     Combine,
     GlobalAverage,
@@ -484,6 +484,27 @@ def test_roots_are_those_of_numpy() -> None:
         expected = np.sqrt(values)
     for level in levels():
         np.testing.assert_array_equal(Machine(built, library(level.name)).run({"x": values})["y"], expected)
+
+
+@FEW
+@given(seed=SEEDS, extreme=st.booleans(), real=st.booleans())
+def test_products_of_many_rows(seed: int, extreme: bool, real: bool) -> None:
+    """Lengths around what is packed at once, few rows and many, either factor as it lies or turned around."""
+    random = np.random.default_rng(seed)
+    m, n = (int(each) for each in random.integers(1, 40, 2))
+    k = int(random.choice([random.integers(1, 9), random.integers(9, 70), random.integers(1021, 1029)]))
+    front = int(random.integers(1, 4))
+    inputs, factors, steps = [], [], []
+    for name, shape in (("a", (m, k)), ("b", (k, n))):
+        factor = Tensor(f"{name}t", (1, front, *shape), "uint8", coding(random))
+        turned = random.random() < 0.5
+        x = Tensor(name, (1, front, *(shape[::-1] if turned else shape)), "uint8", factor.coding)
+        kind: Any = "transpose" if turned else "reshape"
+        move = Move(node="m", inputs=(x,), outputs=(factor,), kind=kind, arguments=((0, 1, 3, 2),) if turned else ())
+        inputs, factors, steps = [*inputs, x], [*factors, factor], [*steps, move]
+    to = Tensor("y", (1, front, m, n), "float32") if real else Tensor("y", (1, front, m, n), "uint8", coding(random))
+    product = Product(node="p", inputs=tuple(factors), outputs=(to,), factor=np.float32(random.uniform(1e-4, 1e-2)))
+    check([*steps, product], inputs, random, extreme=extreme)
 
 
 @FEW
