@@ -13,8 +13,10 @@ from types import ModuleType
 from typing import Any
 
 from fcdeploy.errors import FcdeployError, first_line
+from fcdeploy.wording import quote_path
 
 DEBUG = "FCDEPLOY_DEBUG=1 shows the traceback"
+WEIGHTS = {".pt", ".pth", ".ckpt", ".bin", ".safetensors"}
 OPERATORS = "FCDEPLOY_OPS"  # an environment variable, so that workers in other processes load the same
 
 
@@ -26,7 +28,13 @@ def load_function(reference: str) -> tuple[Callable[..., Any], ModuleType]:
     file, colon, name = reference.rpartition(":")
     path = Path(file)
     if not colon or path.suffix != ".py" or not name.isidentifier():
-        raise FcdeployError(f"{reference!r} is not of the form FILE.py:FUNCTION", "models/lenet5.py:lenet5 is one")
+        weights = Path(reference).suffix in WEIGHTS
+        raise FcdeployError(
+            f"{reference!r} is not of the form FILE.py:FUNCTION",
+            f"weights come beside the code that makes their module: FILE.py:FUNCTION --state {quote_path(reference)}"
+            if weights
+            else "models/lenet5.py:lenet5 is one",
+        )
     if not path.is_file():
         raise FcdeployError(f"Python file {file!r} does not exist", "give FILE.py:FUNCTION")
     module = load_file(path)

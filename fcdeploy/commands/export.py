@@ -103,6 +103,8 @@ def export(
         "tolerance": tolerance,
         "seconds": time.perf_counter() - started,
     }
+    if isinstance(module, str) and state is None and values["parameters"]:
+        lengths = (*lengths, f"weights are those that {module!r} made: no --state was given")
     return _make_report(values, lengths, tuple(text for text in (warning, chosen, fixed) if text))
 
 

@@ -110,7 +110,9 @@ def _fit_shape(spec: TensorSpec, features: int, source: str) -> tuple[int, ...]:
         raise FcdeployError(
             f"{source} has {features} feature columns, input {spec.name!r} wants "
             f"{format_shape(wanted) if free else known}",
-            "one column per feature, a header row first; --label COLUMN names the one of labels",
+            "one column is too many: --label COLUMN says which holds labels"
+            if features == known + 1 and not free
+            else "one column per feature, a header row first; --label COLUMN names the one of labels",
         )
     return tuple(features // known if n is None else n for n in wanted)
 

@@ -62,7 +62,7 @@ def check_names(names: Iterable[str], specs: Sequence[TensorSpec], source: str) 
         if name not in expected and not is_label(name):
             raise FcdeployError(
                 f"{source}: array {name!r} is no input of the model, {wants}, and optionally 'label'",
-                f"rename or remove {name!r}",
+                f"remove {name!r}, or call it 'label' where it holds labels",
             )
 
 

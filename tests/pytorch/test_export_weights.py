@@ -149,6 +149,7 @@ def test_what_the_file_prints_is_not_data(tmp_path: Path, network: Path, capfd: 
 def test_an_input_can_be_renamed(tmp_path: Path, network: Path) -> None:
     report = export(f"{network}:net", output=tmp_path / "net.onnx", inputs=["features:2,4"])
     assert [item["name"] for item in report.values["inputs"]] == ["features"]
+    assert any(line.endswith("made: no --state was given") for line in report.lines)
 
 
 # Mistakes -------------------------------------------------------------------------------------------------------------
@@ -159,6 +160,7 @@ def test_a_mistake_in_the_reference(tmp_path: Path, network: Path) -> None:
     form = "is not of the form FILE.py:FUNCTION"
     fails(f"'net.py' {form}", "models/lenet5.py:lenet5", module="net.py", output=out)
     fails(f"'net.pt:net' {form}", "models/lenet5.py:lenet5", module="net.pt:net", output=out)
+    fails(f"'net.pt' {form}", "FILE.py:FUNCTION --state net.pt", module="net.pt", output=out)
     fails("Python file 'nowhere.py' does not exist", "FILE.py:FUNCTION", module="nowhere.py:net", output=out)
     own = "Net, net, example_inputs, raises, number"
     fails(f"'{network}' has no function 'nat', it has {own}", f"{network}:", module=f"{network}:nat", output=out)

@@ -69,6 +69,13 @@ def test_csv_mistakes(tmp_path: Path, text: str, message: str) -> None:
         samples(path, spec("x", None, 2))
 
 
+def test_a_column_too_many_may_be_that_of_labels(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text("a,b,kind\n1,2,cat\n")
+    with fails("data.csv has 3 feature columns, input 'x' wants 2", "--label COLUMN says which holds labels"):
+        samples(path, spec("x", None, 2))
+
+
 def test_csv_columns_are_matched_to_inputs_by_name(tmp_path: Path) -> None:
     """As scikit-learn's pipelines become: an input a column, in any order."""
     path = tmp_path / "data.csv"
