@@ -216,7 +216,8 @@ def _find_ends(pair: ModelPair) -> dict[str, OutputEnd]:
     ends = find_ends(prepared)
     decides = origin.read_decides(pair.int8.metadata_props, pair.int8_path.name)
     if decides is not None:
-        ends = {name: replace(end, decides=name in decides) for name, end in ends.items()}
+        nothing = origin.read_backgrounds(pair.int8.metadata_props, pair.int8_path.name)
+        ends = {name: replace(end, decides=name in decides, background=nothing.get(name)) for name, end in ends.items()}
     boxes = from_metadata(pair.int8.metadata_props, str(pair.int8_path), output_specs(pair.int8)).boxes
     return ends if boxes is None else mark_boxes(ends, boxes)
 

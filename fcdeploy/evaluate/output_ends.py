@@ -57,6 +57,9 @@ class Part:
     kind: Kind
 
 
+ALL_COUNT = -1  # in place of a background: no class is nearly everywhere
+
+
 @dataclass(frozen=True)
 class OutputEnd:
     """What the graph says of an output: the operator that makes its numbers, and the axis of classes if it has one.
@@ -65,7 +68,8 @@ class OutputEnd:
     `selected`: which rows it has, and how many, depends on values.  `classes` are how many there are, which tells their axis
     where a Reshape behind them hides it; `by_token` whether there is an answer for each token of an input; `maps` channels, rows
     and columns of each convolution's map that it is put together from, one behind another.  `decides` and `boxes`: what was found
-    of it by other samples, None where nobody looked, or where no boxes are.
+    of it by other samples, None where nobody looked, or where no boxes are.  `background` is the class of positions where nothing
+    is, or ALL_COUNT, by other samples too.
     """
 
     kind: Kind
@@ -77,6 +81,7 @@ class OutputEnd:
     maps: tuple[tuple[int, int, int], ...] = field(default=(), compare=False)
     decides: bool | None = field(default=None, compare=False)
     boxes: BoxLayout | None = field(default=None, compare=False)
+    background: int | None = field(default=None, compare=False)
 
 
 def find_ends(model: ir.Model) -> dict[str, OutputEnd]:

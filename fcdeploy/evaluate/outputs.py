@@ -24,7 +24,7 @@ the float model answers: a class stands out (`stands_out`), and it is not always
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -34,7 +34,7 @@ from fcdeploy.arrays import Array, Arrays
 from fcdeploy.evaluate.boxes.find_detections import find_detections
 from fcdeploy.evaluate.boxes.find_tables import find_scores
 from fcdeploy.evaluate.decision import Decision, squeeze
-from fcdeploy.evaluate.output_ends import OutputEnd
+from fcdeploy.evaluate.output_ends import ALL_COUNT, OutputEnd
 from fcdeploy.evaluate.standing_out import stands_out
 from fcdeploy.records.box_layout import BoxLayout
 
@@ -63,8 +63,13 @@ class OutputsRead:
         return replace(self, decisions=others if decision is None else {output: decision, **others})
 
 
-def read_outputs(outputs: Arrays, ends: Mapping[str, OutputEnd], boxes: BoxLayout | None = None) -> OutputsRead:
-    """What outputs are, from the graph and the float model's first answers (n, ...); `boxes` are among them."""
+def read_outputs(
+    outputs: Arrays, ends: Mapping[str, OutputEnd], boxes: BoxLayout | None = None, every: Sequence[Arrays] = ()
+) -> OutputsRead:
+    """What outputs are, from the graph and the float model's first answers (n, ...); `boxes` are among them.
+
+    `every` are all its answers, of whatever shapes, where more than the first are known.
+    """
     found = boxes or find_detections(outputs, [name for name in outputs if name in ends and ends[name].selected])
     kinds, decisions = dict[str, str](), dict[str, Decision]()
     for name, output in outputs.items():
@@ -77,7 +82,8 @@ def read_outputs(outputs: Arrays, ends: Mapping[str, OutputEnd], boxes: BoxLayou
         if decision is not None and decision.blank is not None and _has_boxes(outputs, output):
             decision = Decision(decision.axis, decision.classes, sparse=True, background=decision.blank)
         if decision is not None:
-            decision = _leave_out_background(squeeze(output), decision)
+            answers = [squeeze(answer[name]) for answer in every] or [squeeze(output)]
+            decision = _leave_out_background(answers, decision, end.background)
         kinds[name] = describe_output(output, end, decision)
         if decision is not None:
             decisions[name] = decision
@@ -149,14 +155,17 @@ def describe_output(output: Array, end: OutputEnd, decision: Decision | None) ->
     return f"{'map' if output.ndim > 3 else 'sequence'} of {decision.classes} classes"
 
 
-def _leave_out_background(output: Array, decision: Decision) -> Decision:
+def _leave_out_background(outputs: Sequence[Array], decision: Decision, known: int | None) -> Decision:
     """Of a map or sequence that has one class nearly everywhere the other positions count: events in a recording, a small defect.
 
-    Of equal decisions everywhere nearly all would be of nothing.
+    Of equal decisions everywhere nearly all would be of nothing.  What is `known` by other samples stands.
     """
-    if decision.axis is None or decision.sparse or decision.blank is not None or output.ndim < 3:
+    first = outputs[0]
+    if decision.axis is None or decision.sparse or decision.blank is not None or first.ndim < 3:
         return decision
-    counts = _count_classes(output, decision)
+    if known is not None:
+        return decision if known == ALL_COUNT else replace(decision, sparse=True, background=known)
+    counts = np.sum([_count_classes(each, decision) for each in outputs if each.ndim == first.ndim], axis=0)
     most = int(counts.argmax())
     if not BACKGROUND * counts.sum() <= counts[most] < counts.sum():
         return decision

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fcdeploy.errors import FcdeployError
@@ -13,16 +13,23 @@ from fcdeploy.records.calibration import Calibration
 
 KEY = "fcdeploy"
 DECIDES = "decides"  # a JSON list of outputs
+BACKGROUNDS = (
+    "backgrounds"  # a JSON object: of each of them the class of positions where nothing is, -1 where all count
+)
 SHAPES = "shapes"  # a JSON object of lists: of inputs with free lengths, those of a run
 REMAKE = "fcdeploy quantize MODEL --int8 --data DATA -o int8.onnx"
 
 
 @dataclass(frozen=True)
 class JudgedBy:
-    """By what `quantize` judged: the outputs by whose decisions, the others by their numbers; where boxes are among them."""
+    """By what `quantize` judged: the outputs by whose decisions, the others by their numbers; where boxes are among them.
+
+    `backgrounds` has the class of positions where nothing is for each output that decides, -1 where all positions count.
+    """
 
     decides: tuple[str, ...]
     boxes: BoxLayout | None = None
+    backgrounds: Mapping[str, int] = field(default_factory=dict)
 
 
 def to_text(made: Mapping[str, str]) -> str:
@@ -52,6 +59,21 @@ def read_decides(metadata: Mapping[str, str], name: str) -> frozenset[str] | Non
             f"model {name!r}: its metadata {KEY!r} has {DECIDES} {text[:60]!r}, expected a list of outputs", REMAKE
         )
     return frozenset(names)
+
+
+def read_backgrounds(metadata: Mapping[str, str], name: str) -> dict[str, int]:
+    """Of outputs that decide the class of positions where nothing is, -1 where all count; {} where nothing is said."""
+    text = read(metadata, name).get(BACKGROUNDS, "{}")
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or not all(type(each) is int and each >= -1 for each in found.values()):
+        raise FcdeployError(
+            f"model {name!r}: its metadata {KEY!r} has {BACKGROUNDS} {text[:60]!r}, expected a class of each output",
+            REMAKE,
+        )
+    return found
 
 
 def read_shapes(metadata: Mapping[str, str], name: str) -> dict[str, tuple[int, ...]]:

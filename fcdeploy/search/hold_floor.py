@@ -55,6 +55,7 @@ from fcdeploy.search.candidates import (
     round_by_inputs,
     start_alike,
 )
+from fcdeploy.search.judged import describe_judging
 from fcdeploy.search.ladder import Forms, PathStep, Score
 from fcdeploy.wording import list_some, say_count, shorten_name
 
@@ -171,7 +172,7 @@ def hold_floor(
 def _say_what_is_missed(
     best: Candidate, tried: Sequence[Candidate], left_out: tuple[str, ...], judge: Judge, floor: Floor
 ) -> FloorResult:
-    judged = JudgedBy(tuple(sorted(best.judgement.decisions)), judge.found)
+    judged = describe_judging(judge, best.judgement.decisions)
     misses = tuple(miss.text for miss in best.judgement.misses(floor, searched=bool(left_out)))
     return FloorResult(best, tuple(tried), left_out, misses, floor, judged)
 

@@ -26,8 +26,10 @@ from fcdeploy.commands.quantize import quantize
 from fcdeploy.commands.validate import validate
 from fcdeploy.graph.model import is_quantized
 from fcdeploy.proof.exact import Exactness, LayerExactness
+from fcdeploy.records.origin import read_backgrounds
 from fcdeploy.runtime.probes.answers import find_answer
 from fcdeploy.runtime.probes.ask import PROBES
+from fcdeploy.runtime.session import Session
 from fcdeploy.tables.targets import TARGETS
 from fcdeploy.tables.types import TYPES
 
@@ -413,6 +415,43 @@ def test_an_int8_model_of_other_rows_is_refused_in_a_sentence(
     metric = None if labelled else "agreement"
     with fails("output 'rows_out' has shape (8, 6) in the float model and (24, 2) in the int8 model"):
         validate(files[1], against=files[0], data=save_npz(**data), metric=metric)
+
+
+@pytest.mark.parametrize(("rare", "held_out"), [(0.005, 0.1), (0.1, 0.005)])
+def test_positions_count_as_when_the_model_was_judged(tmp_path: Path, rare: float, held_out: float) -> None:
+    """Events in a map: whether all positions count, or those of events, is not up to the samples that are validated on."""
+    random = np.random.default_rng(0)
+    noise = random.normal(size=(128, 1, 20, 20)).astype(np.float32)
+
+    def build(nothing: float) -> Session:
+        """A map of two classes; the larger `nothing`, the less often it is the second."""
+        net = Net(0)
+        x = net.conv(net.conv(net.input("x", 1, 20, 20), 1, 32, (3, 3)), 32, 32, (3, 3))
+        x = net.op("Conv", x, net.constant(net.normal(2, 32, 1, 1)), net.constant([nothing, 0.0]))
+        return Session(net.output(net.op("Softmax", x, axis=1)).save(tmp_path / "m.onnx"))
+
+    scores = np.log(np.maximum(build(0.0).run({"x": noise})[0], 1e-30))
+    exact = build(float(np.quantile(scores[:, 1] - scores[:, 0], 0.97)))
+
+    def draw(share: float, maps: slice) -> np.ndarray:
+        """Maps of noise, as loud as makes so many positions events."""
+        loud = np.geomspace(0.3, 3, 60).astype(np.float32)
+        shares = [(exact.run({"x": noise[maps] * each})[0].argmax(axis=1) == 1).mean() for each in loud]
+        best = int(np.argmin(np.abs(np.subtract(shares, share))))
+        assert 0.5 * share < shares[best] < 2 * share
+        return noise[maps] * loud[best]
+
+    np.savez(tmp_path / "calib.npz", x=draw(rare, slice(96)))
+    np.savez(tmp_path / "eval.npz", x=draw(held_out, slice(96, None)))
+    quantize(tmp_path / "m.onnx", data=tmp_path / "calib.npz", output=tmp_path / "q.onnx", accept=True, costs="none")
+    report = validate(tmp_path / "q.onnx", against=tmp_path / "m.onnx", data=tmp_path / "eval.npz")
+    assert any("where it is not class 0" in line for line in report.lines) == (rare < 0.02)
+
+
+@pytest.mark.parametrize("text", ["[]", '{"y": "0"}', '{"y": -2}', '{"y": 1.5}', "{"])
+def test_backgrounds_that_were_edited_to_something_else_are_refused(text: str) -> None:
+    with fails("model 'q.onnx': its metadata 'fcdeploy' has backgrounds", "fcdeploy quantize MODEL"):
+        read_backgrounds({"fcdeploy": json.dumps({"backgrounds": text})}, "q.onnx")
 
 
 @pytest.mark.parametrize("decides", [True, False])

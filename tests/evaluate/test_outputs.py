@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from fcdeploy.errors import FcdeployError
 from fcdeploy.evaluate.choose_metric import choose_metric
 from fcdeploy.evaluate.compare import add_batch, start_answers
 from fcdeploy.evaluate.decision import READ_AT, AnchorScores, Decision
-from fcdeploy.evaluate.output_ends import OutputEnd, find_ends
+from fcdeploy.evaluate.output_ends import ALL_COUNT, OutputEnd, find_ends
 from fcdeploy.evaluate.outputs import decide_by, read_outputs
 from fcdeploy.evaluate.run_models import run_model
 from fcdeploy.evaluate.standing_out import stands_out
@@ -241,6 +242,25 @@ def test_maps_count_what_either_model_has() -> None:
         both = np.sum(one[i] & other[i])
         precision, recall = both / one[i].sum(), both / other[i].sum()
         assert equal[i] / count[i] == pytest.approx(2 * precision * recall / (precision + recall))
+
+
+@pytest.mark.parametrize(("share", "background"), [(0.97, None), (0.99, 2), (1.0, None)])
+def test_all_answers_say_which_class_is_that_of_nothing(share: float, background: int | None) -> None:
+    """The first ones may have more or less of it than all have, whatever their shapes; what was judged by stands."""
+    random, answers = np.random.default_rng(0), []
+    for size in (20, 50, 60):
+        classes = np.full((1, size, size), 2)
+        if size > 20 and share < 1:
+            events = random.random(classes.shape) > share
+            classes[events] = 0
+        answers.append({"map": np.moveaxis(np.eye(3, dtype=np.float32)[classes] * 0.7 + 0.1, -1, 1)})
+    ends = {"map": OutputEnd("softmax", 1)}
+    read = read_outputs(answers[0], ends, every=answers)
+    assert read.decisions["map"].background == background
+    assert read_outputs(answers[0], ends).decisions["map"].background is None  # a map of one class decides nothing else
+    for known, expected in ((ALL_COUNT, None), (1, 1)):
+        end = replace(ends["map"], background=known)
+        assert read_outputs(answers[0], {"map": end}, every=answers).decisions["map"].background == expected
 
 
 @pytest.mark.parametrize(("share", "background"), [(0.97, None), (0.99, 2), (1.0, None)])

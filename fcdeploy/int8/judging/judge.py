@@ -140,7 +140,7 @@ class Judge:
         first = (
             {name: _join([answer[name] for answer in self.answers]) for name in session.outputs} if self.chunks else {}
         )
-        read = read_outputs(first, ends, self._find_boxes(ends))
+        read = read_outputs(first, ends, self._find_boxes(ends), self.answers)
         self.decisions, self.found = dict(read.decisions), read.detections
         if self.found is not None:
             self.decisions[self.found.boxes] = Decision(None, None, sparse=True, rows=True)

@@ -59,6 +59,8 @@ def _write_metadata(int8: ir.Model, calibration: Calibration, plan: Plan, judged
         made[origin.SHAPES] = json.dumps(shapes)
     if judged is not None:
         made[origin.DECIDES] = json.dumps(judged.decides)
+        if judged.backgrounds:
+            made[origin.BACKGROUNDS] = json.dumps(dict(judged.backgrounds))
     int8.metadata_props[origin.KEY] = origin.to_text(made)
     boxes = None if judged is None else judged.boxes
     known = replace(calibration.format, statistics=describe_inputs(calibration), boxes=boxes)
