@@ -23,7 +23,7 @@ from fcdeploy.int8.loadable import leave_out_unloadable
 from fcdeploy.int8.plan_file import format_plan
 from fcdeploy.int8.planning.types import find_types
 from fcdeploy.int8.problem import Problem
-from fcdeploy.int8.read_back import Written, gains_nothing, leave_as_it_was, run_and_read_back
+from fcdeploy.int8.read_back import Written, gains_nothing, leave_as_it_was, run_and_read_back, warn_of_size
 from fcdeploy.int8.refining.refine import refine, warn_left_out
 from fcdeploy.int8.timing.final_times import time_result
 from fcdeploy.int8.writing.metadata import finish_model
@@ -245,7 +245,7 @@ def _describe(
         timed=planned.search_result is None and not (held and held.left_out), shapes_only=_list_shape_nodes(problem),
     )  # fmt: skip
     warnings = [*warn_too_few(problem.calibration), *warn_left_out(problem, plan), *planned.basis.warnings]
-    warnings += filter(None, [describe_version()])
+    warnings += filter(None, [describe_version(), warn_of_size(written)])
     report = build_report(request.output, int8, result, begin, warnings)
     if planned.search_result is not None:
         report = add_search(report, planned.search_result, macs)

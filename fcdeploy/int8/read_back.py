@@ -19,6 +19,9 @@ from fcdeploy.runtime.kernels import Kernel, find_kernels, is_integer_kernel
 from fcdeploy.runtime.session import LoadOptions, Session, read_versions
 from fcdeploy.samples.kept_samples import take_run
 
+GROWN = 1.02  # of the float file: less is scales and names
+OVERHEAD = 16384  # bytes of the same, of small networks
+
 
 @dataclass(frozen=True)
 class Written:
@@ -56,6 +59,17 @@ def check_kernels(kernels: Sequence[Kernel], plan: Plan) -> None:
 def gains_nothing(int8: ir.Model, plan: Plan) -> bool:
     """Whether nothing was quantized, and the file does not even say how its samples are read."""
     return not (plan.tensors or replace(from_metadata(int8.metadata_props, "the model"), statistics=(), boxes=None))
+
+
+def warn_of_size(written: Written) -> str:
+    """A warning of an int8 file that is larger than the float one by more than what small networks gain by; else empty."""
+    if written.bytes <= max(GROWN * written.float_bytes, written.float_bytes + OVERHEAD):
+        return ""
+    ratio = written.bytes / written.float_bytes
+    return (
+        f"the file is larger than the float one, {ratio:.2f} of it: what other nodes than layers read of the weights, such as "
+        "bodies of Loop and If, stays in it as floats, beside the integers"
+    )
 
 
 def leave_as_it_was(file: Path, int8: ir.Model, aside: Path) -> None:

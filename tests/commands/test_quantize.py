@@ -449,3 +449,20 @@ def test_an_lstm_keeps_its_state_in_float_for_native_code(command: Command) -> N
     types = {name: {node.op_type for node in onnx.load(f"{name}.onnx").graph.node} for name in ("native", "all")}
     assert "LSTM" in types["native"]
     assert "DynamicQuantizeLSTM" in types["all"]
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_file_that_grew_is_warned_of(tied: bool, tmp_path: Path) -> None:
+    """Of a weight that something else computes with, too, floats are stored beside integers."""
+    net = Net(0)
+    x, weight = net.input("x", 256), net.constant(net.normal(256, 256, size=0.06))
+    y = net.op("MatMul", x, weight)
+    if tied:
+        apart = net.op("Sub", net.op("Unsqueeze", x, net.constant([2], np.int64)), weight)
+        y = net.op("Add", y, net.op("ReduceMean", apart, axes=[1], keepdims=0))
+    path = net.output(y).save(tmp_path / "m.onnx")
+    np.savez(tmp_path / "d.npz", **random_data(0, 64, x=(256,)))
+    report = fcdeploy.quantize(path, data=tmp_path / "d.npz", output=tmp_path / "q.onnx", costs="none", floor="none")
+    said = [text for text in report.warnings if text.startswith("the file is larger than the float one, 1.2")]
+    assert bool(said) == tied
+    assert tied == ((tmp_path / "q.onnx").stat().st_size > path.stat().st_size)
