@@ -121,6 +121,25 @@ def test_a_bias_of_integers_in_units_of_its_own(op: str, coded: bool) -> None:
     assert not list_float_steps(program)
 
 
+@pytest.mark.parametrize("alive", [False, True])
+def test_a_dead_channel_has_a_bias_of_32_bits(alive: bool) -> None:
+    """As onnxruntime's quantizer writes one, with a scale of next to nothing; with weights its sums would leave 32 bits."""
+    net = Net()
+    x, taps = as_bytes(net, net.input("x", 3, 5, 4), 0.02, 100), net.random.integers(-127, 128, (4, 3, 3, 3))
+    taps[2] = alive
+    bias = np.array([500, -30, int(0.9999 * 2**31) if not alive else 2**31 - 1, 0])
+    scales = np.array([0.004, 0.003, 1e-8, 0.002], np.float32)
+    weight = net.op("DequantizeLinear", net.constant(taps, np.int8), net.constant(scales), axis=0)
+    unit = net.constant(np.float32(0.02) * scales)
+    y = net.op("Conv", x, weight, net.op("DequantizeLinear", net.constant(bias, np.int32), unit, axis=0))
+    net.output(as_bytes(net, y, 0.05, 90))
+    if alive:
+        with fails("its sums of 27 products and the bias can leave 32 bits"):
+            read(net)
+    else:
+        check(net, {"x": draw((3, 5, 4))}, apart=0.06)
+
+
 @pytest.mark.parametrize(
     ("scale", "zero", "dtype", "axis", "why"),
     [

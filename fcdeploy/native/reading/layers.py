@@ -183,11 +183,13 @@ def _get_scale(sink: Sink) -> Array:
 
 
 def refuse_overflow(reader: Reader, node: ir.Node, rows: Array, total: Array) -> None:
-    """Raises FcdeployError where sums of bytes times weights (out, ...), and `total`, which is added, can leave 32 bits."""
-    reduced = prod(rows.shape[1:])
-    largest = reduced * 255 * int(np.abs(rows.astype(np.int64)).max(initial=0))
-    if largest + int(np.abs(total).max(initial=0)) >= 2**31:
-        raise reader.refuse(node, f"its sums of {reduced} products and the bias can leave 32 bits")
+    """Raises FcdeployError where the sums of an output's bytes times weights (out, ...), and its `total`, can leave 32 bits.
+
+    Each by itself: the bias of a dead channel, whose weights have a scale of next to nothing, is as large as 32 bits hold.
+    """
+    products = 255 * np.abs(rows.astype(np.int16)).reshape(len(rows), -1).sum(axis=1, dtype=np.int64)
+    if (products + np.abs(total)).max(initial=0) >= 2**31:
+        raise reader.refuse(node, f"its sums of {prod(rows.shape[1:])} products and the bias can leave 32 bits")
 
 
 def read_scaled_integers(weight: Fixed, axis: int) -> tuple[Array, Floats] | None:
