@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +30,7 @@ from fcdeploy.native.one_sample import fill_shapes
 from fcdeploy.native.program.float_steps import list_float_steps
 from fcdeploy.native.program.multipliers import hand_over
 from fcdeploy.native.program.steps import Program
-from fcdeploy.native.prove import Proof, prove
+from fcdeploy.native.prove import AS_IT_IS, IN_32_BITS, UNOPTIMIZED, Proof, prove
 from fcdeploy.native.reading.dynamic_lstm import list_dynamic_lstms, spell_out_lstm, warn_of_dynamic_lstms
 from fcdeploy.native.reading.operators import read_program
 from fcdeploy.native.toolchain import STRICT, Compiler, compile_c, find_compiler, find_core_compiler
@@ -164,14 +164,15 @@ def _prove_here(path: Path, built: Built, library: Path, samples: Sequence[Array
     models = [NativeModel(library, level.name) for level in list_levels_here()]
     model = read_model(path)
     source = path if not list_dynamic_lstms(model) else spell_out_lstm(model)
-    sessions = [Session(source, threads=1)]
+    runtimes = {AS_IT_IS: _run_by_name(Session(source, threads=1))}
     with suppress(FcdeployError):  # some files do not load so: two layers that share a weight, for one
-        sessions.append(Session(source, threads=1, precise=True))
-    runtimes = [
-        lambda feeds, session=session: dict(zip(session.outputs, session.run(feeds), strict=True))
-        for session in sessions
-    ]
+        runtimes[IN_32_BITS] = _run_by_name(Session(source, threads=1, precise=True))
+    runtimes[UNOPTIMIZED] = lambda sample: _run_by_name(Session(source, threads=1, optimize=False))(sample)
     return prove(built, models, samples, runtimes)
+
+
+def _run_by_name(session: Session) -> Callable[[Arrays], Arrays]:
+    return lambda sample: dict(zip(session.outputs, session.run(sample), strict=True))
 
 
 def _check_output(out: Path, output: object, emit: str, inputs: tuple[Path, ...], *, force: bool) -> None:

@@ -13,7 +13,7 @@ from fcdeploy.native.estimate import estimate
 from fcdeploy.native.placing.memory import Memory
 from fcdeploy.native.program.float_steps import warn_of_float_steps
 from fcdeploy.native.program.multipliers import Handed
-from fcdeploy.native.prove import CLOSE, Proof
+from fcdeploy.native.prove import AS_IT_IS, CLOSE, IN_32_BITS, UNOPTIMIZED, Proof
 from fcdeploy.records.report import Report, Table, format_next
 from fcdeploy.tables.devices import DEVICES
 from fcdeploy.tables.native import Core
@@ -148,8 +148,15 @@ def _describe_proof(proof: Proof) -> dict[str, Any]:
             {"output": each.output, "kind": each.kind, "differ": each.differ, "elements": each.elements}
             for each in proof.outputs
         ],
-        "onnxruntime_saturates": proof.saturates,
+        "onnxruntime": proof.runtime,
     }
+
+
+RUNTIMES = {
+    AS_IT_IS: "onnxruntime",
+    IN_32_BITS: "onnxruntime adding in 32 bits (its default saturates here)",
+    UNOPTIMIZED: "onnxruntime without its optimizations (with them it gives other answers than the file says)",
+}
 
 
 def format_proof(proof: Proof) -> list[str]:
@@ -181,7 +188,7 @@ def format_proof(proof: Proof) -> list[str]:
 def _compare_outputs(proof: Proof) -> str:
     """Bytes one level off are rounding ties; of floats that differ it is said by how much, whatever the reason."""
     differ, total = sum(e.differ for e in proof.outputs), sum(e.elements for e in proof.outputs)
-    runtime = "onnxruntime adding in 32 bits (its default saturates here)" if proof.saturates else "onnxruntime"
+    runtime = RUNTIMES[proof.runtime]
     if not differ:
         return f"equal to {runtime} in all {say_count(total, 'output')}"
     said = f"{differ:,} of {say_count(total, 'output')} {'differs' if differ == 1 else 'differ'} from {runtime}"

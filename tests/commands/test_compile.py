@@ -105,6 +105,19 @@ def test_the_library_gives_what_onnxruntime_does(line: Line, model: Path, librar
     np.testing.assert_array_equal(found, next(iter(plain.values())))
 
 
+def test_what_onnxruntime_fuses_wrongly_is_compared_without_its_optimizations(tmp_path: Path) -> None:
+    """Its Softmax of bytes divides by 254 where 1/255 is asked for; the file's own operators, one by one, do not."""
+    net = Net()
+    coding = [(net.constant(each), net.constant(zero, np.uint8)) for each, zero in ((0.02, 128), (1 / 255, 0))]
+    x = net.op("DequantizeLinear", net.op("QuantizeLinear", net.input("x", 40), *coding[0]), *coding[0])
+    y = net.op("DequantizeLinear", net.op("QuantizeLinear", net.op("Softmax", x, axis=-1), *coding[1]), *coding[1])
+    path = net.output(y).save(tmp_path / "softmax.int8.onnx")
+    report = fcdeploy.compile(path, output=tmp_path / "softmax.so")
+    assert report.passed
+    assert report.values["proof"]["onnxruntime"] == prove.UNOPTIMIZED
+    assert any("gives other answers than the file says" in line for line in report.lines)
+
+
 def test_two_layers_that_share_weights(tmp_path: Path) -> None:
     """onnxruntime 1.32 does not load them where it is asked to add in 32 bits: they are compared with its answers without."""
     net = Net()
@@ -120,6 +133,7 @@ def test_two_layers_that_share_weights(tmp_path: Path) -> None:
         Session(path, threads=1, precise=True)
     report = fcdeploy.compile(path, output=tmp_path / "twins.so")
     assert report.passed
+    assert report.values["proof"]["onnxruntime"] == prove.AS_IT_IS
     assert all(output["differ"] == 0 for output in report.values["proof"]["outputs"])
 
 
@@ -283,7 +297,7 @@ def test_floats_that_differ_are_no_rounding_ties() -> None:
 
     def said(golden_values: Any, found: Any) -> str:
         outputs = compare([({}, {"y": np.array(golden_values)})], lambda _: {"y": np.array(found)})
-        return format_proof(prove.Proof((), ("plain",), (), tuple(outputs), False, 1))[-1]
+        return format_proof(prove.Proof((), ("plain",), (), tuple(outputs), prove.AS_IT_IS, 1))[-1]
 
     floats = np.array([0.0, 10.2, 51.0], np.float32)
     assert said(floats, floats) == "equal to onnxruntime in all 3 outputs"
@@ -343,7 +357,7 @@ def test_samples_to_prove_it_on_are_whole_runs(line: Line, model: Path, tmp_path
     onnx.save(said, tmp_path / "said.onnx")
     with fails("is not the one that the model was made with"):
         fcdeploy.compile(tmp_path / "said.onnx", output=tmp_path / "net.so", calibration=other)
-    assert not prove.Proof((), ("plain",), (), (), saturates=False, samples=0).passed
+    assert not prove.Proof((), ("plain",), (), (), runtime="", samples=0).passed
 
 
 def test_what_differs_is_not_put_in_place(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

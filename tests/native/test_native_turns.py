@@ -278,6 +278,6 @@ def test_the_proof_follows_rows(tmp_path: Path) -> None:
     machine = find_machine("host")
     compile_library(built, machine, compiler(), tmp_path, tmp_path / "net.so", [machine.levels[-1]])
     samples = [{"x": bytes_like(random, (1, 4, 32, 32))} for _ in range(2)]
-    proof = prove(built, [NativeModel(tmp_path / "net.so")], samples, [])
+    proof = prove(built, [NativeModel(tmp_path / "net.so")], samples, {})
     written = sum(step.output.size for step in built.program.steps)
     assert proof.exact and sum(step.elements for step in proof.steps) == 2 * written
