@@ -202,6 +202,6 @@ def test_rows_of_a_residual_block_take_the_place_of_its_input(tmp_path: Path) ->
     apart, machine = build(program, share=False), find_machine("host")
     compile_library(apart, machine, compiler(), tmp_path, tmp_path / "net.so", [machine.levels[-1]])
     samples = [{"x": bytes_like(random, x.shape)} for _ in range(2)]
-    proof = prove(apart, [NativeModel(tmp_path / "net.so")], samples, [])
+    proof = prove(apart, [NativeModel(tmp_path / "net.so")], samples, {})
     written = sum(step.output.size for step in apart.program.steps)
     assert proof.exact and sum(step.elements for step in proof.steps) == 2 * written
