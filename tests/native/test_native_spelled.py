@@ -163,6 +163,11 @@ def test_running_sums_and_triangles(axis: int) -> None:
     for more in ({}, {"exclusive": 1}, {"reverse": 1}, {"exclusive": 1, "reverse": 1}):
         model = of_one((5, 4), lambda net, x, more=more: net.op("CumSum", x, net.constant(axis, np.int64), **more))  # type: ignore[misc]
         check(model, {"x": draw((5, 4))})
+        far = draw((5, 4))
+        far[0, 1, 0], far[0, 2, 1], far[0, 3, 2], far[0, 1, 3], far[0, 3, 3] = np.inf, -np.inf, np.nan, np.inf, -np.inf
+        check(model, {"x": far})  # what lies before an infinity is finite
+        far[0, 0, 0], far[0, 4, 1] = np.finfo(np.float32).max, np.finfo(np.float32).max
+        check(model, {"x": far})
     for upper in (0, 1):
         for k in (-2, 0, 1):
             write = lambda net, x, k=k, upper=upper: net.op("Trilu", x, net.constant(k, np.int64), upper=upper)  # noqa: E731

@@ -118,13 +118,22 @@ def reduction(s: Spelling) -> ir.Value:
 
 
 def running_sum(s: Spelling) -> ir.Value:
-    """CumSum: a product with a triangle of ones."""
+    """CumSum: what lies 1, 2, 4, ... elements before is added. A triangle of ones would multiply infinity by zero."""
     axis = int(s.constant(1, "axis").reshape(())) % len(s.shape)
-    length = s.shape[axis]
-    triangle = np.triu(np.ones((length, length), np.float32), s.get("exclusive", 0))
-    if s.get("reverse", 0):
-        triangle = triangle.T
-    return s.multiply_axis(s.x, axis, triangle)
+    sign, ends = (-1 if s.get("reverse", 0) else 1), np.zeros((2, len(s.shape)), np.int64)
+
+    def move(value: ir.Value, by: int) -> ir.Value:
+        """Further along the axis; zeros come after it."""
+        pads = ends.copy()
+        pads[:, axis] = sign * by, -sign * by
+        return s("Pad", value, s.hold(pads.reshape(-1), np.int64))
+
+    total = move(s.x, 1) if s.get("exclusive", 0) else s.x
+    by = 1
+    while by < s.shape[axis]:
+        total = s("Add", total, move(total, by))
+        by *= 2
+    return total
 
 
 def triangle(s: Spelling) -> ir.Value:
