@@ -23,7 +23,7 @@ Parameters = Mapping[str, inspect.Parameter]
 
 WORD = re.compile(r"(\s*)([(`]*)(\.{3}|'[^']*'\S*?|\S+?)([,.;:)`]*)(?=\s|$)")  # with what stands before and behind it
 VALUE = re.compile(
-    r"-?\d[\w.,]*|-?inf|nan|\.{3}|[A-Z]\w*|\w*[.:/=][\w.:/=,']*[\w']|'.*'.*"
+    r"-?\d[\w.,]*|-?inf|nan|\.{3}|[A-Z]\w*|(?!-)[\w-]*[.:/=][\w.:/=,'-]*[\w']|'.*'.*"
     r"|u?int\d+\w*"
 )
 """What can be nothing but a value: a number, a placeholder, a path, a shape, a pair, something quoted, a type."""

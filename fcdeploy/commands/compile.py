@@ -12,8 +12,8 @@ import onnx_ir as ir
 from fcdeploy.arrays import Arrays
 from fcdeploy.atomic_files import replace_file, replace_files, replace_folder, temporary_folder
 from fcdeploy.errors import FcdeployError, quote_names
-from fcdeploy.files import check_output
-from fcdeploy.graph.model import TensorSpec, files_of, hash_model, input_specs, read_model
+from fcdeploy.files import check_output, name_model
+from fcdeploy.graph.model import TensorSpec, files_of, hash_model, input_specs, is_quantized, read_model
 from fcdeploy.native.build import (
     Built,
     build,
@@ -49,12 +49,11 @@ from fcdeploy.samples.kinds import check_limit, open_source
 from fcdeploy.samples.layout import arrange_samples, runs_alone
 from fcdeploy.samples.source import make_batches
 from fcdeploy.tables.native import CORES, Core, Machine
-from fcdeploy.wording import list_some, say_count
+from fcdeploy.wording import list_some, quote_path, say_count
 
 EMITS = ("library", "c", "object")
 SAMPLES = 4  # what the proof runs unless --samples says otherwise
 SHOWN = 3  # steps in a message
-QUANTIZE = "fcdeploy quantize MODEL --int8 --costs none makes integers of every layer it can"
 
 
 def compile(  # the command's name
@@ -108,11 +107,7 @@ def compile(  # the command's name
     program = replace(program, model=hash_model(files_of(graph, path)))
     floats = list_float_steps(program)
     if floats and not allow_float:
-        compute = "computes" if len(floats) == 1 else "compute"
-        raise FcdeployError(
-            f"{say_count(len(floats), 'step')} {compute} in float: {list_some(floats, SHOWN, '; ')}",
-            f"--allow-float compiles them too; where they are layers, {QUANTIZE}",
-        )
+        raise _refuse_floats(graph, path, floats)
     program, handed = (program, None) if copy is None else hand_over(program, ties=allow_ties)
     built = build(program, paired=emit == "library" and row.paired)
     if dry_run:
@@ -173,6 +168,25 @@ def _prove_here(path: Path, built: Built, library: Path, samples: Sequence[Array
 
 def _run_by_name(session: Session) -> Callable[[Arrays], Arrays]:
     return lambda sample: dict(zip(session.outputs, session.run(sample), strict=True))
+
+
+def _refuse_floats(graph: ir.Model, path: Path, floats: Sequence[str]) -> FcdeployError:
+    """What computes in float, and the command that makes integers of it."""
+    compute = "computes" if len(floats) == 1 else "compute"
+    said = f"{say_count(len(floats), 'step')} {compute} in float: {list_some(floats, SHOWN, '; ')}"
+    if is_quantized(graph):
+        again = "fcdeploy quantize FLOAT --int8 --data DATA --engine native -o OUT makes integers of every layer it can"
+        return FcdeployError(said, f"--allow-float compiles them too; where they are layers, {again}")
+    if origin.KEY in graph.metadata_props:
+        return FcdeployError(
+            f"model {str(path)!r} came out of quantize with its layers in float, as onnxruntime is faster with them: {said}",
+            "fcdeploy quantize FLOAT --int8 --data DATA --engine native -o OUT, with the float model, makes integers of them",
+        )
+    integers = path.with_name(f"{name_model(path)}.int8.onnx")
+    return FcdeployError(
+        f"model {str(path)!r} is not quantized: {said}",
+        f"fcdeploy quantize {quote_path(path)} --int8 --data DATA --engine native -o {quote_path(integers)}; or --allow-float",
+    )
 
 
 def _check_output(out: Path, output: object, emit: str, inputs: tuple[Path, ...], *, force: bool) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fcdeploy.arrays import Array
-from fcdeploy.errors import FcdeployError
+from fcdeploy.errors import FcdeployError, quote_names
 from fcdeploy.records.signature import TensorSpec, is_shape_alike
 
 Kind = tuple[np.dtype[Any], tuple[int, ...]]
@@ -66,6 +66,11 @@ class NativeModel:
     """A network in a shared library that `fcdeploy compile` wrote: `run` it on arrays by the names of its inputs."""
 
     def __init__(self, path: Path, level: str | None = None) -> None:
+        if not path.is_file():
+            raise FcdeployError(
+                f"library {str(path)!r} {'is no file' if path.exists() else 'does not exist'}",
+                "fcdeploy compile MODEL.int8.onnx -o MODEL.so makes one",
+            )
         try:
             library = ctypes.CDLL(str(path.resolve()))
             find = library.fcdeploy_native
@@ -99,6 +104,11 @@ class NativeModel:
         self.outputs = {e["name"]: (np.dtype(e["dtype"]), tuple(e["shape"])) for e in self.description["outputs"]}
         self._run, self._some = self._table.run, self._table.some
         self._own = local()
+        self._name = path.name
+
+    def __repr__(self) -> str:
+        inputs, outputs = (", ".join(map(_describe, each.items())) for each in (self.inputs, self.outputs))
+        return f"<NativeModel {self._name!r}: {inputs} -> {outputs}; level {self.level}>"
 
     @property
     def arena(self) -> Array:
@@ -119,11 +129,16 @@ class NativeModel:
             answer: Answer = self._own.answer
         except AttributeError:
             answer = self._own.answer = self._places.make_answer()
-        results = answer(feeds)
+        try:
+            results = answer(feeds)
+        except AttributeError:
+            self._check_named(feeds)
+            raise
         return self._run_many(feeds) if results is None else results
 
     def _run_many(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """The same for any number of samples, from where they lie."""
+        self._check_named(feeds)
         arrays = [self._take(name, feeds) for name in self.inputs]
         counts = {
             name: len(array) // shape[0] for array, (name, (_, shape)) in zip(arrays, self.inputs.items(), strict=True)
@@ -147,12 +162,29 @@ class NativeModel:
         self._run(ctypes.addressof(run))
         return results
 
+    def _check_named(self, feeds: object) -> None:
+        if not isinstance(feeds, Mapping):
+            raise FcdeployError(
+                f"the inputs are of type {type(feeds).__name__}, expected arrays by name: {self._wants()}",
+                f"run({{{next(iter(self.inputs), 'input')!r}: array}})",
+            )
+
+    def _wants(self) -> str:
+        return ", ".join(map(_describe, self.inputs.items()))
+
     def _take(self, name: str, feeds: Mapping[str, Array]) -> Array:
         """An input's samples as the library reads them. Raises FcdeployError for other shapes, and numbers that do not fit."""
         dtype, shape = self.inputs[name]
         if name not in feeds:
-            raise FcdeployError(f"input {name!r} is missing", f"the model reads {', '.join(self.inputs)}")
+            raise FcdeployError(
+                f"input {name!r} is missing, given were {quote_names(map(str, feeds)) or 'none'}",
+                f"the model reads {self._wants()}",
+            )
         given = np.asarray(feeds[name])
+        if dtype.kind == "f" and given.dtype.kind != "f":  # bytes are more likely pixels that were to be scaled
+            raise FcdeployError(
+                f"input {name!r} is {given.dtype}, the model wants {dtype}", f"array.astype({str(dtype)!r})"
+            )
         if given.ndim != len(shape) or given.shape[1:] != shape[1:] or len(given) % shape[0]:
             raise FcdeployError(
                 f"input {name!r} has the shape {given.shape}, expected samples of {shape}",
@@ -171,6 +203,11 @@ class NativeModel:
         given = (ctypes.c_void_p * len(inputs))(*(array.ctypes.data for array in inputs))
         written = (ctypes.c_void_p * len(outputs))(*(array.ctypes.data for array in outputs))
         self._some(first, last, ctypes.addressof(given), ctypes.addressof(written), self.arena.ctypes.data)
+
+
+def _describe(tensor: tuple[str, Kind]) -> str:
+    name, (dtype, shape) = tensor
+    return f"{name} {dtype}{list(shape)}"
 
 
 @dataclass(frozen=True)

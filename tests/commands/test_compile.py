@@ -160,6 +160,37 @@ def test_wrong_inputs_and_libraries_are_refused(library: Path, model: Path) -> N
         fcdeploy.load_native(library, level="avx10")
     with fails("is no library of fcdeploy for this machine"):
         fcdeploy.load_native(model)
+    with fails("library 'nope.so' does not exist", "fcdeploy.compile"):
+        fcdeploy.load_native("nope.so")
+    with fails("is no file"):
+        fcdeploy.load_native(library.parent)
+    wants = "image float32[1, 3, 8, 8]"
+    for wrong in (image, [image], image[:0], None):
+        with fails(f"expected arrays by name: {wants}", "run({'image': array})"):
+            native.run(wrong)
+    with fails("input 'image' is missing, given were 'X'", f"the model reads {wants}"):
+        native.run({"X": image})
+    with fails("input 'image' is missing, given were none"):
+        native.run({})
+    for dtype in (np.uint8, np.int64, bool, np.complex64):
+        with fails(f"input 'image' is {np.dtype(dtype)}, the model wants float32", "array.astype('float32')"):
+            native.run({"image": image.astype(dtype)})
+    assert repr(native).startswith(f"<NativeModel {library.name!r}: {wants} -> ")
+    assert repr(native).endswith(f"; level {native.level}>")
+
+
+def test_what_is_float_is_told_how_to_become_integers(tmp_path: Path) -> None:
+    net = Net()
+    net.output(net.dense(net.op("Relu", net.dense(net.input("x", 6), 6, 200)), 200, 2))
+    model, kept = net.save(tmp_path / "small.onnx"), tmp_path / "kept.onnx"
+    with fails("small.onnx' is not quantized: 3 steps compute in float: ", "data=DATA, engine='native', output="):
+        fcdeploy.compile(model, dry_run=True)
+    np.savez(tmp_path / "data.npz", **random_data(3, 64, x=(6,)))
+    fcdeploy.quantize(model, data=tmp_path / "data.npz", costs="table", target="x86-avx2", output=kept)
+    with fails("kept.onnx' came out of quantize with its layers in float", "data=DATA, engine='native', output=OUT)"):
+        fcdeploy.compile(kept, dry_run=True)
+    fcdeploy.quantize(model, data=tmp_path / "data.npz", engine="native", output=tmp_path / "small.int8.onnx")
+    assert fcdeploy.compile(tmp_path / "small.int8.onnx", dry_run=True).passed
 
 
 def test_a_folder_of_c_compiles_without_anything_else(line: Line, model: Path, tmp_path: Path) -> None:
