@@ -575,6 +575,25 @@ def test_layers_on_floats(seed: int) -> None:
 
 @FEW
 @given(seed=SEEDS)
+def test_filters_of_floats_with_one_output(seed: int) -> None:
+    """Of long rows of one channel or two, as audio has them, in one piece or in groups."""
+    random = np.random.default_rng(seed)
+    space = (int(random.integers(1, 5)), int(random.integers(30, 150)))[random.integers(2) :]
+    kernel = tuple(int(n) for n in random.integers(1, [4, 12][-len(space) :]))
+    some = tuple(int(n) for n in random.integers(1, 3, len(space)))
+    window = Window(kernel, some, tuple(n // 2 for n in kernel), tuple(n - 1 for n in kernel), some[::-1])
+    if min(window.outputs(space)) < 1:
+        window = Window((1,) * len(space), some, (0,) * len(space), (0,) * len(space), (1,) * len(space))
+    groups, each = ((1, 1), (1, 2), (2, 1), (3, 2))[seed % 4]
+    x = Tensor("x", (1, groups * each, *space), "float32")
+    to = Tensor("y", (1, groups, *window.outputs(space)), "float32")
+    weight, bias = (random.normal(size=n).astype(np.float32) for n in ((groups, each, *window.kernel), groups))
+    step = FloatLayer(node="c", inputs=(x,), outputs=(to,), weight=weight, bias=bias, window=window, groups=groups)
+    check([step], [x], random)
+
+
+@FEW
+@given(seed=SEEDS)
 def test_moves(seed: int) -> None:
     """Slices, a transpose, a concatenation and a pad of bytes, in one chain."""
     random = np.random.default_rng(seed)

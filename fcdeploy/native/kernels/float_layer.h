@@ -62,6 +62,46 @@ FC_INLINE void fc_float_tile(
     }
 }
 
+#if FC_FORMS
+enum { FC_FLOAT_COLUMNS = 32 };
+
+/* One channel at many neighbouring columns, `next` elements apart: what lies side by side are positions, not channels. */
+FC_INLINE void fc_float_columns(
+    const int next, float *y, const float *x, const float *weights, float bias, const struct fc_float_layer *l, int row,
+    int column)
+{
+    enum { vectors = FC_FLOAT_COLUMNS / FC_LANES };
+    float out[FC_FLOAT_COLUMNS];
+    fc_reals sums[vectors];
+    FC_UNROLL
+    for (int v = 0; v < vectors; v++)
+        sums[v] = fc_real(bias);
+    for (int ty = 0; ty < l->taps_y; ty++) {
+        const int from_y = row * l->step_y + ty * l->gap_y - l->before_y;
+        if (from_y < 0 || from_y >= l->x_rows) {
+            weights += (ptrdiff_t)l->taps_x * l->length * FC_TILE;
+            continue;
+        }
+        const float *run = x + (ptrdiff_t)from_y * l->x_row + (ptrdiff_t)(column * l->step_x - l->before_x) * l->x_column;
+        for (int tx = 0; tx < l->taps_x; tx++, run += (ptrdiff_t)l->gap_x * l->x_column) {
+            for (int k = 0; k < l->length; k++, weights += FC_TILE) {
+                const fc_reals weight = fc_real(*weights);
+                FC_UNROLL
+                for (int v = 0; v < vectors; v++) {
+                    const float *own = run + k + v * FC_LANES * next;
+                    sums[v] = fc_add(sums[v], fc_mul(next == 2 ? fc_every_other(own) : fc_load_reals(own), weight));
+                }
+            }
+        }
+    }
+    FC_UNROLL
+    for (int v = 0; v < vectors; v++)
+        fc_store_reals(out + v * FC_LANES, sums[v]);
+    for (int i = 0; i < FC_FLOAT_COLUMNS; i++)
+        y[(ptrdiff_t)i * l->y_column] = out[i];
+}
+#endif
+
 /* Whether no window from `column` to `last` leaves the input to the left or to the right. */
 FC_INLINE int fc_float_inside(const struct fc_float_layer *l, int column, int last)
 {
@@ -81,6 +121,17 @@ FC_KERNEL void fc_float_layer(
                 for (int row = 0; row < l->rows; row++) {
                     float *to = y + (ptrdiff_t)image * l->y_image + (ptrdiff_t)row * l->y_row + g * l->outs + c;
                     for (int column = 0; column < l->columns;) {
+#if FC_FORMS
+                        const int many = column + FC_FLOAT_COLUMNS - 1, next = l->step_x * l->x_column;
+                        if (count == 1 && next <= 2 && many < l->columns && fc_float_inside(l, column, many)) {
+                            if (next == 1)
+                                fc_float_columns(1, to + column * l->y_column, from, weights, *bias, l, row, column);
+                            else
+                                fc_float_columns(2, to + column * l->y_column, from, weights, *bias, l, row, column);
+                            column += FC_FLOAT_COLUMNS;
+                            continue;
+                        }
+#endif
                         const int last = column + FC_FLOAT_POSITIONS - 1;
                         const int several = FC_FORMS && last < l->columns && fc_float_inside(l, column, last);
                         if (several)

@@ -104,6 +104,13 @@ FC_INLINE void fc_interleave_rows(fc_ints *out, const uint8_t *r0, const uint8_t
 FC_INLINE fc_ints fc_one_row_down(fc_ints w) { return _mm256_slli_epi32(w, 8); }
 
 FC_INLINE fc_reals fc_load_reals(const float *p) { return _mm256_loadu_ps(p); }
+/* p[0], p[2] ... p[14] and nothing behind it. */
+FC_INLINE fc_reals fc_every_other(const float *p)
+{
+    const __m256 halves = _mm256_shuffle_ps(_mm256_loadu_ps(p), _mm256_loadu_ps(p + 7), _MM_SHUFFLE(3, 1, 2, 0));
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(halves), _MM_SHUFFLE(3, 1, 2, 0)));
+}
+
 FC_INLINE void fc_store_reals(float *p, fc_reals x) { _mm256_storeu_ps(p, x); }
 FC_INLINE fc_reals fc_real(float x) { return _mm256_set1_ps(x); }
 FC_INLINE fc_reals fc_reals_of(fc_ints x) { return _mm256_cvtepi32_ps(x); }

@@ -72,6 +72,13 @@ FC_INLINE void fc_interleave_rows(fc_ints *out, const uint8_t *r0, const uint8_t
 FC_INLINE fc_ints fc_one_row_down(fc_ints w) { return _mm512_slli_epi32(w, 8); }
 
 FC_INLINE fc_reals fc_load_reals(const float *p) { return _mm512_loadu_ps(p); }
+/* p[0], p[2] ... p[30] and nothing behind it. */
+FC_INLINE fc_reals fc_every_other(const float *p)
+{
+    const __m512i order = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 17, 19, 21, 23, 25, 27, 29, 31);
+    return _mm512_permutex2var_ps(_mm512_loadu_ps(p), order, _mm512_loadu_ps(p + 15));
+}
+
 FC_INLINE void fc_store_reals(float *p, fc_reals x) { _mm512_storeu_ps(p, x); }
 FC_INLINE fc_reals fc_real(float x) { return _mm512_set1_ps(x); }
 FC_INLINE fc_reals fc_reals_of(fc_ints x) { return _mm512_cvtepi32_ps(x); }

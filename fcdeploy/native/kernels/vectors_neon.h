@@ -170,6 +170,13 @@ FC_INLINE void fc_taps(fc_ints *out, const uint8_t *r0, const uint8_t *r1, const
 }
 
 FC_INLINE fc_reals fc_load_reals(const float *p) { return vld1q_f32(p); }
+/* p[0], p[2], p[4], p[6] and nothing behind it. */
+FC_INLINE fc_reals fc_every_other(const float *p)
+{
+    const float32x4_t first = vld1q_f32(p), last = vld1q_f32(p + 3);
+    return vcombine_f32(vget_low_f32(vuzp1q_f32(first, first)), vget_low_f32(vuzp2q_f32(last, last)));
+}
+
 FC_INLINE void fc_store_reals(float *p, fc_reals x) { vst1q_f32(p, x); }
 FC_INLINE fc_reals fc_real(float x) { return vdupq_n_f32(x); }
 FC_INLINE fc_reals fc_reals_of(fc_ints x) { return vcvtq_f32_s32(x); }
