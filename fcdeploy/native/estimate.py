@@ -59,11 +59,19 @@ class Estimate:
 def estimate(built: Built, device: Device) -> Estimate:
     """What the network needs on the device."""
     costs, program = COSTS[device.kernels], built.program
-    parts = [part for call in built.calls for part in call.parts or (call,)]
-    used = {call.kernel: find_cost(call.kernel, costs) for call in parts}
+    parts = {
+        call: call.parts or (call,) for call in built.calls
+    }  # what is combined in a layer is counted as two kernels
+    used = {each.kernel: find_cost(each.kernel, costs) for several in parts.values() for each in several}
     calls = tuple(
-        CallEstimate(call.node, call.what, call.kernel, call.macs, count_instructions(call, used[call.kernel], costs))
-        for call in parts
+        CallEstimate(
+            call.node,
+            call.what,
+            call.kernel,
+            call.macs,
+            sum(count_instructions(each, used[each.kernel], costs) for each in several),
+        )
+        for call, several in parts.items()
     )
     code = costs.routines + costs.call * len(calls) + sum(_count_code(kernel, used, costs) for kernel in used)
     ends = sum(tensor.nbytes for tensor in (*program.inputs, *program.outputs))

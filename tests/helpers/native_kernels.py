@@ -233,7 +233,8 @@ def assert_same(
     for tensor in built.program.outputs:
         wanted = read_value(tensor, expected)
         for result in results:
-            np.testing.assert_array_equal(result[tensor.name].view(np.uint8), results[0][tensor.name].view(np.uint8))
+            bits, others = (np.atleast_1d(each[tensor.name]).view(np.uint8) for each in (result, results[0]))
+            np.testing.assert_array_equal(bits, others)
         if wanted.dtype.kind == "f":
             np.testing.assert_allclose(
                 results[0][tensor.name],

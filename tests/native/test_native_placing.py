@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
-from native_kernels import Machine, levels, library
+from native_kernels import Machine, assert_same, levels, library
 from networks import Net
 
 from fcdeploy.graph.model import name_everything
@@ -123,3 +123,16 @@ def check(net: Net, feeds: dict[str, Any]) -> None:
         for result in results:
             np.testing.assert_allclose(result[tensor.name], found[tensor.name], rtol=0, atol=TIES)
             np.testing.assert_array_equal(result[tensor.name].view(np.uint8), results[0][tensor.name].view(np.uint8))
+
+
+def test_constants_of_one_axis_beside_a_result_without_any() -> None:
+    net = Net(0)
+    mean = net.op("ReduceMean", net.input("x", 4), axes=[0, 1], keepdims=0)
+    net.output(net.op("Add", net.op("Mul", mean, net.constant(2.5)), net.constant(-1.0)))
+    graph = ir.from_proto(net.model())
+    name_everything(graph.graph)
+    program = read_program(graph, "net")
+    x = np.float32([[1, 2, 3, 7]])
+    found = run(program, {"x": x})
+    assert found[program.outputs[0].name] == pytest.approx(2.5 * x.mean() - 1)
+    assert_same(build(program), {"x": x}, found)

@@ -299,7 +299,8 @@ class _Placement:
         if isinstance(step, CombinedLayer) and index == 1:
             return view
         if isinstance(step, Combine | Pointwise | Select):
-            return view.reshape_view(np.broadcast_to(view.array, step.output.shape))
+            extra = max(0, view.array.ndim - len(step.output.shape))  # axes of 1 in front
+            return view.reshape_view(np.broadcast_to(view.array.reshape(view.array.shape[extra:]), step.output.shape))
         if isinstance(step, Product):
             shape = (*step.output.shape[:-2], *tensor.shape[-2:])
             return view.reshape_view(np.broadcast_to(view.array, shape))
