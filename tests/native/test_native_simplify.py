@@ -56,11 +56,12 @@ def test_channels_of_zeros_are_left_out(channels: int, outs: int, small: bool, p
 def test_a_clip_into_another_coding_leaves_the_bytes_as_they_are() -> None:
     """A table that gives its bytes another scale is a clip of what was written in the old one, by every kind of step."""
     program, feeds = drawn(3, 30)
-    other = Coding(np.float32(0.37), 5)
     steps: list[Step] = []
     for step in program.steps:
         steps.append(step)
         if isinstance(step, Ends) and step.output.dtype == "uint8":
+            assert step.output.coding is not None
+            other = Coding(np.float32(0.37), step.output.coding.zero_point)
             clipped = Tensor(f"{step.output.name}.clipped", step.output.shape, "uint8", other)
             real = Tensor(f"{step.output.name}.real", step.output.shape, "float32")
             table = np.clip(np.arange(256), 20, 230).astype(np.uint8)
@@ -85,4 +86,21 @@ def test_a_clip_into_another_coding_leaves_the_bytes_as_they_are() -> None:
     found = run(smaller, feeds)
     for tensor in outputs:
         np.testing.assert_array_equal(found[tensor.name], expected[tensor.name], err_msg=tensor.name)
+    assert_same(build(smaller), feeds, expected)
+
+
+def test_a_border_is_of_the_zero_point_that_is_read() -> None:
+    """Bytes that another zero point is given stay a table's: a convolution pads them with the new one."""
+    random = np.random.default_rng(1)
+    x = Tensor("x", (1, 4, 9, 7), "uint8", Coding(np.float32(0.02), 100))
+    inner = layer_of(random, x, 5, Window((1, 1), (1, 1), (0, 0), (0, 0), (1, 1)), 1, extreme=False, real=False)
+    inner = replace(inner, outputs=(replace(inner.output, name="inner", coding=Coding(np.float32(0.05), 30)),))
+    moved = replace(inner.output, name="moved", coding=Coding(np.float32(0.05), 200))
+    table = LookupTable(node="n", inputs=inner.outputs, outputs=(moved,), table=np.arange(256, dtype=np.uint8))
+    layer = layer_of(random, moved, 6, Window((3, 3), (1, 1), (1, 1), (1, 1), (1, 1)), 1, extreme=False, real=False)
+    program = Program("net", (x,), layer.outputs, (inner, table, layer))
+
+    smaller, feeds = simplify(program, pairs=True), {"x": bytes_like(random, x.shape)}
+    expected = run(program, feeds)
+    np.testing.assert_array_equal(run(smaller, feeds)[layer.output.name], expected[layer.output.name])
     assert_same(build(smaller), feeds, expected)

@@ -11,7 +11,7 @@ import numpy as np
 from fcdeploy.native.program.layers import Layer
 from fcdeploy.native.program.pairs import stays_in_16_bits
 from fcdeploy.native.program.steps import Ends, Lookup, LookupTable, Move, Pool, Program, Step
-from fcdeploy.native.program.tensors import CODES, Bytes
+from fcdeploy.native.program.tensors import CODES, Bytes, Tensor
 
 IN_LANES = 8  # outputs of a layer up to which positions lie side by side in vectors (kernels/layer_lanes.h)
 
@@ -41,10 +41,10 @@ def clip_where_it_is_written(program: Program) -> tuple[Step, ...]:
         if ends is None or before is None or readers[step.inputs[0].name] > 1:
             continue
         maker = steps[before]
-        chosen = (
-            isinstance(maker, Pool) and maker.kind == "max"
-        )  # bytes as they are, which are not rounded between ends
-        if isinstance(maker, Ends) and maker.output.dtype == "uint8" and not chosen:
+        # the largest byte is as it is, not rounded between ends; and a border is made of the zero point that bytes are made with
+        chosen = isinstance(maker, Pool) and maker.kind == "max"
+        moved = _find_zero_point(maker.output) != _find_zero_point(step.output)
+        if isinstance(maker, Ends) and maker.output.dtype == "uint8" and not chosen and not moved:
             low, high = (int(np.clip(end, *ends)) for end in (maker.low, maker.high))
             # bytes are made in the coding that they had: what reads them has their new one, as equal bytes of other numbers
             written = replace(step.output, coding=maker.output.coding)
@@ -52,6 +52,10 @@ def clip_where_it_is_written(program: Program) -> tuple[Step, ...]:
             del steps[number]
             return tuple(steps)
     return program.steps
+
+
+def _find_zero_point(tensor: Tensor) -> int | None:
+    return None if tensor.coding is None else tensor.coding.zero_point
 
 
 def join_tables(program: Program) -> tuple[Step, ...]:
