@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from fcdeploy.native.placing.turns import place_by_turns
 from fcdeploy.native.placing.views import Buffer
 from fcdeploy.native.placing.work import Layout, list_arena
 from fcdeploy.native.program.steps import Program
-from fcdeploy.native.toolchain import STRICT, Compiler, compile_c
+from fcdeploy.native.toolchain import STRICT, Compiler, compile_c, compile_together
 from fcdeploy.native.writing.companions import CMSIS_NN, write_cmake, write_example
 from fcdeploy.native.writing.emit import ARENA_ALIGNMENT, CSource, read_kernel_files, render_sources
 from fcdeploy.native.writing.library import format_library
@@ -188,7 +187,7 @@ def compile_objects(
         if file.startswith(f"{name}_weights.") and file[-1] in "cS"
     ]
     jobs += [[*common, "-fvisibility=default", f"{name}_library.c", "-o", "library.o"]]
-    with ThreadPoolExecutor() as pool:
+    with compile_together() as pool:
         list(pool.map(lambda job: compile_c(compiler, job, folder), jobs))
     return [job[-1] for job in jobs]
 
@@ -197,7 +196,7 @@ def compile_object(built: Built, core: Core, compiler: Compiler, folder: Path, o
     """One object file for a microcontroller; returns its bytes of flash and of memory that is written before it runs (none)."""
     sources = [name for name in write_sources(built, folder) if name[-2:] in (".c", ".S")]
     common = [flag for flag in STRICT if flag != "-O2"]
-    with ThreadPoolExecutor() as pool:
+    with compile_together() as pool:
         jobs = [[*core.flags, *common, "-c", name, "-o", f"{name}.o"] for name in sources]
         list(pool.map(lambda job: compile_c(compiler, job, folder), jobs))
     parts = [f"{name}.o" for name in sources]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 from fcdeploy.errors import FcdeployError
-from fcdeploy.native.toolchain import STRICT, Compiler, compile_c
+from fcdeploy.native.toolchain import STRICT, Compiler, compile_c, compile_together
 
 KERNELS = "cmsis-nn"
 FLAGS = ("-DCMSIS_NN_USE_SINGLE_ROUNDING", "-DFC_REFUSED()=(void)0")
@@ -53,6 +52,6 @@ def compile_copy(compiler: Compiler, folder: Path, target: Sequence[str], aside:
     common = [*target, *LENIENT, "-w", "-fPIC", "-fvisibility=hidden", "-ffunction-sections", "-c"]
     objects = [aside / f"cmsis_nn_{path.stem}.o" for path in sources]
     jobs = [[*common, path, "-o", made] for path, made in zip(sources, objects, strict=True)]
-    with ThreadPoolExecutor() as pool:
+    with compile_together() as pool:
         list(pool.map(lambda job: compile_c(compiler, job, aside), jobs))
     return objects

@@ -6,12 +6,16 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Event
 
 from fcdeploy.errors import FcdeployError
 from fcdeploy.runtime.cache import cache_folder
@@ -19,6 +23,8 @@ from fcdeploy.runtime.cpu import this_machine
 from fcdeploy.tables.native import Core
 
 STRICT = ("-std=c11", "-O2", "-g0", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra")
+RUNNING = set[subprocess.Popen[str]]()  # compilers that run now
+INTERRUPTED = Event()
 IN_TEXT = re.compile(r"\S+\.[chS]:\d+:")  # where a compiler's complaint about a text begins
 
 
@@ -71,14 +77,48 @@ def find_core_compiler(core: Core) -> Compiler:
     return compiler
 
 
+@contextmanager
+def compile_together() -> Iterator[Executor]:
+    """A pool for compilers beside each other; what interrupts the wait for them ends them all, those about to start too."""
+    INTERRUPTED.clear()
+    with ThreadPoolExecutor() as pool:
+        try:
+            yield pool
+        except (KeyboardInterrupt, SystemExit):
+            INTERRUPTED.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            for running in tuple(RUNNING):
+                _end(running)
+            raise
+
+
+def _end(running: subprocess.Popen[str]) -> None:
+    """End a compiler and what it started: zig runs its clang in a process of its own."""
+    with suppress(ProcessLookupError):
+        os.killpg(running.pid, signal.SIGKILL)
+
+
 def compile_c(compiler: Compiler, arguments: Sequence[str | Path], folder: Path) -> None:
     """Run the compiler in `folder`. Raises FcdeployError with its first complaint."""
     command = [*compiler.command, *map(str, arguments)]
     # zig keeps what it builds of its own libraries in ~/.cache unless told otherwise
     environment = {"ZIG_GLOBAL_CACHE_DIR": str(cache_folder() / "zig"), **os.environ}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        complaints = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    ) as running:
+        RUNNING.add(running)
+        try:
+            if INTERRUPTED.is_set():
+                _end(running)
+            _, said = running.communicate()
+        except BaseException:
+            _end(running)
+            raise
+        finally:
+            RUNNING.discard(running)
+    if running.returncode:
+        complaints = [line for line in said.splitlines() if "error" in line] or said.splitlines()
         raise FcdeployError(
             f"{compiler.name} failed: {(complaints or ['no message'])[0].strip()[:200]}",
             _choose_hint(command, complaints),

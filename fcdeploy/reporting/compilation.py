@@ -54,7 +54,9 @@ def add_written(report: Report, built: Built, model: Path, out: Path, core: Core
     name = built.source.name
     if not out.is_dir():
         size = f"{out}: {out.stat().st_size:,} bytes"
-        placed = (size, format_next("bundle", model, "--library", out, "-o", model.with_name(f"{name}.fcd")))
+        bundle = model.with_name(f"{name}.fcd")
+        words = ("bundle", model, "--library", out, "-o", bundle, *(("--force",) if bundle.exists() else ()))
+        placed = (size, format_next(*words))
         return replace(report, lines=(*report.lines, *placed))
     alike = (row for row in DEVICES.values() if core is not None and row.target == core.name)
     there = estimate(built, next(alike, DEVICES[EXAMPLE]))

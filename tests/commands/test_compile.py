@@ -6,9 +6,11 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -191,6 +193,34 @@ def test_what_is_float_is_told_how_to_become_integers(tmp_path: Path) -> None:
         fcdeploy.compile(kept, dry_run=True)
     fcdeploy.quantize(model, data=tmp_path / "data.npz", engine="native", output=tmp_path / "small.int8.onnx")
     assert fcdeploy.compile(tmp_path / "small.int8.onnx", dry_run=True).passed
+
+
+def test_an_interrupt_ends_the_compilers(model: Path, tmp_path: Path) -> None:
+    """Of the process alone, as a supervisor sends it: nothing waits for compilers that take their time, and nothing is left."""
+    slow = tmp_path / "slow"
+    slow.write_text('#!/bin/sh\necho $$ >> "$STARTED"\nexec sleep 600\n')
+    slow.chmod(0o755)
+    started, out = tmp_path / "started", tmp_path / "net.so"
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from fcdeploy.cli import main; sys.exit(main())",
+        "compile",
+        str(model),
+        "-o",
+        str(out),
+        "--allow-float",
+    ]
+    with subprocess.Popen(command, env={**os.environ, "CC": str(slow), "STARTED": str(started)}) as running:
+        while not started.exists() or not started.read_text().endswith("\n"):
+            assert running.poll() is None, "it ended before anything was compiled"
+            time.sleep(0.05)
+        running.send_signal(signal.SIGINT)
+        assert running.wait(timeout=300) == 130
+    for process in map(int, started.read_text().split()):
+        with pytest.raises(ProcessLookupError):
+            os.kill(process, 0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["slow", "started"]
 
 
 def test_a_folder_of_c_compiles_without_anything_else(line: Line, model: Path, tmp_path: Path) -> None:
