@@ -217,3 +217,24 @@ def test_tables_of_tables_are_one() -> None:
         return as_bytes(net, net.op("Add", first, as_bytes(net, net.op("Exp", first), 0.012, 0)), TO)
 
     count(both, 3)  # one of them makes floats of the sum
+
+
+@pytest.mark.parametrize("scale", [np.nan, np.inf, -0.1, 0.0])
+@pytest.mark.parametrize("of_weights", [False, True])
+def test_scales_that_are_no_numbers_above_zero_are_refused(scale: float, of_weights: bool) -> None:
+    """But for 0 of weights, which some tools write where all of a channel's are zeros."""
+    net = Net(0)
+    real = as_bytes(net, net.input("x", 4), SCALE if of_weights else scale)
+    scales = np.float32([SCALE, scale if of_weights else SCALE, SCALE])
+    integers = net.constant(net.random.integers(-99, 99, (4, 3)), np.int8)
+    weight = net.op("DequantizeLinear", integers, net.constant(scales), net.constant(np.zeros(3), np.int8), axis=1)
+    net.output(as_bytes(net, net.op("MatMul", real, weight)))
+    model = ir.from_proto(net.model())
+    name_everything(model.graph)
+    if of_weights and scale == 0:
+        assert read_program(model, "net").outputs
+        return
+    with fails(
+        f"that cannot be compiled: its scale is {scale:g}, expected a finite number above 0", "quantize the float model"
+    ):
+        read_program(model, "net")

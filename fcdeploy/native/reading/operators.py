@@ -132,6 +132,8 @@ def _read_nodes(reader: Reader, nodes: Sequence[ir.Node]) -> None:
 
 def _read_node(reader: Reader, node: ir.Node) -> None:
     """A constant, or steps."""
+    if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+        reader.check_scales(node)
     kept = find_stored_weight(reader, node)
     if kept is not None:
         reader.set(node.outputs[0], kept)

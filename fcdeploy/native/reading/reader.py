@@ -20,6 +20,7 @@ WIDE, WHOLE_NUMBERS = ("int32", "int64"), (Move, Convert)  # types of whole numb
 CLIPS = ("Relu", "Clip")
 STATIC = "fcdeploy quantize MODEL --int8 --data DATA --engine native takes ranges beforehand"
 BYTES = "fcdeploy quantize MODEL --int8 --data DATA --engine native makes bytes of all activations"
+AGAIN = "quantize the float model again: fcdeploy quantize MODEL --int8 --data DATA --engine native"
 WRITTEN_AS = "written as"  # in `meta` of a node: the operator that the file has in its place
 
 
@@ -230,6 +231,17 @@ class Reader:
                     return None
                 ends.append(float(array.reshape(())))
         return ends[0], ends[1]
+
+    def check_scales(self, node: ir.Node) -> None:
+        """Raise FcdeployError where constant scales are no numbers above 0; 0 is one of a weight's channel that is all zeros."""
+        scale = self.get_constant(node, 1)
+        if scale is None or scale.dtype.kind != "f":
+            return
+        real = scale.astype(np.float64).reshape(-1)
+        weight = node.op_type == "DequantizeLinear" and self.get_constant(node, 0) is not None
+        wrong = real[~(np.isfinite(real) & (real >= 0 if weight else real > 0))]
+        if wrong.size:
+            raise self.refuse(node, f"its scale is {wrong[0]:g}, expected a finite number above 0", AGAIN)
 
     def refuse_coding(self, node: ir.Node) -> FcdeployError:
         """Of a QuantizeLinear or DequantizeLinear of what is computed, that there is no kernel for it."""
