@@ -33,6 +33,7 @@ from fcdeploy.native.program.steps import Program
 from fcdeploy.native.prove import AS_IT_IS, IN_32_BITS, UNOPTIMIZED, Proof, prove
 from fcdeploy.native.reading.dynamic_lstm import list_dynamic_lstms, spell_out_lstm, warn_of_dynamic_lstms
 from fcdeploy.native.reading.operators import read_program
+from fcdeploy.native.stretches import prove_stretches
 from fcdeploy.native.toolchain import STRICT, Compiler, compile_c, find_compiler, find_core_compiler
 from fcdeploy.preprocessing.read import Given
 from fcdeploy.records import calibration as calibrations
@@ -163,7 +164,18 @@ def _prove_here(path: Path, built: Built, library: Path, samples: Sequence[Array
     with suppress(FcdeployError):  # some files do not load so: two layers that share a weight, for one
         runtimes[IN_32_BITS] = _run_by_name(Session(source, threads=1, precise=True))
     runtimes[UNOPTIMIZED] = lambda sample: _run_by_name(Session(source, threads=1, optimize=False))(sample)
-    return prove(built, models, samples, runtimes)
+    proof = prove(built, models, samples, runtimes)
+    if not (proof.exact and proof.differs):
+        return proof
+    with suppress(FcdeployError):  # a file that does not load in pieces stays unproven
+        stretches = prove_stretches(
+            source if isinstance(source, ir.Model) else model,
+            built.program,
+            samples,
+            lambda part: _run_by_name(Session(part, threads=1, optimize=False)),
+        )
+        proof = replace(proof, stretches=stretches)
+    return proof
 
 
 def _run_by_name(session: Session) -> Callable[[Arrays], Arrays]:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from fcdeploy.bundles.golden import DIFFERENT
 from fcdeploy.native.build import Built
 from fcdeploy.native.estimate import estimate
 from fcdeploy.native.placing.memory import Memory
 from fcdeploy.native.program.float_steps import warn_of_float_steps
 from fcdeploy.native.program.multipliers import Handed
 from fcdeploy.native.prove import AS_IT_IS, CLOSE, IN_32_BITS, UNOPTIMIZED, Proof
+from fcdeploy.native.stretches import StretchProof
 from fcdeploy.records.report import Report, Table, format_next
 from fcdeploy.tables.devices import DEVICES
 from fcdeploy.tables.native import Core
-from fcdeploy.wording import quote_path, say_count
+from fcdeploy.wording import list_some, quote_path, say_count
 
+SHOWN = 3  # tensors that are named
 EXAMPLE = "stm32f4"  # the device of which C says what it takes: a Cortex-M4, the smallest core with fast products
 
 
@@ -151,6 +152,7 @@ def _describe_proof(proof: Proof) -> dict[str, Any]:
             for each in proof.outputs
         ],
         "onnxruntime": proof.runtime,
+        "stretches": None if proof.stretches is None else asdict(proof.stretches),
     }
 
 
@@ -194,8 +196,18 @@ def _compare_outputs(proof: Proof) -> str:
     if not differ:
         return f"equal to {runtime} in all {say_count(total, 'output')}"
     said = f"{differ:,} of {say_count(total, 'output')} {'differs' if differ == 1 else 'differ'} from {runtime}"
-    if any(each.kind == DIFFERENT for each in proof.outputs):
-        return f"{said}, by more than rounding ties"
+    if proof.differs:
+        return f"{said}, by more than rounding ties{_describe_stretches(proof.stretches)}"
     if all(each.sqnr_db is None for each in proof.outputs if each.differ):
         return f"{said}: rounding ties"
     return f"{said}, by {max(each.levels for each in proof.outputs):.2g} of 255 levels at most"
+
+
+def _describe_stretches(found: StretchProof | None) -> str:
+    """What cutting the file at its bytes tells of outputs that differ."""
+    if found is None or not found.tensors:
+        return ""
+    cut = f"the file cut at {say_count(found.tensors, 'tensor')} of bytes"
+    if found.wrong:
+        return f"; {cut}, {list_some(found.wrong, SHOWN)} {'is' if len(found.wrong) == 1 else 'are'} not the program's"
+    return f" of one layer, as they add up: {cut}, {found.ties:,} of {found.elements:,} are one level off, all others equal"
