@@ -14,6 +14,7 @@ from scripts.benchmarks.light import light
 from scripts.benchmarks.native import native
 from scripts.benchmarks.native_costs import native_costs
 from scripts.benchmarks.native_memory import native_memory
+from scripts.benchmarks.native_versions import native_versions
 from scripts.benchmarks.networks import networks
 from scripts.benchmarks.rates import rates
 from scripts.benchmarks.real import peer, real
@@ -32,7 +33,7 @@ def cli() -> None:
 
 for each in (
     recipes, calibration, kernels, big, serve, light, served_native, native, networks, fragile, spread, cliffs, real, simpler,
-    efforts, start, rates, native_costs, native_memory,
+    efforts, start, rates, native_costs, native_memory, native_versions,
 ):  # fmt: skip
     cli.add_command(each)
 for part in (observed, peer):
