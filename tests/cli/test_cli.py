@@ -45,7 +45,16 @@ def test_help_imports_next_to_nothing() -> None:
     shown = subprocess.run([sys.executable, "-c", f"{code}; {told}"], capture_output=True, text=True, check=True)
     imported = set(shown.stderr.split())
     ours = {name for name in imported if name.partition(".")[0] == "fcdeploy"}
-    needed = {"console", "errors", "lazy_imports", "records", "records.progress", "records.report", "wording"}
+    needed = {
+        "console",
+        "errors",
+        "installed",
+        "lazy_imports",
+        "records",
+        "records.progress",
+        "records.report",
+        "wording",
+    }
     assert ours == {"fcdeploy", "fcdeploy.cli", *(f"fcdeploy.{name}" for name in needed)}
     assert {name.partition(".")[0] for name in imported - ours} - set(sys.stdlib_module_names) == {"click"}
     for name, line in cli.COMMANDS.items():

@@ -222,7 +222,7 @@ def test_tables_of_tables_are_one() -> None:
 @pytest.mark.parametrize("scale", [np.nan, np.inf, -0.1, 0.0])
 @pytest.mark.parametrize("of_weights", [False, True])
 def test_scales_that_are_no_numbers_above_zero_are_refused(scale: float, of_weights: bool) -> None:
-    """But for 0 of weights, which some tools write where all of a channel's are zeros."""
+    """Of weights any finite number is a factor."""
     net = Net(0)
     real = as_bytes(net, net.input("x", 4), SCALE if of_weights else scale)
     scales = np.float32([SCALE, scale if of_weights else SCALE, SCALE])
@@ -231,10 +231,10 @@ def test_scales_that_are_no_numbers_above_zero_are_refused(scale: float, of_weig
     net.output(as_bytes(net, net.op("MatMul", real, weight)))
     model = ir.from_proto(net.model())
     name_everything(model.graph)
-    if of_weights and scale == 0:
+    if of_weights and np.isfinite(scale):
         assert read_program(model, "net").outputs
         return
     with fails(
-        f"that cannot be compiled: its scale is {scale:g}, expected a finite number above 0", "quantize the float model"
+        f"that cannot be compiled: its scale is {scale:g}, expected a finite number", "quantize the float model"
     ):
         read_program(model, "net")

@@ -233,15 +233,17 @@ class Reader:
         return ends[0], ends[1]
 
     def check_scales(self, node: ir.Node) -> None:
-        """Raise FcdeployError where constant scales are no numbers above 0; 0 is one of a weight's channel that is all zeros."""
+        """Raise FcdeployError where constant scales are no numbers above 0. Of weights any finite one is a factor."""
         scale = self.get_constant(node, 1)
         if scale is None or scale.dtype.kind != "f":
             return
         real = scale.astype(np.float64).reshape(-1)
         weight = node.op_type == "DequantizeLinear" and self.get_constant(node, 0) is not None
-        wrong = real[~(np.isfinite(real) & (real >= 0 if weight else real > 0))]
+        wrong = real[~(np.isfinite(real) & (weight | (real > 0)))]
         if wrong.size:
-            raise self.refuse(node, f"its scale is {wrong[0]:g}, expected a finite number above 0", AGAIN)
+            raise self.refuse(
+                node, f"its scale is {wrong[0]:g}, expected a finite number{'' if weight else ' above 0'}", AGAIN
+            )
 
     def refuse_coding(self, node: ir.Node) -> FcdeployError:
         """Of a QuantizeLinear or DequantizeLinear of what is computed, that there is no kernel for it."""
