@@ -13,6 +13,7 @@ from math import prod
 import numpy as np
 
 from fcdeploy.arrays import Array
+from fcdeploy.native.placing.draft import Draft
 from fcdeploy.native.placing.epilogue import find_turned_axis
 from fcdeploy.native.placing.orders import (
     find_borders,
@@ -24,19 +25,14 @@ from fcdeploy.native.placing.orders import (
 from fcdeploy.native.placing.parts import find_parts, index_parts
 from fcdeploy.native.placing.strips import ROWS, Pair, count_rows, cut_turns, find_last_reads
 from fcdeploy.native.placing.views import (
-    LOOPS,
     NO_BORDER,
-    Border,
-    Buffer,
     View,
-    Where,
     cut_rows,
     has_even_rows,
     is_whole,
     lies_in_one_piece,
-    nest_loops,
 )
-from fcdeploy.native.placing.work import Copy, Fill, Layout, Placed, Work
+from fcdeploy.native.placing.work import Copy, Fill, Layout, Placed
 from fcdeploy.native.program.layers import CombinedLayer, FloatLayer, IntegerLayer, Layer, Product, Recurrent
 from fcdeploy.native.program.steps import (
     Combine,
@@ -67,8 +63,8 @@ class _Placement:
     def __init__(self, program: Program, *, in_place: bool, pairs: Iterable[Pair]) -> None:
         self.program = program
         self.last = find_channels_last(program)
-        self.filled = find_borders(program)
-        self.borders = widen_borders(program, self.filled)
+        filled = find_borders(program)
+        self.borders = widen_borders(program, filled)
         self.pairs = {pair.then.output.name: pair for pair in pairs}
         firsts = {pair.between.name for pair in self.pairs.values()}
         self.steps = [step for step in program.steps if step.output.name not in firsts]
@@ -78,14 +74,14 @@ class _Placement:
         for step in program.steps:
             for tensor in step.inputs:
                 self.readers.setdefault(tensor.name, []).append(step)
-        self.layout = Layout()
+        self.draft = Draft(filled)
         self.views: dict[str, View] = {}
         self.orders: dict[str, Array] = {}
         self.parts = find_parts(program, self.last, self.borders) if in_place else {}
 
     def run(self) -> Layout:
         for number, tensor in enumerate(self.program.inputs):
-            self.views[tensor.name] = self._make_view(tensor, "input", number=number)
+            self.views[tensor.name] = self.draft.make_view(tensor, "input", number=number)
         for at, step in enumerate(self.steps):
             self.at = at
             if isinstance(step, Move):
@@ -98,38 +94,11 @@ class _Placement:
         for number, tensor in enumerate(self.program.outputs):
             view = self.views[tensor.name]
             if not (id(view.buffer) in written and view.buffer.number == number and view.offset == 0):
-                target = self._make_view(tensor, "output", number=number)
-                self._add(Copy(tensor.name, view, target))
-        return self.layout
+                target = self.draft.make_view(tensor, "output", number=number)
+                self.draft.add(Copy(tensor.name, view, target))
+        return self.draft.layout
 
     # --- where a tensor lies ---
-
-    def _make_view(
-        self, tensor: Tensor, where: Where, *, number: int = 0, last: bool = False, border: Border = NO_BORDER
-    ) -> View:
-        """A new buffer for the tensor."""
-        rank = len(tensor.shape)
-        dtype = np.dtype(tensor.dtype)
-        if not last or rank < 3:
-            memory = np.empty(max(1, tensor.size), dtype)
-            return View(self._make_buffer(where, memory, number), memory[: tensor.size].reshape(tensor.shape))
-        space = [1, *tensor.shape[2:]] if rank == 3 else list(tensor.shape[2:])
-        if len(space) != 2:
-            memory = np.empty((tensor.shape[0], *space, tensor.shape[1]), dtype)
-            return View(self._make_buffer(where, memory, number), np.moveaxis(memory, -1, 1))
-        top, bottom, left, right = border
-        memory = np.empty((tensor.shape[0], space[0] + top + bottom, space[1] + left + right, tensor.shape[1]), dtype)
-        inner = memory[:, top : top + space[0], left : left + space[1], :]
-        seen = np.moveaxis(inner, -1, 1)
-        zero = 0 if tensor.coding is None else tensor.coding.zero_point
-        return View(self._make_buffer(where, memory, number), seen[:, :, 0] if rank == 3 else seen, border, zero)
-
-    def _make_buffer(self, where: Where, memory: Array, number: int) -> Buffer:
-        if where == "arena":
-            number = sum(each.where == "arena" for each in self.layout.buffers)
-        buffer = Buffer(where, memory, number)
-        self.layout.buffers.append(buffer)
-        return buffer
 
     def _find_place(self, tensor: Tensor) -> View:
         """Where a step writes a tensor: into a Concat, the caller's memory, or a buffer of its own with its border."""
@@ -140,8 +109,8 @@ class _Placement:
         last = tensor.name in self.last
         names = [each.name for each in self.program.outputs]
         if tensor.name in names and (not last or len(tensor.shape) < 3):
-            return self._make_view(tensor, "output", number=names.index(tensor.name))
-        return self._make_view(tensor, "arena", last=last, border=self.borders.get(tensor.name, NO_BORDER))
+            return self.draft.make_view(tensor, "output", number=names.index(tensor.name))
+        return self.draft.make_view(tensor, "arena", last=last, border=self.borders.get(tensor.name, NO_BORDER))
 
     def _find_in_place(self, step: Step, inputs: Iterable[View], windows: Collection[View] = ()) -> View | None:
         """The place of an operand that nothing reads behind this step, where it is element by element, nor in `windows` now."""
@@ -180,38 +149,14 @@ class _Placement:
                 view = self._find_place(step.output)
             else:
                 border = self.borders.get(name, NO_BORDER)
-                view = self._make_view(step.output, "arena", last=name in self.last, border=border)
+                view = self.draft.make_view(step.output, "arena", last=name in self.last, border=border)
             if step.kind == "pad":
-                self._add(Fill(step.node, view, step.fill))
-            self._fill_border(step.node, view, name)
+                self.draft.add(Fill(step.node, view, step.fill))
+            self.draft.fill_border(step.node, view, name)
             self.views[name] = view
         return self.views[name]
 
     # --- what is done ---
-
-    def _add(self, work: Work) -> None:
-        if isinstance(work, Copy) and len(nest_loops([work.target, work.source])[0]) > LOOPS:
-            shape = work.source.array.shape
-            axis = min((i for i, n in enumerate(shape) if n > 1), key=lambda i: shape[i])
-            for n in range(shape[axis]):  # the shortest axis piece by piece
-                part = tuple(slice(n, n + 1) if i == axis else slice(None) for i in range(len(shape)))
-                source, target = (view.reshape_view(view.array[part]) for view in (work.source, work.target))
-                self._add(Copy(work.node, source, target))
-            return
-        self.layout.work.append(work)
-        at = len(self.layout.work) - 1
-        views = (
-            (*work.inputs, *work.outputs, *([work.scratch] if work.scratch else [])) if isinstance(work, Placed)
-            else (work.source, work.target) if isinstance(work, Copy) else (work.target,)
-        )  # fmt: skip
-        for view in views:
-            buffer = view.buffer
-            buffer.first = at if buffer.first < 0 else buffer.first
-            buffer.last = at
-
-    def _fill_border(self, node: str, view: View, name: str) -> None:
-        if view.border != NO_BORDER and name in self.filled:
-            self._add(Fill(node, view, view.zero, border=True))
 
     def _place_step(self, step: Step) -> None:
         if isinstance(step, IntegerLayer):
@@ -223,21 +168,21 @@ class _Placement:
         outputs += [self._find_place(tensor) for tensor in step.outputs[1:]]
         for tensor, view in zip(step.outputs, outputs, strict=True):
             self.views.setdefault(tensor.name, view)
-            self._fill_border(step.node, view, tensor.name)
+            self.draft.fill_border(step.node, view, tensor.name)
         order = self.orders.get(step.inputs[0].name) if isinstance(step, Layer | FloatLayer) else None
         places = [view if _can_write(step, view) else self._make_aside(step, tensor)
                   for tensor, view in zip(step.outputs, outputs, strict=True)]  # fmt: skip
         scratch = self._make_scratch(step)
         if isinstance(step, CombinedLayer):
             scratch = self._make_own_rows(step, inputs[1], places[0])
-        self._add(Placed(step, inputs, tuple(places), order, scratch))
+        self.draft.add(Placed(step, inputs, tuple(places), order, scratch))
         for place, view in zip(places, outputs, strict=True):
             if place is not view:
-                self._add(Copy(step.node, place, view))
+                self.draft.add(Copy(step.node, place, view))
 
     def _make_aside(self, step: Step, tensor: Tensor) -> View:
         """A place in one piece, from which what the step wrote is copied to where it belongs."""
-        return self._make_view(tensor, "arena", last=isinstance(step, Reduce) and tensor.name in self.last)
+        return self.draft.make_view(tensor, "arena", last=isinstance(step, Reduce) and tensor.name in self.last)
 
     def _place_turns(self, pair: Pair) -> None:
         """Both steps of a pair by turns; the rows between them lie in the same memory in every turn."""
@@ -246,22 +191,24 @@ class _Placement:
         given = {n: self._read(then, n) for n, each in enumerate(then.inputs) if each.name != tensor.name}
         target = self._find_in_place(then, given.values()) or self._find_place(then.output)
         self.views.setdefault(then.output.name, target)
-        self._fill_border(then.node, target, then.output.name)
+        self.draft.fill_border(then.node, target, then.output.name)
 
         turns = list(cut_turns(pair))
         most = max(turn.between.stop - turn.between.start for turn in turns)
         shape = (*tensor.shape[:ROWS], most, *tensor.shape[ROWS + 1 :])
-        rows = self._make_view(replace(tensor, shape=shape), "arena", last=tensor.name in self.last)
+        rows = self.draft.make_view(replace(tensor, shape=shape), "arena", last=tensor.name in self.last)
         longest = turns[0].then
         own = self._make_own_rows(longest, given[1], target) if isinstance(longest, CombinedLayer) else None
         for turn in turns:
             between = cut_rows(rows, slice(0, turn.between.stop - turn.between.start))
             parts = {first.inputs[0].name: (source.array.shape, turn.read)}
-            self._add(Placed(turn.first, (cut_rows(source, turn.read),), (between,), parts=parts))
+            self.draft.add(Placed(turn.first, (cut_rows(source, turn.read),), (between,), parts=parts))
             inputs = [cut_rows(given[n], turn.written) if n in given else between for n in range(len(then.inputs))]
             parts = {then.inputs[n].name: (view.array.shape, turn.written) for n, view in given.items()}
             parts[then.output.name] = (target.array.shape, turn.written)
-            self._add(Placed(turn.then, tuple(inputs), (cut_rows(target, turn.written),), scratch=own, parts=parts))
+            self.draft.add(
+                Placed(turn.then, tuple(inputs), (cut_rows(target, turn.written),), scratch=own, parts=parts)
+            )
 
     def _make_own_rows(self, step: CombinedLayer, beside: View, target: View) -> View | None:
         """Some rows of the layer's own bytes, where its result takes the place of what is beside them; else they lie there."""
@@ -270,27 +217,27 @@ class _Placement:
         shape = list(step.output.shape)
         axis = find_turned_axis(step)
         shape[axis] = min(shape[axis], count_rows(shape[axis], prod(shape[2:]) / shape[axis]))
-        return self._make_view(replace(step.between, shape=tuple(shape)), "arena", last=True)
+        return self.draft.make_view(replace(step.between, shape=tuple(shape)), "arena", last=True)
 
     def _make_scratch(self, step: Step) -> View | None:
         if not step.scratch_bytes:
             return None
         memory = np.empty(-(-step.scratch_bytes // 8), np.int64)  # kernels keep any numbers there
-        return View(self._make_buffer("arena", memory, 0), memory)
+        return View(self.draft.make_buffer("arena", memory, 0), memory)
 
     def _place_integer_layer(self, step: IntegerLayer) -> None:
         """CMSIS-NN reads and writes tensors in one piece, and its bytes are signed for as long as it runs."""
         tensor, window = step.inputs[0], step.window is not None
         source = self.views[tensor.name]
         if source.buffer.where != "arena" or not is_whole(source, last=window):
-            source = self._copy(step.node, tensor, source, last=window)
+            source = self.draft.copy(step.node, tensor, source, last=window)
         target = self._find_place(step.output)
         self.views.setdefault(step.output.name, target)
-        whole = target if is_whole(target, last=window) else self._make_view(step.output, "arena", last=window)
-        self._add(Placed(step, (source,), (whole,), self.orders.get(tensor.name), self._make_scratch(step)))
+        whole = target if is_whole(target, last=window) else self.draft.make_view(step.output, "arena", last=window)
+        self.draft.add(Placed(step, (source,), (whole,), self.orders.get(tensor.name), self._make_scratch(step)))
         if whole is not target:
-            self._fill_border(step.node, target, step.output.name)
-            self._add(Copy(step.node, whole, target))
+            self.draft.fill_border(step.node, target, step.output.name)
+            self.draft.add(Copy(step.node, whole, target))
 
     def _read(self, step: Step, index: int) -> View:
         """The view of an input as the step's kernel can read it; copied where it lies otherwise."""
@@ -305,7 +252,7 @@ class _Placement:
             shape = (*step.output.shape[:-2], *tensor.shape[-2:])
             return view.reshape_view(np.broadcast_to(view.array, shape))
         if isinstance(step, Normalize | Recurrent) and not view.array.flags.c_contiguous:
-            return self._copy(step.node, tensor, view, last=False)
+            return self.draft.copy(step.node, tensor, view, last=False)
         if isinstance(step, Layer | FloatLayer | Pool | GlobalAverage):
             windowed = not isinstance(step, Layer | FloatLayer) or step.window is not None
             if windowed and len(tensor.shape) > 2:
@@ -313,31 +260,17 @@ class _Placement:
                 fits = view.strides[1] in (0, 1) and all(a >= b for a, b in zip(view.border, border, strict=True))
                 fits = fits and not (isinstance(step, Layer) and _reads_across_gaps(step, view))
                 if not fits or (isinstance(step, Layer) and view.buffer.where != "arena"):
-                    return self._copy(step.node, tensor, view, last=True, border=border)
+                    return self.draft.copy(step.node, tensor, view, last=True, border=border)
                 return view
             if not has_even_rows(view) or (isinstance(step, Layer) and view.buffer.where != "arena"):
-                return self._copy(step.node, tensor, view, last=False)
+                return self.draft.copy(step.node, tensor, view, last=False)
         return view
 
     def _place_constant(self, step: Step, tensor: Tensor) -> View:
         """A constant operand, in the order of what it is combined with."""
         assert tensor.held is not None
-        if step.output.name in self.last and len(tensor.shape) == len(step.output.shape):
-            data = np.ascontiguousarray(np.moveaxis(tensor.held, 1, -1))
-            memory = np.empty(data.shape, data.dtype)
-            array = np.moveaxis(memory, -1, 1)
-        else:
-            data = np.ascontiguousarray(tensor.held)
-            memory = array = np.empty(data.shape, data.dtype)
-        buffer = self._make_buffer("constant", memory, 0)
-        buffer.data = data
-        return View(buffer, array)
-
-    def _copy(self, node: str, tensor: Tensor, view: View, *, last: bool, border: Border = NO_BORDER) -> View:
-        target = self._make_view(tensor, "arena", last=last, border=border)
-        self._fill_border(node, target, tensor.name)
-        self._add(Copy(node, view, target))
-        return target
+        last = step.output.name in self.last and len(tensor.shape) == len(step.output.shape)
+        return self.draft.hold(tensor.held, last=last)
 
     # --- moves ---
 
@@ -375,10 +308,10 @@ class _Placement:
             try:  # written where it belongs, seen under the shape of the input
                 split = np.reshape(target.array, tensor.shape, copy=False)
             except ValueError:
-                plain = self._copy(step.node, tensor, view, last=False)
+                plain = self.draft.copy(step.node, tensor, view, last=False)
                 return plain.reshape_view(plain.array.reshape(shape))
-            self._fill_border(step.node, target, step.output.name)
-            self._add(Copy(step.node, view, target.reshape_view(split)))
+            self.draft.fill_border(step.node, target, step.output.name)
+            self.draft.add(Copy(step.node, view, target.reshape_view(split)))
             return target
 
     def _flatten(self, step: Move, view: View) -> Array | None:
@@ -398,15 +331,15 @@ class _Placement:
         outputs = [tensor.name for tensor in self.program.outputs]
         last = step.output.name in self.last and len(step.output.shape) > 2
         if step.output.name in outputs and not last:
-            whole = self._make_view(step.output, "output", number=outputs.index(step.output.name))
+            whole = self.draft.make_view(step.output, "output", number=outputs.index(step.output.name))
             if step.kind == "pad":
-                self._add(Fill(step.node, whole, step.fill))
+                self.draft.add(Fill(step.node, whole, step.fill))
             self.views[step.output.name] = whole
         whole = self._find_whole(step)
         for tensor, index in zip(step.inputs, index_parts(step), strict=True):
             if self.parts.get(tensor.name, (None,))[0] is not step:
                 view = self._place_constant(step, tensor) if tensor.held is not None else self.views[tensor.name]
-                self._add(Copy(step.node, view, View(whole.buffer, whole.array[index])))
+                self.draft.add(Copy(step.node, view, View(whole.buffer, whole.array[index])))
 
     def _take(self, step: Move) -> None:
         tensor = step.inputs[0]
@@ -416,10 +349,10 @@ class _Placement:
         if step.index is None:
             inputs.append(self.views[step.inputs[1].name])
             if not view.array.flags.c_contiguous:
-                inputs[0] = self._copy(step.node, tensor, view, last=False)
+                inputs[0] = self.draft.copy(step.node, tensor, view, last=False)
         self.views[step.output.name] = target
-        self._fill_border(step.node, target, step.output.name)
-        self._add(Placed(step, tuple(inputs), (target,)))
+        self.draft.fill_border(step.node, target, step.output.name)
+        self.draft.add(Placed(step, tuple(inputs), (target,)))
 
 
 def _can_write(step: Step, view: View) -> bool:
