@@ -9,6 +9,7 @@ from typing import Any
 
 from fcdeploy.arithmetic.outliers import Outlier, find_outliers
 from fcdeploy.int8.calibrating.statistics import PLENTY
+from fcdeploy.int8.judging.fidelity import format_noise
 from fcdeploy.int8.judging.floor import Floor
 from fcdeploy.int8.judging.judgement import Judgement
 from fcdeploy.int8.timing.costs import CostBasis, format_interval, format_ratio
@@ -205,4 +206,4 @@ def _figures(judgement: Judgement) -> dict[str, float]:
 def _row(candidate: Candidate) -> tuple[str, str, str]:
     judgement = candidate.judgement
     shares = ", ".join(f"{100 * judgement.share(name):.1f} %" for name in judgement.equal) or "-"
-    return candidate.name or "as planned", shares, f"{judgement.worst_db:.1f} dB"
+    return candidate.name or "as planned", shares, format_noise(judgement.worst_db)

@@ -28,6 +28,7 @@ from fcdeploy.evaluate.outputs import decide_by
 from fcdeploy.graph.model import input_specs, read_model
 from fcdeploy.int8.calibrating.observe import observe
 from fcdeploy.int8.calibrating.statistics import load_or_observe
+from fcdeploy.int8.judging.fidelity import EXACT_DB, format_noise
 from fcdeploy.int8.judging.floor import Floor, parse_floor
 from fcdeploy.int8.judging.judge import Judge, _compare
 from fcdeploy.int8.judging.judgement import Judgement
@@ -102,6 +103,14 @@ def test_a_judgement_against_the_definition(tmp_path: Path) -> None:
     assert judgement.worst_db == pytest.approx(10 * np.log10((f**2).sum() / ((f - q) ** 2).sum()))
     (name,) = judgement.equal
     assert judgement.share(name) == np.mean(f.argmax(axis=1) == q.argmax(axis=1))
+
+
+def test_what_does_not_differ_is_identical() -> None:
+    assert [format_noise(decibels) for decibels in (EXACT_DB, 41.23, -EXACT_DB)] == [
+        "identical",
+        "41.2 dB",
+        "-200.0 dB",
+    ]
 
 
 def test_a_class_of_nan_is_no_class() -> None:

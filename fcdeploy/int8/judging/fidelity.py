@@ -28,3 +28,8 @@ def measure_sqnr(model: ir.Model, int8: ir.Model, samples: Arrays) -> list[float
                 if f.shape == q.shape:
                     sums[name] = (before or Fidelity()) + measure_fidelity(f, q)
     return [-EXACT_DB if one is None else max(-EXACT_DB, min(one.sqnr_db, EXACT_DB)) for one in sums.values()]
+
+
+def format_noise(decibels: float) -> str:
+    """For people: 41.2 dB, or that nothing differs."""
+    return "identical" if decibels >= EXACT_DB else f"{decibels:.1f} dB"

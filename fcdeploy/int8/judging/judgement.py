@@ -10,7 +10,7 @@ from typing import NamedTuple
 from fcdeploy.arithmetic.significance import estimate_share_interval, tail_of_binomial
 from fcdeploy.arrays import Float64
 from fcdeploy.evaluate.decision import Decision
-from fcdeploy.int8.judging.fidelity import EXACT_DB
+from fcdeploy.int8.judging.fidelity import EXACT_DB, format_noise
 from fcdeploy.int8.judging.floor import Floor
 from fcdeploy.int8.judging.margins import estimate_error
 from fcdeploy.samples.kept_samples import KEPT_MOST
@@ -253,7 +253,7 @@ class Judgement:
         ]
         decided += [f"nothing decided in output {name!r}" for name in self._list_undecided()]
         told = dict.fromkeys(decided)  # outputs that say the same, a label and its scores, say it once
-        noise = [f"{self.worst_db:.1f} dB"] if self.sqnr_db or not told else []  # of integers and texts there is none
+        noise = [format_noise(self.worst_db)] if self.sqnr_db or not told else []  # of integers and texts there is none
         return f"{', '.join([*told, *noise])} on {say_count(self.samples, 'sample')}"
 
 
